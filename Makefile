@@ -1,0 +1,55 @@
+SHELL := /bin/bash
+PORT ?= 8000
+PYTHON ?= python3.11
+VENV := .venv
+READY := $(VENV)/.ready
+HUANQUAN := PORT=$(PORT) $(VENV)/bin/huanquan
+
+.PHONY: help up demo up-kafka test test-kafka check docs migration clean
+
+help:  ## Show these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+up: $(READY)  ## Set up, start everything in one process on PORT, run the sample population, stay until Ctrl-C
+	@$(HUANQUAN) up
+
+demo: $(READY)  ## Run the sample population on the system at PORT, or on one of our own, verify, and stop
+	@$(HUANQUAN) demo
+
+up-kafka: $(READY)  ## The same as up, as five processes on PORT+1 … PORT+5 with a Kafka of our own (java, maven)
+	@HUANQUAN_HOME=$${HUANQUAN_HOME:-.huanquan-kafka} $(HUANQUAN) up --kafka
+
+test: $(READY)  ## Set up and run all tests; with Kafka where java and maven are there
+	@tests/run
+
+test-kafka: $(READY)  ## Run the tests that need a real broker; fails where none can be had
+	@tests/run --kafka-only
+
+check: $(READY)  ## Lint, types, import rules, generated documents
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/python -m deploy.docs --check
+
+docs: $(READY)  ## Write docs/api.md and docs/errors.md from the code
+	@$(VENV)/bin/python -m deploy.docs
+
+migration: $(READY)  ## Write a service's next migration: make migration SERVICE=intake MESSAGE="what changed"
+	@$(VENV)/bin/python -m tests.new_migration $(SERVICE) "$(MESSAGE)"
+
+clean:  ## Stop what runs below HUANQUAN_HOME and remove its data (the environment stays)
+	@for home in $${HUANQUAN_HOME:-.huanquan .huanquan-kafka}; do \
+	  if [ -x $(VENV)/bin/huanquan ]; then HUANQUAN_HOME=$$home $(VENV)/bin/huanquan clean; else rm -rf "$$home"; fi; done
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed as $(PYTHON) (make PYTHON=/path/to/python3.11 …)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { \
+	  echo "setting up: Debian's python3-venv"; \
+	  $$( [ "$$(id -u)" = 0 ] || echo sudo ) sh -c 'apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null' \
+	  && $(PYTHON) -m venv --clear $(VENV); }
+	@echo "setting up: libraries"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . >$(VENV)/install.log 2>&1 \
+	  || { cat $(VENV)/install.log >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,1 @@
+"""The only room that knows several services: forms, command line, engines, policies, sample."""

@@ -1,0 +1,1 @@
+"""The program of a department, for others to copy: see README.md."""

@@ -1,0 +1,1 @@
+"""The sample city: its people, its bank, its token issuer. Development only."""

@@ -1,0 +1,333 @@
+"""The bus on PostgreSQL, for one machine: a log per partition in a database of its own.
+
+An offset is taken from the partition's counter row in the appending transaction, so the visible order is the order of
+offsets (a sequence would show later offsets before earlier, uncommitted ones). A member owns a partition by an
+advisory lock on its session connection; LISTEN/NOTIFY only wakes. A member that is paused keeps its session, so the
+others end it after `STALE_SECONDS`; what it still tries is fenced by its service's own offset row.
+"""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from zlib import crc32
+
+import asyncpg
+import structlog
+
+from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Slot, partition_of
+from libs.common.db import connect, connect_arguments
+from libs.common.tasks import being_stopped, set_within
+
+log = structlog.get_logger()
+
+CHANNEL = "bus"
+TICK_SECONDS = 1.0
+STALE_SECONDS = 8.0
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+)
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS partition (
+    topic text NOT NULL, partition integer NOT NULL, next bigint NOT NULL DEFAULT 0, PRIMARY KEY (topic, partition));
+CREATE TABLE IF NOT EXISTS log (
+    topic text NOT NULL, partition integer NOT NULL, "offset" bigint NOT NULL, key text NOT NULL,
+    headers jsonb NOT NULL, value bytea NOT NULL, appended_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (topic, partition, "offset"));
+CREATE TABLE IF NOT EXISTS member (
+    "group" text NOT NULL, member text NOT NULL, pid integer NOT NULL, seen_at timestamptz NOT NULL,
+    PRIMARY KEY ("group", member));
+"""
+GRANTS = """
+GRANT SELECT, UPDATE ON partition TO {role};
+GRANT SELECT, INSERT ON log TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON member TO {role};
+"""
+
+_LOCK = """
+    SELECT p.topic, p.partition, p.next FROM partition p JOIN unnest($1::text[], $2::int[]) AS r (topic, partition)
+        USING (topic, partition) ORDER BY 1, 2 FOR UPDATE OF p
+"""
+_MOVE = """
+    UPDATE partition p SET next = p.next + r.n
+      FROM unnest($1::text[], $2::int[], $3::bigint[]) AS r (topic, partition, n)
+     WHERE p.topic = r.topic AND p.partition = r.partition
+"""
+_APPEND = """
+    INSERT INTO log (topic, partition, "offset", key, headers, value)
+    SELECT topic, partition, o, key, headers::jsonb, value
+      FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::bytea[])
+           AS r (topic, partition, o, key, headers, value)
+"""
+_READ = """
+    SELECT "offset", key, headers, value FROM log WHERE topic = $1 AND partition = $2 AND "offset" >= $3
+     ORDER BY "offset" LIMIT $4
+"""
+_NOTIFY = "SELECT pg_notify($1, slot) FROM unnest($2::text[]) AS slot"  # one each: a payload holds 8000 bytes
+_NEXT = "SELECT next FROM partition WHERE topic = $1 AND partition = $2"
+_COUNTERS = "SELECT topic, partition, next FROM partition WHERE topic = ANY($1::text[])"
+_ENDS = """
+    SELECT p.topic, p.partition, p.next,
+           coalesce((SELECT min(l."offset") FROM log l
+                      WHERE l.topic = p.topic AND l.partition = p.partition), p.next) AS start
+      FROM partition p WHERE p.topic = ANY($1::text[])
+"""
+_BEAT = """
+    INSERT INTO member ("group", member, pid, seen_at) VALUES ($1, $2, pg_backend_pid(), clock_timestamp())
+    ON CONFLICT ("group", member) DO UPDATE SET seen_at = excluded.seen_at WHERE member.pid = excluded.pid
+    RETURNING true
+"""
+_MEMBERS = """
+    SELECT m.member, m.pid, m.member = $3 AND m.pid = pg_backend_pid() AS me, a.pid IS NOT NULL AS connected,
+           m.seen_at < clock_timestamp() - $2 * interval '1 s' AS stale
+      FROM member m LEFT JOIN pg_stat_activity a ON a.pid = m.pid AND a.application_name = left('bus ' || m.member, 63)
+     WHERE m."group" = $1 ORDER BY m.member
+"""
+_FORGET = """
+    DELETE FROM member WHERE "group" = $1 AND (member, pid) IN (SELECT * FROM unnest($2::text[], $3::int[]))
+"""
+_LEAVE = """DELETE FROM member WHERE "group" = $1 AND member = $2 AND pid = pg_backend_pid()"""
+_TRY_LOCK = "SELECT pg_try_advisory_lock($1, $2)"
+_UNLOCK = "SELECT pg_advisory_unlock($1, $2)"
+
+
+async def create_schema(url: str, *, topics: Sequence[str], partitions: int, app_role: str) -> None:
+    """Make the bus's tables and the partitions of each topic, as the owner. Running it again changes nothing."""
+    connection = await connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(SCHEMA)
+            await connection.execute(GRANTS.format(role=app_role))
+            slots = [(topic, n) for topic in topics for n in range(partitions)]
+            statement = "INSERT INTO partition (topic, partition) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+            await connection.executemany(statement, slots)
+    finally:
+        await connection.close()
+
+
+class PostgresBus:
+    """The driver. One object a process; connects when it is first used."""
+
+    def __init__(self, url: str, *, pool_size: int = 3) -> None:
+        self._url = url
+        self._pool_size = pool_size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._connecting = asyncio.Lock()
+        self._partitions: dict[str, int] = {}
+
+    async def start(self) -> None:
+        """Nothing to do: the pool is made at its first use, for the database may still be away."""
+
+    async def stop(self) -> None:
+        """Close the pool."""
+        if self._pool:
+            await self._pool.close()
+            self._pool = None
+
+    async def _connections(self) -> "asyncpg.Pool[asyncpg.Record]":
+        async with self._connecting:
+            if self._pool is None:
+                arguments = connect_arguments(self._url)
+                self._pool = await asyncpg.create_pool(**arguments, min_size=0, max_size=self._pool_size)
+            return self._pool
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        try:
+            pool = await self._connections()
+            async with pool.acquire(timeout=10) as connection:
+                yield connection
+        except AWAY as error:
+            raise BusUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def _partitions_of(self, connection: Any, topic: str) -> int:
+        if topic not in self._partitions:
+            count = await connection.fetchval("SELECT count(*) FROM partition WHERE topic = $1", topic)
+            if not count:
+                raise LookupError(f"the bus has no topic {topic!r}: run `huanquan migrate`")
+            self._partitions[topic] = count
+        return self._partitions[topic]
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Append all in one transaction."""
+        async with self._connection() as connection:
+            by_slot: dict[Slot, list[Message]] = defaultdict(list)
+            for message in messages:
+                partitions = await self._partitions_of(connection, message.topic)
+                by_slot[Slot(message.topic, partition_of(message.key, partitions))].append(message)
+            async with connection.transaction():
+                await self._append(connection, by_slot)
+
+    async def _append(self, connection: Any, by_slot: Mapping[Slot, Sequence[Message]]) -> None:
+        slots = sorted(by_slot)
+        topics, partitions = [slot.topic for slot in slots], [slot.partition for slot in slots]
+        # Counters are locked in order, so two publishers cannot wait for each other.
+        bases = {Slot(row[0], row[1]): row[2] for row in await connection.fetch(_LOCK, topics, partitions)}
+        await connection.execute(_MOVE, topics, partitions, [len(by_slot[slot]) for slot in slots])
+        rows = [(slot, bases[slot] + n, message) for slot in slots for n, message in enumerate(by_slot[slot])]
+        await connection.execute(
+            _APPEND,
+            [slot.topic for slot, _, _ in rows],
+            [slot.partition for slot, _, _ in rows],
+            [offset for _, offset, _ in rows],
+            [message.key for _, _, message in rows],
+            [json.dumps(dict(message.headers)) for _, _, message in rows],
+            [message.value for _, _, message in rows],
+        )
+        await connection.execute(_NOTIFY, CHANNEL, [json.dumps(slot) for slot in slots])
+
+    async def fetch(self, slot: Slot, offset: int, *, limit: int) -> list[Record]:
+        """Records from `offset` on, at once; raises OffsetGone where the log begins later."""
+        async with self._connection() as connection:
+            end = await connection.fetchval(_NEXT, slot.topic, slot.partition)
+            # Read after the counter: what is appended in between is seen here and is no gap.
+            rows = await connection.fetch(_READ, slot.topic, slot.partition, offset, limit)
+            if rows and rows[0]["offset"] != offset:
+                raise OffsetGone(rows[0]["offset"])
+            if not rows and end != offset:
+                raise OffsetGone(end)
+        return [Record(slot, r["offset"], r["key"], json.loads(r["headers"]), r["value"]) for r in rows]
+
+    async def ends(self, topics: Sequence[str]) -> Mapping[Slot, tuple[int, int]]:
+        """First and next offset of every partition."""
+        async with self._connection() as connection:
+            rows = await connection.fetch(_ENDS, list(topics))
+        return {Slot(row["topic"], row["partition"]): (row["start"], row["next"]) for row in rows}
+
+    async def reachable(self) -> bool:
+        """Whether the bus's database answers."""
+        try:
+            async with self._connection() as connection:
+                await connection.fetchval("SELECT 1")
+        except BusUnavailable:
+            return False
+        return True
+
+    @asynccontextmanager
+    async def join(
+        self, group: str, topics: Sequence[str], *, instance: str, on_assigned: Assigned
+    ) -> AsyncIterator["_Member"]:
+        """Take part in `group` as `<group>-<instance>` until the block ends."""
+        member = _Member(
+            self, self._url, group=group, topics=topics, name=f"{group}-{instance}", on_assigned=on_assigned
+        )
+        task = asyncio.create_task(member.stay(), name=f"member {group}-{instance}")
+        try:
+            yield member
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+class _Member:
+    """Keeps this process's share of a group's partitions, second by second."""
+
+    def __init__(
+        self, bus: PostgresBus, url: str, *, group: str, topics: Sequence[str], name: str, on_assigned: Assigned
+    ) -> None:
+        self._bus = bus
+        self._url = url
+        self._group = group
+        self._topics = list(topics)
+        self._name = name
+        self._on_assigned = on_assigned
+        self._owned: set[Slot] = set()
+        self._ends: dict[Slot, int] = {}
+        self._news: dict[Slot, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def read(self, slot: Slot, offset: int, *, limit: int, wait: float) -> list[Record]:
+        """See the protocol."""
+        self._news[slot].clear()
+        records = await self._bus.fetch(slot, offset, limit=limit)
+        if records:
+            return records
+        self._ends[slot] = offset
+        if await set_within(self._news[slot], wait):
+            return await self._bus.fetch(slot, offset, limit=limit)
+        return []
+
+    async def stay(self) -> None:
+        """Remain a member until cancelled; a lost session gives every partition up and joins again."""
+        while not being_stopped():
+            try:
+                await self._session()
+            except Exception as error:  # noqa: BLE001 - a member that ends would leave its process idle, unseen
+                level = log.awarning if isinstance(error, AWAY) else log.aexception
+                await level("left the group", group=self._group, error=type(error).__name__)
+                self._owned.clear()
+                await self._on_assigned(frozenset())
+                await asyncio.sleep(TICK_SECONDS)
+
+    async def _session(self) -> None:
+        connection = await connect(self._url)
+        try:
+            await connection.execute("SELECT set_config('application_name', left('bus ' || $1, 63), false)", self._name)
+            await connection.add_listener(CHANNEL, self._heard)
+            while True:
+                await self._tick(connection)
+                await asyncio.sleep(TICK_SECONDS)
+        finally:
+            # Closing the session gives its locks back; leaving the roll lets the others share at once.
+            with suppress(*AWAY, asyncpg.PostgresError):
+                await connection.execute(_LEAVE, self._group, self._name, timeout=2)
+            with suppress(*AWAY):
+                await connection.close(timeout=2)
+
+    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._news[Slot(*json.loads(str(payload)))].set()
+
+    async def _tick(self, connection: Any) -> None:
+        alive = await self._roll(connection)
+        if not await connection.fetchval(_BEAT, self._group, self._name, timeout=STALE_SECONDS / 2):
+            await log.aerror("another process goes by this name", member=self._name)
+            return
+        counters = {Slot(row[0], row[1]): row[2] for row in await connection.fetch(_COUNTERS, self._topics)}
+        for slot, end in counters.items():  # covers a notification that was missed
+            if end > self._ends.get(slot, end):
+                self._news[slot].set()
+        mine = {slot for n, slot in enumerate(sorted(counters)) if alive[n % len(alive)] == self._name}
+        await self._give_up(connection, self._owned - mine)
+        await self._claim(connection, mine - self._owned)
+
+    async def _roll(self, connection: Any) -> list[str]:
+        """The living members by name. A dead one's row is removed; a paused one's session is ended first."""
+        rows = await connection.fetch(_MEMBERS, self._group, STALE_SECONDS, self._name, timeout=STALE_SECONDS / 2)
+        gone = [row for row in rows if not row["me"] and (row["stale"] or not row["connected"])]
+        for row in gone:
+            if row["connected"]:
+                await connection.execute("SELECT pg_terminate_backend($1)", row["pid"])
+        if gone:
+            await connection.execute(
+                _FORGET, self._group, [row["member"] for row in gone], [row["pid"] for row in gone]
+            )
+        names = {row["member"] for row in rows} - {row["member"] for row in gone}
+        return sorted(names | {self._name})
+
+    async def _give_up(self, connection: Any, slots: set[Slot]) -> None:
+        if not slots:
+            return
+        self._owned -= slots
+        await self._on_assigned(frozenset(self._owned))  # stops what works on them, then they are free
+        for slot in slots:
+            await connection.execute(_UNLOCK, *self._lock_of(slot))
+
+    async def _claim(self, connection: Any, slots: set[Slot]) -> None:
+        won = {slot for slot in sorted(slots) if await connection.fetchval(_TRY_LOCK, *self._lock_of(slot))}
+        if won:
+            self._owned |= won
+            await self._on_assigned(frozenset(self._owned))
+
+    def _lock_of(self, slot: Slot) -> tuple[int, int]:
+        return _signed(crc32(self._group.encode())), _signed(crc32(f"{slot.topic}/{slot.partition}".encode()))
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value >= 1 << 31 else value

@@ -1,0 +1,102 @@
+"""What a bus is: an ordered log per partition, published to in batches, read by groups whose members share them.
+
+The bus keeps no progress of ours: each service resumes from its own `consumer_offset` rows (DESIGN §3.4).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from aiokafka.partitioner import murmur2
+
+
+class BusUnavailable(OSError):
+    """The bus cannot be reached or did not confirm in time. Nothing is known of the batch: publish it again."""
+
+
+class OffsetGone(Exception):
+    """The asked offset is no longer (or not yet) in the log; `start` is the first one that is."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__(f"the log begins at {start}")
+        self.start = start
+
+
+class Slot(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One event on its way out: key, CloudEvents headers, JSON bytes."""
+
+    topic: str
+    key: str
+    headers: Mapping[str, str]
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event as the log holds it."""
+
+    slot: Slot
+    offset: int
+    key: str
+    headers: Mapping[str, str]
+    value: bytes
+
+
+class Member(Protocol):
+    """One process's membership of a group, while it lasts."""
+
+    async def read(self, slot: Slot, offset: int, *, limit: int, wait: float) -> list[Record]:
+        """Up to `limit` records from `offset` on, waiting up to `wait` seconds for the first. Asking for `offset` also
+        says that all below it is done. Raises OffsetGone, BusUnavailable."""
+        ...
+
+
+Assigned = Callable[[frozenset[Slot]], Awaitable[None]]
+
+
+class Bus(Protocol):
+    """A driver. Both pass one contract suite (`tests/contracts/test_bus.py`)."""
+
+    async def start(self) -> None:
+        """Connect; waits for nothing: a bus that is away shows in `reachable`."""
+        ...
+
+    async def stop(self) -> None:
+        """Flush and disconnect."""
+        ...
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Append all, in order per key, durably. Raises BusUnavailable; then any part may have been appended."""
+        ...
+
+    def join(
+        self, group: str, topics: Sequence[str], *, instance: str, on_assigned: Assigned
+    ) -> AbstractAsyncContextManager[Member]:
+        """Become a member of `group`. `on_assigned` is awaited with the whole set of slots at every change of it."""
+        ...
+
+    async def ends(self, topics: Sequence[str]) -> Mapping[Slot, tuple[int, int]]:
+        """First offset and next offset of every partition of these topics."""
+        ...
+
+    async def fetch(self, slot: Slot, offset: int, *, limit: int) -> list[Record]:
+        """Records from `offset` on, outside any group: for replay. Empty at the end. Raises OffsetGone."""
+        ...
+
+    async def reachable(self) -> bool:
+        """Whether the bus answers."""
+        ...
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """The partition of a key: Kafka's own default (murmur2), in both drivers."""
+    return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)

@@ -1,0 +1,43 @@
+"""Effective-dated records: what holds from a first day to a last day, both included."""
+
+import re
+from datetime import date
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticKnownError
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _stated(value: object) -> object:
+    if type(value) is date or (isinstance(value, str) and _DAY.fullmatch(value)):
+        return value
+    raise PydanticKnownError("date_type")
+
+
+Day = Annotated[date, BeforeValidator(_stated)]
+"""A day as callers send it: a text `YYYY-MM-DD` and nothing else. Pydantic's own date takes seconds since 1970 too, and
+midnight with a time zone that is nobody's."""
+
+
+class Dated(BaseModel):
+    """A record that holds from `valid_from` to `valid_to`, both days included; no `valid_to` means open.
+
+    Immutable; unknown fields are refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    valid_from: date
+    valid_to: date | None = None
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> Self:
+        if self.valid_to is not None and self.valid_to < self.valid_from:
+            raise ValueError(f"valid_to {self.valid_to} lies before valid_from {self.valid_from}")
+        return self
+
+    def covers(self, day: date) -> bool:
+        """Say whether the record holds on `day`."""
+        return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)

@@ -1,0 +1,219 @@
+"""A service's database: its pool, its transactions, its session connection, and the tables of messaging."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import asyncpg
+import httpx
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    func,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+POOL_SIZE = 5
+EMITTED = "huanquan.emitted"
+NAMING = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+# Classes of SQLSTATE that say nothing about the event in hand: connection, rollback (deadlock, serialisation),
+# resources, operator intervention, system error; and a lock, or a transaction, that was given too little time.
+PASSING_CLASSES = ("08", "40", "53", "57", "58")
+PASSING_STATES = ("55P03", "25006", "25P03", "25P04")
+
+_CHECK_NOW = text("SET CONSTRAINTS ALL IMMEDIATE")
+_CHECK_LATER = text("SET CONSTRAINTS ALL DEFERRED")
+
+
+class Database:
+    """One service's database. Made once in `app.py`; `close` gives every connection back."""
+
+    def __init__(self, url: str, *, pool_size: int = POOL_SIZE) -> None:
+        self.url = make_url(url).set(drivername="postgresql+asyncpg")
+        self.engine: AsyncEngine = create_async_engine(
+            self.url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            hide_parameters=True,  # an error with its values would lay personal data in a log
+        )
+        self._on_emitted: list[Callable[[], None]] = []
+
+    def on_emitted(self, call: Callable[[], None]) -> None:
+        """Call this after each commit that left something in the outbox or among the due work."""
+        self._on_emitted.append(call)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction: commits when the block ends, rolls back when it raises. Only edges open one (§3.2)."""
+        async with self.engine.connect() as connection:
+            connection.info.pop(EMITTED, None)  # `info` outlives a checkout from the pool
+            async with connection.begin():
+                yield connection
+            emitted = connection.info.pop(EMITTED, False)
+        if emitted:
+            for call in self._on_emitted:
+                call()
+
+    async def session(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """A connection outside the pool, for advisory locks and LISTEN. The caller closes it."""
+        return await connect(str(self.url.render_as_string(hide_password=False)))
+
+    async def reachable(self) -> bool:
+        """Whether the database answers."""
+        try:
+            async with self.engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (DBAPIError, OSError, PoolTimeoutError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self.engine.dispose()
+
+
+async def connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """A plain asyncpg connection from an SQLAlchemy address (a Unix socket in `?host=` included)."""
+    return cast("asyncpg.Connection[asyncpg.Record]", await asyncpg.connect(**connect_arguments(url)))
+
+
+def connect_arguments(url: str) -> dict[str, Any]:
+    """What asyncpg needs to know from an SQLAlchemy address."""
+    parts = make_url(url)
+    return {
+        "host": parts.query.get("host") or parts.host or "127.0.0.1",
+        "port": parts.port or 5432,
+        "user": parts.username,
+        "password": parts.password,
+        "database": parts.database,
+        "timeout": 10,
+    }
+
+
+def passing(error: BaseException) -> bool:
+    """Whether an error is of the moment (retry for ever, never park) and not of the event in hand (DESIGN §3.5)."""
+    if isinstance(error, DBAPIError):
+        # A migration that ran since the statement was planned: it is planned anew the next time.
+        replanned = isinstance(getattr(error.orig, "__cause__", None), asyncpg.InvalidCachedStatementError)
+        return error.connection_invalidated or replanned or _passing_state(error.orig)
+    if isinstance(error, asyncpg.PostgresError):  # from a session outside the pool
+        return _passing_state(error)
+    return isinstance(error, OSError | TimeoutError | PoolTimeoutError | httpx.TransportError | asyncpg.InterfaceError)
+
+
+def _passing_state(error: BaseException | None) -> bool:
+    state = getattr(error, "sqlstate", None) or ""
+    return state[:2] in PASSING_CLASSES or state in PASSING_STATES
+
+
+@asynccontextmanager
+async def savepoint(tx: AsyncConnection) -> AsyncIterator[None]:
+    """A part of a transaction that stands or falls alone. Deferred constraints are checked at its end: at the commit
+    they would undo the other parts too."""
+    async with tx.begin_nested():
+        yield
+        await tx.execute(_CHECK_NOW)
+        await tx.execute(_CHECK_LATER)
+
+
+def metadata() -> MetaData:
+    """A service's one MetaData, with the tables of messaging in it. Called once, in its `models.py`."""
+    made = MetaData(naming_convention=NAMING)
+    _messaging(made)
+    return made
+
+
+def _messaging(meta: MetaData) -> None:
+    now = func.clock_timestamp()
+    outbox = Table(
+        "outbox",
+        meta,
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column("event_id", UUID, nullable=False),
+        Column("topic", Text, nullable=False),
+        Column("key", Text, nullable=False),
+        Column("headers", JSONB, nullable=False),
+        Column("value", LargeBinary, nullable=False),
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=now),
+        Column("published_at", DateTime(timezone=True)),
+    )
+    Index("ix_outbox_unpublished", outbox.c.id, postgresql_where=outbox.c.published_at.is_(None))
+    Table(
+        "inbox",
+        meta,
+        Column("event_id", UUID, primary_key=True),
+        Column("taken_at", DateTime(timezone=True), nullable=False, server_default=now),
+    )
+    Table(
+        "consumer_offset",
+        meta,
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("next", BigInteger, nullable=False),
+        PrimaryKeyConstraint("topic", "partition"),
+    )
+    parked_key = Table(
+        "parked_key",
+        meta,
+        Column("topic", Text, nullable=False),
+        Column("key", Text, nullable=False),
+        Column("waiting_for", Text),
+        Column("attempts", Integer, nullable=False, server_default="0"),
+        Column("parked_at", DateTime(timezone=True), nullable=False, server_default=now),
+        PrimaryKeyConstraint("topic", "key"),
+    )
+    Index("ix_parked_key_waiting_for", parked_key.c.waiting_for, postgresql_where=parked_key.c.waiting_for.is_not(None))
+    parked = Table(
+        "parked",
+        meta,
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("offset", BigInteger, nullable=False),
+        Column("key", Text, nullable=False),
+        Column("record_key", Text, nullable=False),
+        Column("headers", JSONB, nullable=False),
+        Column("value", LargeBinary, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("parked_at", DateTime(timezone=True), nullable=False, server_default=now),
+    )
+    Index("ix_parked_topic_key", parked.c.topic, parked.c.key, parked.c.id)
+    Index(  # due work is parked under partition -1 and has no place in a log
+        "uq_parked_place",
+        parked.c.topic,
+        parked.c.partition,
+        parked.c.offset,
+        unique=True,
+        postgresql_where=parked.c.partition >= 0,
+    )
+    due = Table(
+        "due",
+        meta,
+        Column("kind", Text, nullable=False),
+        Column("key", Text, nullable=False),
+        Column("at", DateTime(timezone=True), nullable=False),
+        Column("payload", JSONB, nullable=False),
+        PrimaryKeyConstraint("kind", "key"),
+    )
+    Index("ix_due_at", due.c.at)

@@ -1,0 +1,452 @@
+"""Every event that passes between services: the map of the system.
+
+A topic is a stream, not a class: facts that undo or follow one another share one and are told apart by the
+CloudEvents `type`, which is the class name. The key is the application's id unless the class says otherwise. No event
+carries a name, an identity number or a bank number; `beneficiary`, `employer` and `payee_account` are random references
+that intake alone can resolve. Compatible means both ways: only optional fields are added, and readers ignore unknown
+ones.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Annotated, ClassVar, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from uuid6 import uuid7
+
+from libs.common.policy.identity import PackIdentity
+
+FenAmount = Annotated[int, Field(ge=0, le=10**15, description="an amount in fen (1/100 yuan)")]
+Treasury = Annotated[str, Field(pattern=r"^\d{6}$", description="code of a treasury (一级财政)")]
+Code = Annotated[str, Field(min_length=1, max_length=64, description="a code of the policy pack")]
+ItemKind = Literal["certification", "benefit", "service", "change"]
+EmployerKind = Literal[
+    "enterprise", "institution", "government", "social_organisation", "own_startup", "central_or_provincial"
+]
+
+
+class Event(BaseModel):
+    """A fact, in the past tense. `id`, `time` (UTC) and `trace` travel in the CloudEvents headers, the rest is JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    topic: ClassVar[str]
+
+    policy: PackIdentity
+
+    _id: UUID = PrivateAttr(default_factory=uuid7)
+    _time: datetime = PrivateAttr(default_factory=lambda: datetime.now(UTC))
+    _trace: str | None = PrivateAttr(default=None)
+
+    @property
+    def id(self) -> UUID:
+        """The event's identity: the same at every redelivery."""
+        return self._id
+
+    @property
+    def time(self) -> datetime:
+        """The UTC instant at which it was recorded."""
+        return self._time
+
+    @property
+    def trace(self) -> str | None:
+        """The W3C `traceparent` it was published under."""
+        return self._trace
+
+    @property
+    def key(self) -> str:
+        """What orders it: events of one key keep their order."""
+        raise NotImplementedError
+
+    @property
+    def subject(self) -> str:
+        """What CloudEvents calls the subject."""
+        return self.key
+
+    def stamped(self, *, event_id: UUID, time: datetime, trace: str | None) -> Self:
+        """The same fact with the identity that its headers gave it."""
+        self._id, self._time, self._trace = event_id, time, trace
+        return self
+
+
+class ApplicationEvent(Event):
+    """A fact about one application, which is its key."""
+
+    application: UUID
+
+    @property
+    def key(self) -> str:
+        """The application's id."""
+        return str(self.application)
+
+
+class ItemRef(BaseModel):
+    """One item of an application, as it was filed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    item: UUID
+    code: Code
+    kind: ItemKind
+
+
+class AcceptedItem(ItemRef):
+    """One item of an accepted application, with what the decision needs."""
+
+    category: Code | None = None
+    benefit: Code | None = None
+    certification: str | None = Field(default=None, description="number of an earlier certification it relies on")
+
+
+# -- application.received: intake
+
+
+class ApplicationReceived(ApplicationEvent):
+    """A filing was taken in (已收件), with or without defects."""
+
+    topic = "application.received"
+    case_no: str
+    channel: Literal["online", "on_site"]
+    platform: Treasury
+    received_at: datetime
+    items: tuple[ItemRef, ...]
+
+
+class CorrectionRequested(ApplicationEvent):
+    """All defects were told at once (一次性告知)."""
+
+    topic = "application.received"
+    defects: tuple[Code, ...]
+    answer_by: date
+
+
+class ApplicationAccepted(ApplicationEvent):
+    """The application was accepted (已受理); time limits run from `accepted_on`, which itself does not count."""
+
+    topic = "application.received"
+    case_no: str
+    accepted_on: date
+    treasury: Treasury
+    employer: UUID | None = None
+    employer_kind: EmployerKind | None = None
+    beneficiary: UUID
+    applicant: UUID | None = None
+    handler: UUID | None = None
+    payee_account: UUID | None = None
+    items: tuple[AcceptedItem, ...]
+
+
+class ApplicationNotAccepted(ApplicationEvent):
+    """The application was not accepted (不予受理)."""
+
+    topic = "application.received"
+    reason: Code
+    decided_on: date
+
+
+class ApplicationTransferred(ApplicationEvent):
+    """The application went to the platform it belongs to (已转办), where it lives on as `successor`."""
+
+    topic = "application.received"
+    to_treasury: Treasury
+    successor: UUID
+
+
+class ApplicationWithdrawn(ApplicationEvent):
+    """The applicant withdrew. Workflow alone decides whether that still counts once a case is open."""
+
+    topic = "application.received"
+    withdrawn_at: datetime
+
+
+class PromiseMissed(ApplicationEvent):
+    """Promised materials (容缺受理) had not come by the end of `promised_by`. Workflow alone decides what that ends."""
+
+    topic = "application.received"
+    materials: tuple[Code, ...]
+    promised_by: date
+
+
+# -- workflow
+
+
+class DeptAssigned(ApplicationEvent):
+    """A department got a task; the rest is behind `GET /workflow/v1/tasks/{id}`."""
+
+    topic = "dept.assigned"
+    task: UUID
+    department: Code
+    treasury: Treasury
+    item: UUID
+    due_on: date
+
+
+class DeptCompleted(ApplicationEvent):
+    """A department returned the result of one task."""
+
+    topic = "dept.completed"
+    task: UUID
+    department: Code
+    treasury: Treasury
+    item: UUID
+    result: Literal["passed", "failed"]
+    completed_on: date
+
+
+class CaseSuspended(ApplicationEvent):
+    """The clock of a task stopped (特别程序); `from_day` is the first day without the clock."""
+
+    topic = "case.suspended"
+    task: UUID
+    reason: Code
+    from_day: date
+
+
+class CaseResumed(ApplicationEvent):
+    """The clock of a task runs again from `to_day`, which moves its due date to `due_on`."""
+
+    topic = "case.suspended"
+    task: UUID
+    to_day: date
+    due_on: date
+
+
+class TalentCertified(ApplicationEvent):
+    """A second officer confirmed a certification (认定): a record of its own that later benefits refer to."""
+
+    topic = "talent.certified"
+    item: UUID
+    certification: UUID
+    number: str
+    category: Code
+    beneficiary: UUID
+    employer: UUID | None = None
+    employer_kind: EmployerKind | None = None
+    treasury: Treasury
+    decided_on: date
+    valid_to: date
+
+
+class BenefitApproved(ApplicationEvent):
+    """A second officer approved one benefit; the two working days of its first payment run from `decided_on`."""
+
+    topic = "talent.certified"
+    item: UUID
+    benefit: Code
+    number: str
+    certification: str
+    category: Code
+    beneficiary: UUID
+    payee_account: UUID | None = None
+    employer: UUID | None = None
+    employer_kind: EmployerKind | None = None
+    treasury: Treasury
+    accepted_on: date
+    decided_on: date
+
+
+class ItemResult(BaseModel):
+    """How one item ended."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    item: UUID
+    result: Literal["done", "refused", "withdrawn"]
+    reason: str | None = None
+
+
+class ApplicationClosed(ApplicationEvent):
+    """Workflow came to the end of a case: closed, refused, withdrawn or lapsed (TERMS, case state)."""
+
+    topic = "application.closed"
+    state: Literal["closed", "refused", "withdrawn", "lapsed"]
+    closed_on: date
+    items: tuple[ItemResult, ...]
+
+
+class WithdrawalIgnored(ApplicationEvent):
+    """A withdrawal came too late (撤回未生效): an item was `decided` already, or the case had `ended`."""
+
+    topic = "application.closed"
+    reason: Literal["decided", "ended"]
+
+
+# -- finance
+
+
+class PayoutOrdered(ApplicationEvent):
+    """A payout order was made for one instalment; `unfunded` where its budget quota does not reach."""
+
+    topic = "payout.ordered"
+    order: UUID
+    item: UUID
+    benefit: Code
+    instalment: int
+    treasury: Treasury
+    fen: FenAmount
+    due_on: date
+    state: Literal["due", "unfunded"]
+
+
+class PayoutSent(ApplicationEvent):
+    """A payout order left for the bank in a batch file (已提交)."""
+
+    topic = "payout.ordered"
+    order: UUID
+    batch: UUID
+
+
+class PayoutSettled(ApplicationEvent):
+    """The bank confirmed the credit (已到账): the clock stops at `settled_on`."""
+
+    topic = "payout.settled"
+    order: UUID
+    item: UUID
+    benefit: Code
+    instalment: int
+    treasury: Treasury
+    fen: FenAmount
+    shares: Mapping[Treasury, FenAmount]
+    due_on: date
+    settled_on: date
+
+
+class PayoutBounced(ApplicationEvent):
+    """The bank returned the payment (已退票); the same two-day clock runs on."""
+
+    topic = "payout.settled"
+    order: UUID
+    item: UUID
+    reason: Code
+    bounced_on: date
+
+
+class PayoutCancelled(ApplicationEvent):
+    """An order was cancelled before any credit (已取消), for good. The officer's own words stay with finance."""
+
+    topic = "payout.settled"
+    order: UUID
+    item: UUID
+    reason: Code
+    cancelled_on: date
+
+
+class FiscalSettlementClosed(Event):
+    """City and one treasury below it settled a month. Key: the treasury. Positive where the city owes it."""
+
+    topic = "fiscal_settlement.closed"
+    settlement: UUID
+    treasury: Treasury
+    month: str = Field(pattern=r"^\d{4}-\d{2}$")
+    fen: int
+    route: Literal["direct", "via_province"]
+    closed_at: datetime
+
+    @property
+    def key(self) -> str:
+        """The treasury below the city."""
+        return self.treasury
+
+
+# -- housing
+
+
+class FlatHeld(ApplicationEvent):
+    """A flat is held for a beneficiary until `held_until`."""
+
+    topic = "housing.leased"
+    item: UUID
+    flat: UUID
+    held_until: datetime
+
+
+class FlatReleased(ApplicationEvent):
+    """A hold ended without a lease."""
+
+    topic = "housing.leased"
+    item: UUID
+    flat: UUID
+    reason: Literal["expired", "given_up"]
+
+
+class FlatLeased(ApplicationEvent):
+    """A lease was signed."""
+
+    topic = "housing.leased"
+    item: UUID
+    flat: UUID
+    lease: UUID
+    from_day: date
+    to_day: date
+
+
+class LeaseEnded(ApplicationEvent):
+    """A lease came to its end (租期已止): its term `expired`, or it was `ended_early`. `ended_on` is its last day."""
+
+    topic = "housing.leased"
+    item: UUID
+    flat: UUID
+    lease: UUID
+    ended_on: date
+    reason: Literal["expired", "ended_early"]
+
+
+# -- supervision
+
+
+class SlaBreached(ApplicationEvent):
+    """A time limit passed with its work not done. A fact of one moment: whether it is overdue *now* is derived."""
+
+    topic = "sla.breached"
+    clock: Literal["task", "payout"]
+    record: UUID
+    treasury: Treasury
+    department: Code
+    due_on: date
+
+
+class PeopleResolved(Event):
+    """Somebody asked intake who stands behind references. Key: the call."""
+
+    topic = "people.resolved"
+    call: UUID
+    caller: str
+    purpose: str
+    fields: tuple[str, ...]
+    refs: tuple[UUID, ...]
+
+    @property
+    def key(self) -> str:
+        """The call's own id."""
+        return str(self.call)
+
+
+EVENTS: tuple[type[Event], ...] = (
+    ApplicationReceived,
+    CorrectionRequested,
+    ApplicationAccepted,
+    ApplicationNotAccepted,
+    ApplicationTransferred,
+    ApplicationWithdrawn,
+    PromiseMissed,
+    DeptAssigned,
+    DeptCompleted,
+    CaseSuspended,
+    CaseResumed,
+    TalentCertified,
+    BenefitApproved,
+    ApplicationClosed,
+    WithdrawalIgnored,
+    PayoutOrdered,
+    PayoutSent,
+    PayoutSettled,
+    PayoutBounced,
+    PayoutCancelled,
+    FiscalSettlementClosed,
+    FlatHeld,
+    FlatReleased,
+    FlatLeased,
+    LeaseEnded,
+    SlaBreached,
+    PeopleResolved,
+)
+BY_TYPE: Mapping[str, type[Event]] = {event.__name__: event for event in EVENTS}
+TOPICS: tuple[str, ...] = tuple(dict.fromkeys(event.topic for event in EVENTS))

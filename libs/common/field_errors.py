@@ -1,0 +1,121 @@
+"""What pydantic found wrong in a document, in Chinese words for each field, never repeating what stood there.
+
+A validator of ours raises `PydanticCustomError("code", "中文说明")`: its words reach the caller. The text of a plain
+ValueError does not, for it may hold the value.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic_core.core_schema import ErrorType
+
+from libs.common.errors import FieldError
+
+MAX_FIELD_ERRORS = 100  # a body of a megabyte could hold a hundred thousand
+MAX_POINTER = 300
+
+_BUILT_IN = frozenset(get_args(ErrorType))
+# What pydantic's context gives as Python writes it: `'a', 'b' or 'c'`.
+_LISTS = frozenset({"expected", "expected_tags", "discriminator"})
+FALLBACK = ("内容不符合要求", "请对照接口文档检查此项的类型、格式和取值范围。")
+# pydantic's type of error → title, what to do. `{…}` are limits from the error's context, never the input.
+WORDS: Mapping[str, tuple[str, str]] = {
+    "missing": ("缺少必填项", "请填写此项。"),
+    "extra_forbidden": ("不认识的字段", "请删除此项，或对照接口文档检查字段名。"),
+    "string_type": ("应为文本", "请填写文本。"),
+    "string_too_short": ("内容过短", "至少 {min_length} 个字符。"),
+    "string_too_long": ("内容过长", "至多 {max_length} 个字符。"),
+    "string_pattern_mismatch": ("格式不正确", "应符合格式：{pattern}。"),
+    "string_unicode": ("含有无效字符", "请使用有效的 UTF-8 文本。"),
+    "int_type": ("应为整数", "请填写整数。"),
+    "int_parsing": ("应为整数", "请填写整数。"),
+    "int_parsing_size": ("整数过大", "请检查数值。"),
+    "int_from_float": ("应为整数", "不接受小数。"),
+    "float_type": ("应为数字", "请填写数字。"),
+    "float_parsing": ("应为数字", "请填写数字。"),
+    "finite_number": ("应为有限数值", "请填写数字。"),
+    "bool_type": ("应为是或否", "请填写 true 或 false。"),
+    "bool_parsing": ("应为是或否", "请填写 true 或 false。"),
+    "greater_than": ("数值过小", "应大于 {gt}。"),
+    "greater_than_equal": ("数值过小", "应不小于 {ge}。"),
+    "less_than": ("数值过大", "应小于 {lt}。"),
+    "less_than_equal": ("数值过大", "应不大于 {le}。"),
+    "enum": ("取值不在范围内", "可填：{expected}。"),
+    "literal_error": ("取值不在范围内", "可填：{expected}。"),
+    "date_type": ("应为日期", "请按 YYYY-MM-DD 填写。"),
+    "date_parsing": ("应为日期", "请按 YYYY-MM-DD 填写。"),
+    "date_from_datetime_parsing": ("应为日期", "请按 YYYY-MM-DD 填写。"),
+    "date_from_datetime_inexact": ("应为日期", "请按 YYYY-MM-DD 填写，不带时间。"),
+    "datetime_type": ("应为时间", "请按 ISO 8601 填写，含时区，如 2026-02-13T09:00:00+08:00。"),
+    "datetime_parsing": ("应为时间", "请按 ISO 8601 填写，含时区，如 2026-02-13T09:00:00+08:00。"),
+    "datetime_from_date_parsing": ("应为时间", "请按 ISO 8601 填写，含时区，如 2026-02-13T09:00:00+08:00。"),
+    "timezone_aware": ("时间缺少时区", "请写明时区，如 +08:00。"),
+    "uuid_type": ("应为 UUID", "请填写 UUID。"),
+    "uuid_parsing": ("应为 UUID", "请填写 UUID。"),
+    "list_type": ("应为数组", "请填写数组。"),
+    "dict_type": ("应为对象", "请填写对象。"),
+    "model_type": ("应为对象", "请填写对象。"),
+    "model_attributes_type": ("应为对象", "请以 JSON 对象填写。"),
+    "too_short": ("条目过少", "至少 {min_length} 项。"),
+    "too_long": ("条目过多", "至多 {max_length} 项。"),
+    "union_tag_invalid": ("类别不在范围内", "可填：{expected_tags}。"),
+    "union_tag_not_found": ("缺少类别", "请填写 {discriminator}。"),
+}
+
+# Codes of validators of ours that stand in more than one service or in none's own table.
+OURS: Mapping[str, tuple[str, str]] = {
+    "cursor": ("游标无效", "请使用同一列表上一次返回的 next。"),
+    "external-ref-form": ("格式不正确", "请按 system:kind:value 填写。"),
+    "flat-already-listed": ("房源已登记", "编号或坐落与在库房源或本次其他行重复。"),
+    "invisible-character": ("含有不可见字符", "请删去不可见字符后重新填写。"),
+    "lease-days": ("租期首尾颠倒", "租期最后一日不得早于第一日。"),
+    "not-chinese": ("应以中文填写", "请以中文填写，申请人将看到该内容。"),
+    "platform-not-yours": ("不是您所在的平台", "窗口只能在本平台收件，请改为本平台或者留空。"),
+    "quota-too-large": ("指标总额超过上限", "请核对金额，单位为分。"),
+    "unknown-benefit": ("没有此项货币化待遇", "请填写政策中货币化待遇的代码。"),
+    "purpose-with-number": ("用途中含有号码", "用途中请勿填写证件、账号等号码。"),
+}
+
+
+def field_errors(defects: Sequence[Any], body: object) -> list[FieldError]:
+    """What pydantic found wrong (`.errors()`), field by field, at most 100; `body` is the document it looked at.
+
+    A `loc` begins with the part of the request: body, query, path, header.
+    """
+    return [_field_error(defect, body) for defect in defects[:MAX_FIELD_ERRORS]]
+
+
+def _field_error(defect: Mapping[str, Any], body: object) -> FieldError:
+    kind, context = str(defect["type"]), defect.get("ctx") or {}
+    if kind not in _BUILT_IN:
+        title, _ = OURS.get(kind, FALLBACK)
+        return FieldError(_pointer(defect, body), kind, title, str(defect["msg"]))
+    title, detail = WORDS.get(kind, FALLBACK)
+    limits = {name: _listed(str(value)) if name in _LISTS else value for name, value in context.items()}
+    return FieldError(_pointer(defect, body), kind, title, detail.format_map(limits))
+
+
+def _listed(values: str) -> str:
+    return "、".join(value.strip("'") for value in re.split(r", | or ", values))
+
+
+def _pointer(defect: Mapping[str, Any], body: object) -> str:
+    part, *rest = defect["loc"] or ("body",)
+    if part != "body":
+        return "/".join(str(step) for step in (part, *rest)).lower()
+    steps: list[str] = []
+    here: Any = body
+    for step in rest:
+        if _holds(here, step):
+            here = here[step]
+        elif not (defect["type"] == "missing" and step == rest[-1]):
+            continue  # the tag of a union, which is no place in the document
+        steps.append(str(step).replace("~", "~0").replace("/", "~1"))
+    return "".join(f"/{step}" for step in steps)[:MAX_POINTER]
+
+
+def _holds(place: object, step: str | int) -> bool:
+    if isinstance(place, list):
+        return isinstance(step, int) and 0 <= step < len(place)
+    return isinstance(place, Mapping) and step in place

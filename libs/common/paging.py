@@ -1,0 +1,83 @@
+"""Reading lists page by page, and writing only what one has read: opaque cursors, ETag and If-Match."""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
+
+from fastapi import Depends, Header, Query
+from pydantic import BaseModel, Field
+
+from libs.common.errors import FieldError, InvalidRequest, PreconditionFailed, PreconditionRequired
+
+T = TypeVar("T")
+Scalar = str | int | None
+MAX_LIMIT = 200
+MAX_CURSOR = 512
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list. `next` goes into `cursor` for the following page; it is absent on the last."""
+
+    items: list[T]
+    next: str | None = Field(default=None, description="游标：取下一页时填入 cursor；没有下一页时为空")
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which page is asked for: at most `limit` items that come after the sort key `after` (None: from the start)."""
+
+    limit: int
+    after: tuple[Scalar, ...] | None
+
+
+def paging(
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="每页条数")] = 50,
+    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR, description="上一页返回的 next")] = None,
+) -> PageRequest:
+    """Read `limit` and `cursor`. Raises InvalidRequest for a cursor that is not ours."""
+    return PageRequest(limit, None if cursor is None else decode_cursor(cursor))
+
+
+Paging = Annotated[PageRequest, Depends(paging)]
+
+
+def page_of(items: Sequence[T], request: PageRequest, key: Callable[[T], tuple[Scalar, ...]]) -> Page[T]:
+    """A page from up to `request.limit + 1` items in order of `key`: the one too many says that there is more."""
+    shown = list(items[: request.limit])
+    more = len(items) > request.limit
+    return Page(items=shown, next=encode_cursor(*key(shown[-1])) if more else None)
+
+
+def encode_cursor(*after: Scalar) -> str:
+    """An opaque, address-safe cursor for a sort key."""
+    return base64.urlsafe_b64encode(json.dumps(after, separators=(",", ":")).encode()).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str) -> tuple[Scalar, ...]:
+    """The sort key in a cursor. Raises InvalidRequest."""
+    try:
+        after = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError):
+        after = None
+    if not isinstance(after, list) or not all(isinstance(value, Scalar) for value in after):
+        raise InvalidRequest(errors=[FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")])
+    return tuple(after)
+
+
+IfMatch = Annotated[str | None, Header(alias="If-Match", max_length=200, description="所读版本的 ETag")]
+
+
+def etag(version: int) -> str:
+    """The strong ETag of a record's version."""
+    return f'"{version}"'
+
+
+def check_version(if_match: str | None, version: int) -> None:
+    """Refuse a change that was not made on this version. Raises PreconditionRequired, PreconditionFailed."""
+    if if_match is None:
+        raise PreconditionRequired
+    if etag(version) not in {tag.strip() for tag in if_match.split(",")} and if_match.strip() != "*":
+        raise PreconditionFailed

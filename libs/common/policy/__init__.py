@@ -1,0 +1,68 @@
+"""The policy as data: packs, and the pure functions that read them. No SQL, no HTTP, no clock.
+
+Services, command line and simulation all ask here; nobody else does policy arithmetic.
+"""
+
+from libs.common.policy.errors import (
+    Defect,
+    ManualDecision,
+    NoRuleInForce,
+    PackRefused,
+    PolicyError,
+    UnknownCode,
+)
+from libs.common.policy.identity import PackIdentity
+from libs.common.policy.instalments import (
+    Instalment,
+    amount_of,
+    certification_valid_to,
+    exclusion,
+    payout_due_on,
+    schedule,
+)
+from libs.common.policy.pack import Pack, PolicyDates, When, load_pack
+from libs.common.policy.routes import (
+    Leg,
+    Route,
+    affiliated_treasury,
+    platform_for,
+    platform_of,
+    settlement_route,
+    task_treasury,
+    tasks_for,
+    treasury_of_region,
+)
+from libs.common.policy.sharing import Split, describe_split, employer_share, split
+
+__all__ = [
+    "Defect",
+    "Instalment",
+    "Leg",
+    "ManualDecision",
+    "NoRuleInForce",
+    "Pack",
+    "PackIdentity",
+    "PackRefused",
+    "PolicyDates",
+    "PolicyError",
+    "Route",
+    "Split",
+    "UnknownCode",
+    "When",
+    "affiliated_treasury",
+    "amount_of",
+    "certification_valid_to",
+    "describe_split",
+    "employer_share",
+    "exclusion",
+    "load_pack",
+    "payout_due_on",
+    "platform_for",
+    "platform_of",
+    "schedule",
+    "settlement_route",
+    "split",
+    "task_treasury",
+    "tasks_for",
+    "treasury_of_region",
+]

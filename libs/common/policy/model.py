@@ -1,0 +1,495 @@
+"""What a policy pack holds: immutable records, each with the document and article that it rests on.
+
+Money is in fen, terms in working days. Days are days of Asia/Shanghai; `valid_to` is the last day of a rule.
+A rule says by which date of an application its version is picked (`version_by`).
+"""
+
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from libs.common.dated import Dated
+from libs.common.money import MAX_FEN, Share, parse_share
+from libs.common.treasuries import AffiliationKind, EmployerKind, RegionCode, Treasury, TreasuryCode, TreasuryKind
+
+T = TypeVar("T")
+
+Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+RuleId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+Title = Annotated[str, Field(min_length=1, max_length=200)]
+WorkingDays = Annotated[int, Field(ge=0, le=1000)]
+Subject: TypeAlias = tuple[str, ...]
+"""What a rule is about, as codes; the versions of one subject must not overlap."""
+
+
+class Record(BaseModel):
+    """Base of what is neither dated nor cited by itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cited(BaseModel):
+    """What names its source: a document and an article, or an assumption with a note that says of what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    document: RuleId
+    article: Title | None = None
+    assumption: bool = False
+    note: Annotated[str, Field(max_length=2000)] = ""
+
+    @model_validator(mode="after")
+    def _rests_on_something(self) -> Self:
+        if self.assumption and not self.note:
+            raise ValueError("an assumption needs a note that says what is assumed")
+        if not self.assumption and self.article is None:
+            raise ValueError("name the article, or mark it as an assumption with a note")
+        return self
+
+
+class VersionBy(StrEnum):
+    """The date of an application that picks the version of a rule."""
+
+    ACCEPTED_ON = "accepted_on"
+    DUE_ON = "due_on"
+
+
+class Rule(Cited, Dated):
+    """A rule: identified, cited, dated, and with the date that picks its version."""
+
+    id: RuleId
+    version_by: VersionBy
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """What the rule is about; the empty subject where the pack has one such rule at a time."""
+        return ((),)
+
+
+class EligibilityRule(Rule):
+    """A rule of eligibility, amount or term: its version is that of the day of acceptance, through to the end."""
+
+    version_by: Literal[VersionBy.ACCEPTED_ON]
+
+
+class CodedRule(EligibilityRule):
+    """A rule that others refer to by its code; the title is what people read."""
+
+    code: Code
+    title: Title
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """The code."""
+        return ((self.code,),)
+
+
+class DocumentKind(StrEnum):
+    """The place of a document in the stack; `law` (of a higher authority) and `standard` are only cited."""
+
+    BASE = "base"
+    AMENDMENT = "amendment"
+    DEPARTMENT_MEASURE = "department_measure"
+    COUNTY_MEASURE = "county_measure"
+    LAW = "law"
+    STANDARD = "standard"
+
+
+class Document(Record):
+    """A document of the stack; `articles` lists those that a rule may cite."""
+
+    id: RuleId
+    kind: DocumentKind
+    number: Title
+    title: Title
+    issued_by: Title
+    issued_on: date | None = None
+    articles: tuple[Title, ...] = ()
+
+
+class PackTreasury(Treasury, Cited):
+    """A treasury with the source of its place in the policy."""
+
+
+class Region(Cited):
+    """A region of GB/T 2260."""
+
+    code: RegionCode
+    title: Title
+
+
+class Department(Cited):
+    """A department that tasks may be given to; the title is the official Chinese name."""
+
+    code: Code
+    title: Title
+
+
+class Platform(EligibilityRule):
+    """A talent-service platform (综合服务平台): it takes the applications of the treasuries it serves."""
+
+    code: TreasuryCode
+    title: Title
+    treasuries: Annotated[tuple[TreasuryCode, ...], Field(min_length=1)]
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Its code, and each treasury that it serves."""
+        return (("platform", self.code), *(("treasury", code) for code in self.treasuries))
+
+
+class AffiliationOrder(EligibilityRule):
+    """Which affiliation decides: the first kind of the list that the employer has on the day."""
+
+    kinds: Annotated[tuple[AffiliationKind, ...], Field(min_length=1)]
+
+
+class ManualDecisionRule(EligibilityRule):
+    """Employers and treasuries that the rules leave to people."""
+
+    employer_kinds: tuple[EmployerKind, ...] = ()
+    treasury_kinds: tuple[TreasuryKind, ...] = ()
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each kind that it names."""
+        return tuple((kind,) for kind in (*self.employer_kinds, *self.treasury_kinds))
+
+
+class Coverage(CodedRule):
+    """A way in which a person comes under the policy (第二条), apart from the category."""
+
+
+class Category(CodedRule):
+    """A category of talent: it decides amounts; its coverage decides exclusions."""
+
+    coverage: Code
+
+
+class Material(Record):
+    """A material that an item asks for."""
+
+    code: Code
+    title: Title
+
+
+class TaskLevel(StrEnum):
+    """Whose department works a task: that of the affiliated treasury, or that of the city level."""
+
+    AFFILIATED = "affiliated"
+    CITY = "city"
+
+
+class Task(Record):
+    """A department's task of an item; one department has one task of an item at most."""
+
+    department: Code
+    title: Title
+    limit_working_days: Annotated[int, Field(ge=1, le=1000)]
+    level: TaskLevel = TaskLevel.AFFILIATED
+
+
+class ItemKind(StrEnum):
+    """认定, 兑现, 服务事项, 变更."""
+
+    CERTIFICATION = "certification"
+    BENEFIT = "benefit"
+    SERVICE = "service"
+    CHANGE = "change"
+
+
+class Item(CodedRule):
+    """A service item (服务事项). `stages` follow one another; the tasks within one are worked in parallel.
+
+    An item of kind `benefit` has the code of its benefit. A change may have no stage at all.
+    """
+
+    kind: ItemKind
+    materials: tuple[Material, ...] = ()
+    stages: tuple[Annotated[tuple[Task, ...], Field(min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        departments = [task.department for stage in self.stages for task in stage]
+        if len(set(departments)) < len(departments):
+            raise ValueError("one department has one task of an item at most")
+        materials = [material.code for material in self.materials]
+        if len(set(materials)) < len(materials):
+            raise ValueError("a material is listed once")
+        if not self.stages and self.kind is not ItemKind.CHANGE:
+            raise ValueError("only a change may have no task")
+        return self
+
+
+class BenefitForm(StrEnum):
+    """What a benefit gives."""
+
+    MONEY = "money"
+    IN_KIND = "in_kind"
+
+
+class ClaimSubject(StrEnum):
+    """What a benefit is given to once."""
+
+    PERSON = "person"
+    HOUSEHOLD = "household"
+    PROPERTY = "property"
+
+
+class Benefit(CodedRule):
+    """A benefit that a certified person may have."""
+
+    form: BenefitForm
+    claim_subject: ClaimSubject
+
+
+class BenefitAmount(EligibilityRule):
+    """The whole of a money benefit for a category, in fen, the employer's part included."""
+
+    benefit: Code
+    category: Code
+    fen: Annotated[int, Field(ge=1, le=MAX_FEN)]
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Benefit and category."""
+        return ((self.benefit, self.category),)
+
+
+class Anchor(StrEnum):
+    """From which day the instalments after the first are counted."""
+
+    DECIDED_ON = "decided_on"
+    FIRST_DUE_ON = "first_due_on"
+
+
+class Roll(StrEnum):
+    """Where a due day goes that is no working day."""
+
+    NEXT = "next_working_day"
+    PREVIOUS = "previous_working_day"
+
+
+class InstalmentPlan(EligibilityRule):
+    """In how many equal parts a benefit is paid, and when.
+
+    Parts are rounded down to the fen and the last bears the remainder. The first falls due by the payout
+    terms; number n falls due `months_between` times n-1 months after the anchor, rolled to a working day.
+    """
+
+    benefit: Code
+    count: Annotated[int, Field(ge=1, le=240)]
+    months_between: Annotated[int, Field(ge=0, le=60)]
+    anchor: Anchor = Anchor.DECIDED_ON
+    roll: Roll = Roll.NEXT
+
+    @model_validator(mode="after")
+    def _months_where_there_are_several(self) -> Self:
+        if (self.count > 1) != (self.months_between > 0):
+            raise ValueError("months_between is above zero exactly where there are several instalments")
+        return self
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """The benefit."""
+        return ((self.benefit,),)
+
+
+class Exclusion(EligibilityRule):
+    """Benefits that people of a coverage do not get."""
+
+    coverage: Code
+    benefits: Annotated[tuple[Code, ...], Field(min_length=1)]
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each benefit with the coverage."""
+        return tuple((self.coverage, benefit) for benefit in self.benefits)
+
+
+class EmployerShareRule(Rule):
+    """The employer's own share of benefits, rounded down to the fen; the rest is the public part."""
+
+    benefits: Annotated[tuple[Code, ...], Field(min_length=1)]
+    employer_kinds: Annotated[tuple[EmployerKind, ...], Field(min_length=1)]
+    share: Share
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each benefit with each kind of employer."""
+        return tuple((benefit, kind) for benefit in self.benefits for kind in self.employer_kinds)
+
+
+AFFILIATED = "affiliated"
+Bearer = Annotated[str, Field(pattern=r"^(affiliated|[1-9][0-9]{5})$")]
+"""Who bears a share: `affiliated` (the employer's treasury, whichever it is) or a treasury by its code."""
+
+
+class BornShare(Record):
+    """A bearer's share of the public part."""
+
+    bearer: Bearer
+    share: Share
+
+
+class SharingPlan(Rule):
+    """How treasuries share the public part of benefits.
+
+    The plan is for kinds of treasury, or for single treasuries by code, which then goes before the plan of
+    their kind. Every share is rounded down to the fen but that of the bearer named in `remainder_to`.
+    """
+
+    benefits: Annotated[tuple[Code, ...], Field(min_length=1)]
+    treasury_kinds: tuple[TreasuryKind, ...] = ()
+    treasuries: tuple[TreasuryCode, ...] = ()
+    shares: Annotated[tuple[BornShare, ...], Field(min_length=1)]
+    remainder_to: Bearer = AFFILIATED
+
+    @model_validator(mode="after")
+    def _shares_are_the_whole(self) -> Self:
+        if not self.treasury_kinds and not self.treasuries:
+            raise ValueError("the plan names neither a kind of treasury nor a treasury")
+        bearers = _distinct(tuple(born.bearer for born in self.shares))
+        if self.remainder_to not in bearers:
+            raise ValueError(f"remainder_to names {self.remainder_to}, which bears no share")
+        total = sum(parse_share(born.share) for born in self.shares)
+        if total != 1:
+            raise ValueError(f"the shares sum to {total} and not to one")
+        return self
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each benefit with each kind of treasury, or each treasury, that the plan names."""
+        return tuple(
+            (benefit, whose) for benefit in self.benefits for whose in (*self.treasury_kinds, *self.treasuries)
+        )
+
+
+class CashAdvance(Rule):
+    """Who pays the whole public part at once and holds receivables on the others."""
+
+    treasury_kinds: Annotated[tuple[TreasuryKind, ...], Field(min_length=1)]
+    advanced_by: Bearer = AFFILIATED
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each kind of treasury."""
+        return tuple((kind,) for kind in self.treasury_kinds)
+
+
+class RouteKind(StrEnum):
+    """How what one treasury owes another reaches it."""
+
+    DIRECT = "direct"
+    VIA_PROVINCE = "via_province"
+
+
+class SettlementRoute(Rule):
+    """The settlement route of treasuries; `through` is the clearing treasury of `via_province`."""
+
+    treasuries: Annotated[tuple[TreasuryCode, ...], Field(min_length=1)]
+    route: RouteKind
+    through: TreasuryCode | None = None
+
+    @model_validator(mode="after")
+    def _through_where_via(self) -> Self:
+        if (self.route is RouteKind.VIA_PROVINCE) != (self.through is not None):
+            raise ValueError("`through` names the clearing treasury exactly where the route is via_province")
+        return self
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each treasury."""
+        return tuple((code,) for code in self.treasuries)
+
+
+class PayoutTerms(EligibilityRule):
+    """By when, from `decided_on`, the public part of the first instalment is in the payee's account.
+
+    `scope` says that the term binds the treasuries only: the employer's share is outside the promise.
+    """
+
+    due_within_working_days: WorkingDays
+    scope: Literal["public_part"]
+
+
+class OrderTerms(EligibilityRule):
+    """How long before its due day the order of a later instalment is made."""
+
+    working_days_before_due: WorkingDays
+
+
+class Lights(EligibilityRule):
+    """Yellow when so many working days or fewer are left; red past the limit; green before both."""
+
+    yellow_working_days_left: WorkingDays
+
+
+class PublicNotice(EligibilityRule):
+    """A public notice (公示), which comes before the decision of an item and stops its clock."""
+
+    items: Annotated[tuple[Code, ...], Field(min_length=1)]
+    working_days: WorkingDays
+    required: bool
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each item."""
+        return tuple((item,) for item in self.items)
+
+
+class CorrectionTerms(EligibilityRule):
+    """Until when all defects are told at once, and how long the applicant has before the application lapses."""
+
+    tell_defects_within_working_days: WorkingDays
+    correct_within_working_days: WorkingDays
+
+
+class CertificationTerm(EligibilityRule):
+    """How long a certification is valid, in months from `decided_on`."""
+
+    validity_months: Annotated[int, Field(ge=1, le=1200)]
+
+
+class Contents(Record):
+    """Everything that stands in a pack's file."""
+
+    city: Code
+    case_prefix: Annotated[
+        str, Field(pattern=r"^[A-Z]{2}$", description="the city's two letters at the head of each case number")
+    ]
+    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.-]{0,31}$")]
+    title: Title
+    in_force_from: date
+    documents: Annotated[tuple[Document, ...], Field(min_length=1)]
+    regions: tuple[Region, ...]
+    treasuries: Annotated[tuple[PackTreasury, ...], Field(min_length=1)]
+    platforms: tuple[Platform, ...]
+    affiliation_order: tuple[AffiliationOrder, ...]
+    manual_decisions: tuple[ManualDecisionRule, ...]
+    departments: tuple[Department, ...]
+    coverages: tuple[Coverage, ...]
+    categories: tuple[Category, ...]
+    items: tuple[Item, ...]
+    benefits: tuple[Benefit, ...]
+    amounts: tuple[BenefitAmount, ...]
+    instalment_plans: tuple[InstalmentPlan, ...]
+    exclusions: tuple[Exclusion, ...]
+    employer_shares: tuple[EmployerShareRule, ...]
+    sharing_plans: tuple[SharingPlan, ...]
+    cash_advances: tuple[CashAdvance, ...]
+    settlement_routes: tuple[SettlementRoute, ...]
+    payout_terms: tuple[PayoutTerms, ...]
+    order_terms: tuple[OrderTerms, ...]
+    lights: tuple[Lights, ...]
+    public_notices: tuple[PublicNotice, ...]
+    correction_terms: tuple[CorrectionTerms, ...]
+    certification_terms: tuple[CertificationTerm, ...]
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("a value is listed twice")
+    return values

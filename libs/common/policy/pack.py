@@ -1,0 +1,155 @@
+"""A policy pack: one immutable file of rules, known by city, version and the SHA-256 of its bytes."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path as FilePath
+from typing import Self, TypeAlias, TypeVar, cast
+
+from pydantic import PrivateAttr, ValidationError
+
+from libs.common.policy.checks import CHECKS
+from libs.common.policy.errors import NoRuleInForce, PackRefused, UnknownCode
+from libs.common.policy.identity import PackIdentity
+from libs.common.policy.model import (
+    Benefit,
+    Category,
+    CodedRule,
+    Contents,
+    Item,
+    PackTreasury,
+    Rule,
+    Subject,
+    VersionBy,
+)
+from libs.common.policy.source import Source, read_source
+from libs.common.treasuries import TreasuryKind
+
+R = TypeVar("R", bound=Rule)
+C = TypeVar("C", bound=CodedRule)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDates:
+    """The two dates of a payment that pick versions of rules; each rule names the one that counts for it."""
+
+    accepted_on: date
+    due_on: date
+
+
+When: TypeAlias = date | PolicyDates
+"""A plain date stands for both dates."""
+
+
+class Pack(Contents):
+    """A policy pack that was checked at load. `Pack.parse` is the only way to make one."""
+
+    _source: bytes = PrivateAttr()
+
+    @classmethod
+    def parse(cls, raw: bytes, name: str = "the pack") -> Self:
+        """Read and check a pack's bytes. Raises PackRefused with every defect found and its line."""
+        source = read_source(raw, name)
+        pack = cls._validated(source)
+        defects = [source.defect(path, reason) for check in CHECKS for path, reason in check(pack)]
+        if defects:
+            raise PackRefused(name, defects)
+        pack._source = raw  # noqa: SLF001 (its own class)
+        return pack
+
+    @classmethod
+    def _validated(cls, source: Source) -> Self:
+        try:
+            return cls.model_validate_json(json.dumps(source.data), strict=True)
+        except ValidationError as error:
+            defects = [source.defect(each["loc"], each["msg"]) for each in error.errors()]
+            raise PackRefused(source.name, defects) from error
+
+    @property
+    def source(self) -> bytes:
+        """The file's bytes, as they are stored and hashed."""
+        return self._source
+
+    @cached_property
+    def identity(self) -> PackIdentity:
+        """City, version, and the SHA-256 of the file's bytes as they are (`sha256sum` shows the same)."""
+        digest = hashlib.sha256(self._source).hexdigest()
+        return PackIdentity(city=self.city, version=self.version, sha256=digest)
+
+    def rule(self, rule_type: type[R], *subject: str, on: When) -> R:
+        """Give the rule in force on a subject (see `subjects` of the rule types). Raises NoRuleInForce."""
+        found = self.find_rule(rule_type, *subject, on=on)
+        if found is None:
+            about = f" on {', '.join(subject)}" if subject else ""
+            raise NoRuleInForce(f"{self.city}/{self.version} holds no {rule_type.__name__}{about} for {on}")
+        return found
+
+    def find_rule(self, rule_type: type[R], *subject: str, on: When) -> R | None:
+        """Give the rule in force on a subject, or None."""
+        for candidate in self._index.get((rule_type, subject), ()):
+            if candidate.covers(_day(candidate.version_by, on)):
+                return cast("R", candidate)
+        return None
+
+    def benefit(self, code: str, on: When) -> Benefit:
+        """Give a benefit. Raises UnknownCode, or NoRuleInForce where it is not in force then."""
+        return self._coded(Benefit, code, on)
+
+    def category(self, code: str, on: When) -> Category:
+        """Give a category of talent. Raises UnknownCode, or NoRuleInForce where it is not in force then."""
+        return self._coded(Category, code, on)
+
+    def item(self, code: str, on: When) -> Item:
+        """Give a service item. Raises UnknownCode, or NoRuleInForce where it is not in force then."""
+        return self._coded(Item, code, on)
+
+    def treasury(self, code: str, on: date) -> PackTreasury:
+        """Give a treasury as it is on a day. Raises UnknownCode, or NoRuleInForce before or after its days."""
+        versions = [treasury for treasury in self.treasuries if treasury.code == code]
+        if not versions:
+            raise UnknownCode(f"{self.city}/{self.version} knows no treasury {code}")
+        for treasury in versions:
+            if treasury.covers(on):
+                return treasury
+        raise NoRuleInForce(f"the treasury {code} {versions[0].title} does not exist on {on}")
+
+    def city_treasury(self, on: date) -> PackTreasury:
+        """Give the treasury of the city level. Raises NoRuleInForce outside its days."""
+        for treasury in self.treasuries:
+            if treasury.kind is TreasuryKind.CITY_LEVEL and treasury.covers(on):
+                return treasury
+        raise NoRuleInForce(f"{self.city}/{self.version} has no city-level treasury on {on}")
+
+    def rules(self) -> Iterator[Rule]:
+        """Go through every rule of the pack, in the order of the file's sections."""
+        for section in type(self).model_fields:
+            value = getattr(self, section)
+            if isinstance(value, tuple):
+                yield from (record for record in value if isinstance(record, Rule))
+
+    @cached_property
+    def _index(self) -> Mapping[tuple[type[Rule], Subject], list[Rule]]:
+        index: dict[tuple[type[Rule], Subject], list[Rule]] = {}
+        for rule in self.rules():
+            for subject in rule.subjects:
+                index.setdefault((type(rule), subject), []).append(rule)
+        return index
+
+    def _coded(self, rule_type: type[C], code: str, on: When) -> C:
+        if (rule_type, (code,)) not in self._index:
+            raise UnknownCode(f"{self.city}/{self.version} knows no {rule_type.__name__.lower()} {code}")
+        return self.rule(rule_type, code, on=on)
+
+
+def load_pack(path: FilePath) -> Pack:
+    """Read a pack from its file. Raises PackRefused with file, line and reason, or OSError."""
+    return Pack.parse(path.read_bytes(), path.name)
+
+
+def _day(version_by: VersionBy, on: When) -> date:
+    if isinstance(on, PolicyDates):
+        return on.accepted_on if version_by is VersionBy.ACCEPTED_ON else on.due_on
+    return on

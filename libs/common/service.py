@@ -1,0 +1,143 @@
+"""A running service: its database, its handlers, and the three tasks beside its HTTP edge: relay, ticker, consumer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+import asyncpg
+import structlog
+from fastapi import FastAPI
+
+from libs.common.bus.kafka import KafkaBus
+from libs.common.bus.postgres import PostgresBus
+from libs.common.bus.protocol import Bus
+from libs.common.consumer import Consumer
+from libs.common.db import Database, passing
+from libs.common.events import Event
+from libs.common.inbox import RELEASE, EventHandler, Inbox
+from libs.common.outbox import Relay
+from libs.common.packs import Packs
+from libs.common.settings import Settings
+from libs.common.tasks import being_stopped
+from libs.common.ticker import DueHandler, Ticker
+
+log = structlog.get_logger()
+
+LEADER_LOCK = crc32(b"huanquan leader")
+ELECTION_SECONDS = 1.0
+LEADER_SILENT_MS = 8_000
+RESTART_SECONDS = 1.0
+
+
+@dataclass(kw_only=True)
+class Service:
+    """One of the five. Made in its `app.py`; `running` is entered by whoever hosts it. `topics` are what it hears."""
+
+    name: str
+    settings: Settings
+    database: Database
+    bus: Bus
+    inbox: Inbox
+    topics: tuple[str, ...]
+    due: Mapping[str, DueHandler] = field(default_factory=dict)
+    app: FastAPI
+    packs: Packs
+    projection: tuple[Sequence[str], Mapping[type[Event], EventHandler]] | None = (
+        None  # tables and handlers of a rebuild
+    )
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # the host stops: what waits for news answers now
+
+    def __post_init__(self) -> None:
+        self.app.state.service = self
+        due = {**self.due, RELEASE: self.inbox.on_release_due}
+        self.relay = Relay(self.database, self.bus)
+        self.ticker = Ticker(self.database, due)
+        self.consumer = Consumer(
+            self.database,
+            self.bus,
+            self.inbox,
+            group=self.name,
+            topics=self.topics,
+            instance=self.settings.instance,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Packs are loaded, then relay, ticker and consumer run while this lasts. Raises PackRefused, PackChanged."""
+        await self.packs.load()
+        await self.bus.start()
+        tasks = [
+            asyncio.create_task(_kept_alive(self._lead), name=f"{self.name} leader"),
+            asyncio.create_task(_kept_alive(self.consumer.run), name=f"{self.name} consumer"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.bus.stop()
+            await self.database.close()
+
+    async def _lead(self) -> None:
+        """Wait for the leader's lock, then relay and tick until the session that holds it is lost."""
+        session = await self.database.session()
+        try:
+            # A leader that is paused, or whose machine is gone, lets the lock go when its session has been silent.
+            await session.execute(f"SET idle_session_timeout = {LEADER_SILENT_MS}")
+            while not await session.fetchval("SELECT pg_try_advisory_lock($1)", LEADER_LOCK):  # noqa: ASYNC110 - no event
+                await asyncio.sleep(ELECTION_SECONDS)
+            await log.ainfo("leading", service=self.name)
+            await _first_ended(self.relay.run(), self.ticker.run(), _held(session))
+        finally:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                await session.close(timeout=2)
+
+    async def not_ready(self) -> list[str]:
+        """What keeps this service from working, by name; empty when it is ready."""
+        checks = {"database": self.database.reachable(), "bus": self.bus.reachable()}
+        answers = await asyncio.gather(*checks.values())
+        return [name for name, reachable in zip(checks, answers, strict=True) if not reachable]
+
+
+def open_bus(settings: Settings) -> Bus:
+    """The bus that a deployment chose. Raises SettingsMissing where its address is not set."""
+    if settings.bus == "kafka":
+        return KafkaBus(settings.bus_address())
+    return PostgresBus(settings.bus_address())
+
+
+async def _held(session: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Return once the session is lost, and with it the lock."""
+    while True:
+        await session.execute("SELECT 1", timeout=5)
+        await asyncio.sleep(ELECTION_SECONDS)
+
+
+async def _first_ended(*jobs: Any) -> None:
+    """Run side by side until one ends or fails, then stop the others."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _kept_alive(job: Any) -> None:
+    """Run a job for ever: it is begun again when it fails, at once visible in the log."""
+    while not being_stopped():
+        try:
+            await job()
+        except (Exception, asyncio.CancelledError) as error:  # a job that ends would stop the service unseen
+            if isinstance(error, asyncio.CancelledError) and being_stopped():
+                raise
+            level = log.awarning if passing(error) else log.aexception
+            await level("job begins again", job=getattr(job, "__qualname__", str(job)), error=type(error).__name__)
+        await asyncio.sleep(RESTART_SECONDS)

@@ -1,0 +1,286 @@
+"""The HTTP edge of a service: its application, the guard before every operation, and the transaction of a request.
+
+Every operation declares who may call it (`requires(scope)` or `public()`); the guard answers 401 and 403 before the
+body is read and before anything is looked up. A route with neither is refused when it is defined.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Annotated, Any
+
+import fastapi_offline
+from asyncapi_viewer.assets import STATIC_DIR, VIEWER_MODULE, VIEWER_THEME
+from fastapi import APIRouter, Depends, FastAPI, Request, params
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from libs.common.auth import SCOPES, Principal, Verifier
+from libs.common.edge import Edge, Metrics, RateLimit, limited
+from libs.common.errors import FieldProblem, Forbidden, NotReady, Problem, Unauthenticated, UnsupportedMediaType
+from libs.common.problems import MEDIA_TYPE, handlers
+from libs.common.settings import Settings
+
+VERSION = "1"
+_DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
+_BEARER = HTTPBearer(scheme_name="bearer", bearerFormat="JWT", auto_error=False, description="访问令牌（JWT）")
+_REFUSALS = {404: "未找到", 413: "请求内容过大", 422: "请求内容不符合要求", 429: "请求过于频繁", 503: "服务暂时不可用"}
+_GUARDED_REFUSALS = {401: "未登录或登录凭证无效", 403: "没有权限"}
+
+
+async def caller(request: Request, _token: Annotated[object, Depends(_BEARER)]) -> Principal:
+    """The caller whom the guard let in."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+Caller = Annotated[Principal, Depends(caller)]
+
+
+async def transaction(request: Request) -> AsyncIterator[AsyncConnection]:
+    """One transaction for the request: commits before the answer leaves, rolls back when the operation raises."""
+    async with request.app.state.service.database.transaction() as tx:
+        yield tx
+
+
+# With the default scope the answer would leave before the commit, and a failed commit would still answer 201.
+Tx = Annotated[AsyncConnection, Depends(transaction, scope="function")]
+
+
+def requires(scope: str) -> params.Security:
+    """Declares the scope that an operation needs. Raises KeyError for a scope that does not exist."""
+    if scope not in SCOPES:
+        raise KeyError(scope)
+    return params.Security(caller, scopes=[scope])
+
+
+def public() -> params.Depends:
+    """Declares that an operation needs no token."""
+    return params.Depends(_public)
+
+
+def body_limit(max_bytes: int) -> params.Depends:
+    """Declares that an operation takes bodies up to `max_bytes`, where that differs from the service's limit."""
+    return params.Depends(_BodyLimit(max_bytes))
+
+
+def _public() -> None: ...
+
+
+@dataclass(frozen=True)
+class _BodyLimit:
+    max_bytes: int
+
+    def __call__(self) -> None: ...
+
+
+class GuardedRoute(APIRoute):
+    """An operation behind the guard. Raises TypeError where it declares neither `requires(…)` nor `public()`."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **kwargs: Any) -> None:
+        declared = list(kwargs.get("dependencies") or ())
+        scopes = [scope for it in declared if isinstance(it, params.Security) for scope in it.scopes or ()]
+        if len(scopes) + sum(it.dependency is _public for it in declared) != 1:
+            raise TypeError(f"{path} ({endpoint.__qualname__}) declares no scope: say requires(…) or public(), once")
+        self.guarding_scope = scopes[0] if scopes else None
+        limits = [it.dependency.max_bytes for it in declared if isinstance(it.dependency, _BodyLimit)]
+        self.max_bytes: int | None = limits[0] if limits else None
+        refusals = _REFUSALS | (_GUARDED_REFUSALS if scopes else {})
+        kwargs["responses"] = {code: _refusal(words) for code, words in refusals.items()} | (
+            kwargs.get("responses") or {}
+        )
+        super().__init__(path, endpoint, **kwargs)
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """The operation with the guard before it: token, scope, rate, media type, and limits on the body."""
+        handle = super().get_route_handler()
+        field = self.body_field
+        reads_json = field is not None and not isinstance(field.field_info, params.Form)
+
+        async def guarded(request: Request) -> Response:
+            state = request.app.state
+            if self.guarding_scope is not None:
+                request.state.principal = await _admitted(request, self.guarding_scope)
+                state.rate_limit.take(request.state.principal.client)
+            if reads_json:
+                _check_media_type(request)
+            receive = limited(
+                request.scope,
+                request.receive,
+                max_bytes=self.max_bytes or state.settings.max_body_bytes,
+                seconds_per_mib=state.settings.body_seconds,
+            )
+            response: Response = await handle(Request(request.scope, receive))
+            return response
+
+        return guarded
+
+
+def guarded_router(**kwargs: Any) -> APIRouter:
+    """A router whose operations all stand behind the guard."""
+    return APIRouter(route_class=GuardedRoute, **kwargs)
+
+
+async def _admitted(request: Request, scope: str) -> Principal:
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token:
+        raise Unauthenticated
+    verifier: Verifier = request.app.state.verifier
+    principal = await verifier.verify(token.strip())
+    if scope not in principal.scopes:
+        raise Forbidden(scope=scope)
+    return principal
+
+
+def _check_media_type(request: Request) -> None:
+    headers = request.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return
+    message = Message()
+    message["content-type"] = headers.get("content-type", "")
+    kind = message.get_content_type()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise UnsupportedMediaType(accepted="application/json")
+
+
+class ServiceApp(FastAPI):
+    """A FastAPI whose OpenAPI document describes the refusals and the required headers truly."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI 3.1 document; made once."""
+        made = super().openapi()
+        schemas = made.setdefault("components", {}).setdefault("schemas", {})
+        if "Problem" not in schemas:
+            template = "#/components/schemas/{model}"
+            for model in (Problem, FieldProblem):
+                schema = model.model_json_schema(ref_template=template)
+                schema.pop("$defs", None)
+                schemas[model.__name__] = schema
+            _require_idempotency_keys(made)
+        return made
+
+
+def create_app(
+    name: str,
+    *,
+    title: str,
+    description: str,
+    settings: Settings,
+    routers: Sequence[APIRouter],
+    asyncapi: Callable[[], dict[str, Any]],
+    not_ready: Callable[[], Awaitable[list[str]]],
+) -> ServiceApp:
+    """A service's application, with every address in full (`/<name>/v1/…`), so it works alone and hosted alike.
+
+    `asyncapi` makes the AsyncAPI document; `not_ready` names what is not ready (empty: ready). Raises TypeError where
+    a route has no guard or two operations share a name. `app.state` holds `settings`, `verifier`, `metrics` (the
+    Prometheus registry), `not_ready`, and later `service`, whose `database` serves `Tx`.
+    """
+    metrics = Metrics()
+    app = ServiceApp(
+        title=title,
+        description=description,
+        version=VERSION,
+        openapi_url=f"/{name}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: f"{name}_{route.name}",
+        exception_handlers=handlers(),
+    )
+    app.state.settings, app.state.not_ready, app.state.metrics = settings, not_ready, metrics.registry
+    app.state.verifier = Verifier(str(settings.jwks), issuer=str(settings.issuer), audience=settings.audience)
+    app.state.rate_limit = RateLimit(per_second=settings.requests_per_second, burst=settings.requests_burst)
+    for router in routers:
+        app.include_router(router, prefix=f"/{name}/v1")
+    quiet = _mount_operations(app, name) | _mount_pages(app, name, asyncapi)
+    app.add_middleware(Edge, metrics=metrics, routes=_checked_routes(app), quiet=quiet)
+    return app
+
+
+def _checked_routes(app: FastAPI) -> Mapping[object, str]:
+    templates: dict[object, str] = {}
+    operations: set[str] = set()
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, APIRoute):
+            if not isinstance(context.original_route, GuardedRoute):
+                raise TypeError(f"{context.path} has no guard: use guarded_router()")
+            if context.unique_id in operations:
+                raise TypeError(f"two operations are called {context.unique_id}")
+            operations.add(context.unique_id)
+        endpoint = context.endpoint or getattr(context.original_route, "app", None)
+        templates[endpoint] = context.path or ""
+    return templates
+
+
+def _mount_operations(app: FastAPI, name: str) -> frozenset[str]:
+    async def livez(_request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_request: Request) -> Response:
+        things = await app.state.not_ready()
+        if things:
+            raise NotReady(things="、".join(things))
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(app.state.metrics), media_type=CONTENT_TYPE_LATEST)
+
+    pages = {f"/{name}/livez": livez, f"/{name}/readyz": readyz, f"/{name}/metrics": metrics}
+    for path, page in pages.items():
+        app.add_route(path, page)
+    return frozenset(pages)
+
+
+def _mount_pages(app: FastAPI, name: str, asyncapi: Callable[[], dict[str, Any]]) -> frozenset[str]:
+    openapi_assets, asyncapi_assets = f"/{name}/docs/assets", f"/{name}/asyncapi/assets"
+
+    async def docs(_request: Request) -> Response:
+        return get_swagger_ui_html(
+            openapi_url=f"/{name}/openapi.json",
+            title=app.title,
+            swagger_js_url=f"{openapi_assets}/swagger-ui-bundle.js",
+            swagger_css_url=f"{openapi_assets}/swagger-ui.css",
+            swagger_favicon_url=f"{openapi_assets}/favicon.png",
+            swagger_ui_parameters={"validatorUrl": "none", "docExpansion": "none"},
+        )
+
+    async def asyncapi_page(_request: Request) -> Response:
+        return HTMLResponse(
+            f'<!doctype html><html lang="zh-CN"><head><meta charset="utf-8"><title>{app.title} · 事件</title>'
+            f'<link rel="stylesheet" href="{asyncapi_assets}/{VIEWER_THEME}">'
+            f'<script type="module" src="{asyncapi_assets}/{VIEWER_MODULE}"></script></head>'
+            f'<body><asyncapi-viewer src="/{name}/asyncapi.json"></asyncapi-viewer></body></html>'
+        )
+
+    async def asyncapi_document(_request: Request) -> Response:
+        return JSONResponse(asyncapi())
+
+    app.mount(openapi_assets, StaticFiles(directory=_DOCS_ASSETS))
+    app.mount(asyncapi_assets, StaticFiles(directory=STATIC_DIR))
+    app.add_route(f"/{name}/docs", docs)
+    app.add_route(f"/{name}/asyncapi", asyncapi_page)
+    app.add_route(f"/{name}/asyncapi.json", asyncapi_document)
+    return frozenset({openapi_assets, asyncapi_assets})
+
+
+def _refusal(words: str) -> dict[str, Any]:
+    return {"description": words, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+
+
+def _require_idempotency_keys(document: dict[str, Any]) -> None:
+    # The parameter is optional to FastAPI, so that a missing one answers 400 with its own code and not 422.
+    for path in document.get("paths", {}).values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "Idempotency-Key":
+                    parameter["required"] = True
+                    parameter["schema"] = {"type": "string", "pattern": "^[!-~]{1,200}$"}
+                    operation["responses"].setdefault("400", _refusal("缺少有效的幂等键，或请求内容无法解析"))
+                    operation["responses"].setdefault("409", _refusal("幂等键已用于其他内容，或状态冲突"))

@@ -1,0 +1,235 @@
+"""Payout orders and entitlements: lists, one with its history, reissue, cancellation."""
+
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+from sqlalchemy import Select, select, tuple_
+from starlette.responses import Response
+
+from libs.common.errors import FieldError, InvalidRequest
+from libs.common.idempotency import IdempotencyKey, Reply, known_keys, once
+from libs.common.money import Amount
+from libs.common.paging import Page, PageRequest, Paging, page_of
+from libs.common.policy import PackIdentity
+from libs.common.web import Caller, Tx, guarded_router, requires
+from services.finance import payouts
+from services.finance.api.shapes import (
+    Body,
+    HistoryOut,
+    OrderOut,
+    Reason,
+    Running,
+    ThePayees,
+    TreasuryCode,
+    actor_of,
+    one_or_404,
+    order_out,
+    policy_out,
+)
+from services.finance.domain import CancelCause, PaymentState
+from services.finance.models import entitlement, instalment, order_history, payout_order, quota
+from services.finance.reissues import reissue
+from services.finance.visible import visible
+
+router = guarded_router(tags=["支付令"])
+
+_DIMENSIONS = ("fiscal_year", "budget_unit", "project", "functional", "economic_department", "economic_government")
+
+
+class OrderDetail(OrderOut):
+    """An order with its history, the oldest step first."""
+
+    history: list[HistoryOut]
+
+
+class InstalmentOut(BaseModel):
+    """One instalment; `order` is absent until its order is made. `amount` holds the employer's part."""
+
+    number: int
+    amount: Amount
+    due_on: date
+    order_on: date
+    order: UUID | None
+    state: str | None
+
+
+class EntitlementOut(BaseModel):
+    """An approved money benefit of a person, with its instalments."""
+
+    id: UUID
+    application: UUID
+    item: UUID
+    benefit: str
+    number: str
+    certification: str
+    category: str
+    beneficiary: UUID
+    employer: UUID | None
+    employer_kind: str
+    treasury: str
+    accepted_on: date
+    decided_on: date
+    total: Amount
+    policy: PackIdentity
+    instalments: list[InstalmentOut]
+
+
+class Reissue(Body):
+    """Pay to this account, as intake knows it: one of the beneficiary's own."""
+
+    payee_account: UUID
+
+
+class Cancel(Body):
+    """Why the order is cancelled: the cause is told to the applicant, the words stay in the order's history."""
+
+    cause: CancelCause = Field(default=CancelCause.OTHER, description="原因类别，将告知申请人")
+    reason: Reason
+
+
+def orders_for(caller: Caller) -> Select[Any]:
+    """The orders that the caller sees, with the dimensions of their quotas."""
+    query = select(payout_order, quota.c.number.label("quota_number"), *(quota.c[name] for name in _DIMENSIONS)).join(
+        quota, quota.c.id == payout_order.c.quota_id
+    )
+    return visible(query, caller, treasury=payout_order.c.treasury, beneficiary=payout_order.c.beneficiary)
+
+
+@router.get("/orders", dependencies=[requires("finance:read")], summary="支付令列表（按应付日）")
+async def list_orders(
+    *,
+    tx: Tx,
+    caller: Caller,
+    page: Paging,
+    state: Annotated[list[PaymentState] | None, Query()] = None,
+    treasury: Annotated[TreasuryCode | None, Query()] = None,
+    application: Annotated[UUID | None, Query()] = None,
+) -> Page[OrderOut]:
+    """Orders, the earliest due first; filtered by states, treasury, application."""
+    query = orders_for(caller).order_by(payout_order.c.due_on, payout_order.c.id).limit(page.limit + 1)
+    if state:
+        query = query.where(payout_order.c.state.in_([one.value for one in state]))
+    if treasury:
+        query = query.where(payout_order.c.treasury == treasury)
+    if application:
+        query = query.where(payout_order.c.application == application)
+    if page.after:
+        query = query.where(tuple_(payout_order.c.due_on, payout_order.c.id) > tuple_(*_after(page)))
+    rows = (await tx.execute(query)).all()
+    return page_of([order_out(row) for row in rows], page, lambda order: (order.due_on.isoformat(), str(order.id)))
+
+
+def _after(page: PageRequest) -> tuple[date, UUID]:
+    try:
+        due_on, last = (str(part) for part in page.after or ())
+        return date.fromisoformat(due_on), UUID(last)
+    except ValueError:
+        raise InvalidRequest(
+            errors=[FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")]
+        ) from None
+
+
+@router.get("/orders/{order_id}", dependencies=[requires("finance:read")], summary="支付令及其全部经过")
+async def get_order(order_id: UUID, tx: Tx, caller: Caller) -> OrderDetail:
+    """One order with its history."""
+    row = await one_or_404(tx, orders_for(caller).where(payout_order.c.id == order_id))
+    steps = await tx.execute(
+        select(order_history).where(order_history.c.order_id == order_id).order_by(order_history.c.id)
+    )
+    history = [
+        HistoryOut(
+            at=step.recorded_at,
+            action=step.action,
+            state=step.state,
+            attempt=step.attempt,
+            actor=step.actor,
+            reason=step.reason,
+            record=step.record,
+        )
+        for step in steps
+    ]
+    return OrderDetail(**order_out(row).model_dump(), history=history)
+
+
+@router.post(
+    "/orders/{order_id}:reissue",
+    response_model=OrderOut,
+    dependencies=[requires("finance:pay")],
+    summary="更正收款账户后重新支付",
+)
+async def reissue_order(
+    *, order_id: UUID, body: Reissue, service: Running, payees: ThePayees, caller: Caller, key: IdempotencyKey
+) -> Response:
+    """Pay a bounced order again, or a due one whose account cannot be paid, to the beneficiary's own account.
+
+    Two transactions, and intake asked between them, as for a batch.
+    """
+    operation, query = "order.reissue", orders_for(caller).where(payout_order.c.id == order_id)
+    async with service.database.transaction() as tx:
+        replayed = bool(await known_keys(tx, caller.client, operation, [key]))
+        seen = None if replayed else await one_or_404(tx, query)
+    found = await payees.resolve((body.payee_account, seen.payee_account, seen.beneficiary) if seen else ())
+
+    async with service.database.transaction() as tx:
+
+        async def do() -> Reply:
+            before = seen or await one_or_404(tx, query)
+            await reissue(tx, before, payee_account=body.payee_account, payees=found, actor=actor_of(caller))
+            return Reply(200, order_out(await one_or_404(tx, query)))
+
+        return await once(tx, caller=caller, operation=operation, key=key, body=body, do=do, target=str(order_id))
+
+
+@router.post(
+    "/orders/{order_id}:cancel", response_model=OrderOut, dependencies=[requires("finance:pay")], summary="取消支付令"
+)
+async def cancel_order(order_id: UUID, body: Cancel, tx: Tx, caller: Caller, key: IdempotencyKey) -> Response:
+    """Cancel an order that is not at the bank; its quota goes to the orders that wait."""
+
+    async def do() -> Reply:
+        await one_or_404(tx, orders_for(caller).where(payout_order.c.id == order_id))
+        await payouts.cancel(
+            tx, order_id, cause=body.cause, reason=body.reason, actor=actor_of(caller), now=datetime.now(UTC)
+        )
+        return Reply(200, order_out(await one_or_404(tx, orders_for(caller).where(payout_order.c.id == order_id))))
+
+    return await once(tx, caller=caller, operation="order.cancel", key=key, body=body, do=do, target=str(order_id))
+
+
+@router.get("/entitlements/{entitlement_id}", dependencies=[requires("finance:read")], summary="待遇及其分期")
+async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller) -> EntitlementOut:
+    """One entitlement with its instalments and their orders."""
+    query = visible(
+        select(entitlement).where(entitlement.c.id == entitlement_id),
+        caller,
+        treasury=entitlement.c.treasury,
+        beneficiary=entitlement.c.beneficiary,
+    )
+    row = await one_or_404(tx, query)
+    parts = await tx.execute(
+        select(instalment, payout_order.c.id.label("order"), payout_order.c.state)
+        .outerjoin(payout_order)
+        .where(instalment.c.entitlement_id == entitlement_id)
+        .order_by(instalment.c.number)
+    )
+    instalments = [
+        InstalmentOut(
+            number=part.number,
+            amount=Amount(fen=part.amount_fen),
+            due_on=part.due_on,
+            order_on=part.order_on,
+            order=part.order,
+            state=part.state,
+        )
+        for part in parts
+    ]
+    own = {"total", "policy", "instalments"}
+    return EntitlementOut(
+        total=Amount(fen=row.total_fen),
+        policy=policy_out(row),
+        instalments=instalments,
+        **{name: getattr(row, name) for name in EntitlementOut.model_fields if name not in own},
+    )

@@ -1,0 +1,245 @@
+"""Entitlements: an approved money benefit, its instalments, and when each gets its order.
+
+Every rule is read at the date that the pack names: amount and plan by the day of acceptance, ratio and payer by the
+day due. An entitlement is made once for an item, and once for a person and benefit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid6 import uuid7
+
+from libs.common.events import BenefitApproved
+from libs.common.packs import Packs
+from libs.common.policy import Instalment, ManualDecision, Pack, PolicyDates, Split, schedule, split
+from libs.common.policy.model import BenefitForm
+from libs.common.ticker import Due
+from libs.common.ticker import schedule as schedule_due
+from libs.common.treasuries import EmployerKind
+from services.finance import quotas
+from services.finance.payouts import Draft, make_orders, open_applications, policy_of, start_of_day
+
+INSTALMENT = "instalment.order"
+
+_ENTITLEMENTS = text("""
+    INSERT INTO entitlement (id, application, item, benefit, number, certification, category, beneficiary,
+                             payee_account, employer, employer_kind, treasury, accepted_on, decided_on, total_fen,
+                             policy_city, policy_version, policy_sha256)
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:applications AS uuid[]), CAST(:items AS uuid[]),
+                         CAST(:benefits AS text[]), CAST(:numbers AS text[]), CAST(:certifications AS text[]),
+                         CAST(:categories AS text[]), CAST(:beneficiaries AS uuid[]), CAST(:accounts AS uuid[]),
+                         CAST(:employers AS uuid[]), CAST(:employer_kinds AS text[]), CAST(:treasuries AS text[]),
+                         CAST(:accepted AS date[]), CAST(:decided AS date[]), CAST(:totals AS bigint[]),
+                         CAST(:cities AS text[]), CAST(:versions AS text[]), CAST(:hashes AS text[]))
+    ON CONFLICT DO NOTHING
+    RETURNING id
+""")
+_KNOWN = text("""
+    SELECT application, item FROM entitlement
+      JOIN unnest(CAST(:applications AS uuid[]), CAST(:items AS uuid[])) AS r (application, item)
+     USING (application, item)
+""")
+_INSTALMENTS = text("""
+    INSERT INTO instalment (entitlement_id, number, amount_fen, due_on, order_on)
+    SELECT * FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[]), CAST(:fens AS bigint[]),
+                         CAST(:due AS date[]), CAST(:orders AS date[]))
+""")
+_TO_ORDER = text("""
+    SELECT e.*, i.number AS instalment, i.amount_fen, i.due_on,
+           coalesce((SELECT o.payee_account FROM payout_order AS o WHERE o.entitlement_id = e.id AND o.state = 'settled'
+                      ORDER BY o.instalment DESC LIMIT 1), e.payee_account) AS account
+      FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[])) AS r (entitlement_id, number)
+      JOIN instalment AS i USING (entitlement_id, number)
+      JOIN entitlement AS e ON e.id = i.entitlement_id
+""")
+
+
+class AlreadyEntitled(Exception):
+    """The person has this benefit already, from another item: two approvals, of which people must withdraw one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Award:
+    """A benefit approved, with its instalments and the split of the first."""
+
+    id: UUID
+    event: BenefitApproved
+    employer_kind: EmployerKind
+    instalments: tuple[Instalment, ...]
+    first: Split
+
+    @property
+    def draft(self) -> Draft:
+        """The order of the first instalment."""
+        event, first = self.event, self.instalments[0]
+        return Draft(
+            application=event.application,
+            item=event.item,
+            entitlement=self.id,
+            instalment=first.number,
+            benefit=event.benefit,
+            beneficiary=event.beneficiary,
+            payee_account=event.payee_account,
+            treasury=event.treasury,
+            split=self.first,
+            due_on=first.due_on,
+            policy=event.policy,
+        )
+
+
+def award(pack: Pack, event: BenefitApproved) -> Award:
+    """What an approval gives. Pure. Raises the errors of `schedule` and `split`, ManualDecision among them."""
+    kind = _employer_kind(event)
+    plan = schedule(
+        pack,
+        benefit=event.benefit,
+        category=event.category,
+        decided_on=event.decided_on,
+        accepted_on=event.accepted_on,
+    )
+    first = share(pack, event, due_on=plan[0].due_on, fen=plan[0].amount_fen, employer_kind=kind)
+    return Award(uuid7(), event, kind, tuple(plan), first)
+
+
+class Shared(Protocol):
+    """What decides who bears a benefit, beside the day due: of an approval, or of a stored entitlement."""
+
+    @property
+    def benefit(self) -> str: ...  # noqa: D102
+    @property
+    def treasury(self) -> str: ...  # noqa: D102
+    @property
+    def accepted_on(self) -> date: ...  # noqa: D102
+
+
+def share(pack: Pack, benefit: Shared, *, due_on: date, fen: int, employer_kind: EmployerKind) -> Split:
+    """The split of one instalment of `fen`, the employer's part included. Pure. Raises the errors of `split`.
+
+    ManualDecision also where the books could not settle it: a payer that is not the affiliated treasury, or a bearer
+    beside it and the city.
+    """
+    when = PolicyDates(accepted_on=benefit.accepted_on, due_on=due_on)
+    treasury = benefit.treasury
+    result = split(
+        pack, benefit=benefit.benefit, treasury=treasury, on=when, total_fen=fen, employer_kind=employer_kind
+    )
+    if result.advanced_by != treasury or not set(result.receivables) <= {pack.city_treasury(due_on).code}:
+        raise ManualDecision(f"no settlement is defined where {result.advanced_by} pays for {sorted(result.shares)}")
+    return result
+
+
+def _employer_kind(event: BenefitApproved) -> EmployerKind:
+    if event.employer_kind is not None:
+        return EmployerKind(event.employer_kind)
+    if event.employer is not None:
+        raise ManualDecision(f"the approval of item {event.item} does not say what kind its employer is")
+    return EmployerKind.OWN_STARTUP  # nobody employs the person, so there is no employer's third
+
+
+async def grant(tx: AsyncConnection, packs: Packs, events: Sequence[BenefitApproved]) -> None:
+    """Make entitlements of approved money benefits, their instalments, and the order of each first one.
+
+    Benefits in kind are housing's. Raises Early for a pack not known yet, PolicyError, AlreadyEntitled.
+    """
+    by_policy = packs.for_events(events)
+    awards = [award(by_policy[event.policy], event) for event in events if _is_money(by_policy[event.policy], event)]
+    if not awards:
+        return
+    lines = await quotas.lock_lines(tx, [each.draft.line for each in awards])
+    await open_applications(tx, [each.event.application for each in awards])
+    fresh = await _store(tx, awards)
+    await _store_instalments(tx, fresh)
+    await make_orders(tx, [each.draft for each in fresh], lines)
+
+
+def _is_money(pack: Pack, event: BenefitApproved) -> bool:
+    return pack.benefit(event.benefit, event.accepted_on).form is BenefitForm.MONEY
+
+
+async def _store(tx: AsyncConnection, awards: Sequence[Award]) -> list[Award]:
+    events = [each.event for each in awards]
+    places = {"applications": [e.application for e in events], "items": [e.item for e in events]}
+    inserted = await tx.execute(
+        _ENTITLEMENTS,
+        {
+            **places,
+            "ids": [each.id for each in awards],
+            "benefits": [e.benefit for e in events],
+            "numbers": [e.number for e in events],
+            "certifications": [e.certification for e in events],
+            "categories": [e.category for e in events],
+            "beneficiaries": [e.beneficiary for e in events],
+            "accounts": [e.payee_account for e in events],
+            "employers": [e.employer for e in events],
+            "employer_kinds": [each.employer_kind.value for each in awards],
+            "treasuries": [e.treasury for e in events],
+            "accepted": [e.accepted_on for e in events],
+            "decided": [e.decided_on for e in events],
+            "totals": [sum(i.amount_fen for i in each.instalments) for each in awards],
+            "cities": [e.policy.city for e in events],
+            "versions": [e.policy.version for e in events],
+            "hashes": [e.policy.sha256 for e in events],
+        },
+    )
+    new = set(inserted.scalars())
+    known = {(row.application, row.item) for row in await tx.execute(_KNOWN, places)}
+    for event in events:
+        if (event.application, event.item) not in known:
+            raise AlreadyEntitled(f"{event.beneficiary} has {event.benefit} already, not by item {event.item}")
+    return [each for each in awards if each.id in new]
+
+
+async def _store_instalments(tx: AsyncConnection, awards: Sequence[Award]) -> None:
+    rows = [(each.id, instalment) for each in awards for instalment in each.instalments]
+    await tx.execute(
+        _INSTALMENTS,
+        {
+            "entitlements": [key for key, _ in rows],
+            "numbers": [i.number for _, i in rows],
+            "fens": [i.amount_fen for _, i in rows],
+            "due": [i.due_on for _, i in rows],
+            "orders": [i.order_on for _, i in rows],
+        },
+    )
+    await schedule_due(tx, [_due(key, i) for key, i in rows if i.number > 1])
+
+
+def _due(entitlement: UUID, instalment: Instalment) -> Due:
+    place = {"entitlement": str(entitlement), "number": instalment.number}
+    return Due(INSTALMENT, f"{entitlement}/{instalment.number}", start_of_day(instalment.order_on), place)
+
+
+async def order_instalments(tx: AsyncConnection, packs: Packs, dues: Sequence[Due]) -> None:
+    """Due work: make the orders of later instalments, split by the rules of their day. Raises PolicyError."""
+    places = {
+        "entitlements": [due.payload["entitlement"] for due in dues],
+        "numbers": [due.payload["number"] for due in dues],
+    }
+    # Read again once quota and application are locked: the account that was really paid may have changed meanwhile.
+    drafts = [_later(packs, row) for row in await tx.execute(_TO_ORDER, places)]
+    lines = await quotas.lock_lines(tx, [draft.line for draft in drafts])
+    await open_applications(tx, [draft.application for draft in drafts])
+    await make_orders(tx, [_later(packs, row) for row in await tx.execute(_TO_ORDER, places)], lines)
+
+
+def _later(packs: Packs, row: Any) -> Draft:
+    policy = policy_of(row)
+    kind = EmployerKind(row.employer_kind)
+    return Draft(
+        application=row.application,
+        item=row.item,
+        entitlement=row.id,
+        instalment=row.instalment,
+        benefit=row.benefit,
+        beneficiary=row.beneficiary,
+        payee_account=row.account,
+        treasury=row.treasury,
+        split=share(packs.get(policy), row, due_on=row.due_on, fen=row.amount_fen, employer_kind=kind),
+        due_on=row.due_on,
+        policy=policy,
+    )

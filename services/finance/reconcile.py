@@ -1,0 +1,258 @@
+"""Reconciliation (对账): what must be true of the books, the orders and the bank's files, each as one read-only query.
+
+Every query gives a row for each thing it checked: `record` (what it is), `treasury`, `month` (null where it belongs to
+none), `ok`, and `detail` where it is not so. All are linear in the rows they read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+INVARIANTS: tuple[tuple[str, str], ...] = (
+    (
+        "every transfer balances in every book",
+        """
+        SELECT t.key AS record, a.treasury, t.month, sum(e.fen) = 0 AS ok, 'sums to ' || sum(e.fen) AS detail
+          FROM transfer AS t JOIN entry AS e ON e.transfer_id = t.id JOIN account AS a ON a.id = e.account_id
+         GROUP BY t.id, a.treasury
+        """,
+    ),
+    (
+        "every balance is the sum of its entries",
+        """
+        SELECT a.treasury || ' ' || a.kind || ' ' || a.counterparty AS record, a.treasury, NULL AS month,
+               a.balance = coalesce(e.fen, 0) AS ok, a.balance || ' <> ' || coalesce(e.fen, 0) AS detail
+          FROM account AS a
+          LEFT JOIN (SELECT account_id, sum(fen) AS fen FROM entry GROUP BY account_id) AS e ON e.account_id = a.id
+        """,
+    ),
+    (
+        "what is owed stands alike in both books",
+        """
+        SELECT coalesce(f.treasury, d.counterparty) || ' from ' || coalesce(f.counterparty, d.treasury) AS record,
+               coalesce(f.treasury, d.counterparty) AS treasury, NULL AS month,
+               coalesce(f.balance, 0) + coalesce(d.balance, 0) = 0 AS ok,
+               coalesce(f.balance, 0) || ' <> ' || -coalesce(d.balance, 0) AS detail
+          FROM (SELECT * FROM account WHERE kind = 'due_from') AS f
+          FULL JOIN (SELECT * FROM account WHERE kind = 'due_to') AS d
+            ON d.treasury = f.counterparty AND d.counterparty = f.treasury
+        """,
+    ),
+    (
+        "every order is posted once where settled, else not at all",
+        """
+        SELECT o.id::text AS record, o.treasury, to_char(o.settled_on, 'YYYY-MM') AS month,
+               coalesce(p.posted, 0) = CASE WHEN o.settled_on IS NULL THEN 0 ELSE 1 END
+               AND coalesce(p.attempt, o.attempt) = o.attempt AS ok,
+               o.state || ', posted ' || coalesce(p.posted, 0) || ' times' AS detail
+          FROM payout_order AS o
+          LEFT JOIN (SELECT order_id, sum(CASE kind WHEN 'payout' THEN 1 ELSE -1 END) AS posted,
+                            max(attempt) FILTER (WHERE kind = 'payout') AS attempt
+                       FROM transfer WHERE order_id IS NOT NULL GROUP BY order_id) AS p
+            ON p.order_id = o.id AND (p.posted <> 0 OR o.settled_on IS NOT NULL)
+        """,
+    ),
+    (
+        "every posting has the amounts of its order",
+        """
+        SELECT t.key AS record, t.treasury, t.month,
+               bool_and(CASE a.kind
+                        WHEN 'cash' THEN a.treasury = o.treasury AND s.sign * e.fen = -o.public_fen
+                        WHEN 'expenditure' THEN s.sign * e.fen = (o.shares ->> a.treasury)::bigint
+                        WHEN 'due_from' THEN a.treasury = o.treasury
+                                             AND s.sign * e.fen = (o.shares ->> a.counterparty)::bigint
+                        ELSE a.counterparty = o.treasury AND s.sign * e.fen = -(o.shares ->> a.treasury)::bigint END)
+               AND count(*) FILTER (WHERE a.kind = 'cash') = 1
+               AND sum(s.sign * e.fen) FILTER (WHERE a.kind = 'expenditure') = o.public_fen AS ok,
+               'entries are not those of order ' || o.id AS detail
+          FROM transfer AS t
+          JOIN payout_order AS o ON o.id = t.order_id
+          JOIN entry AS e ON e.transfer_id = t.id
+          JOIN account AS a ON a.id = e.account_id
+         CROSS JOIN LATERAL (SELECT CASE t.kind WHEN 'payout' THEN 1 ELSE -1 END AS sign) AS s
+         GROUP BY t.id, o.id
+        """,
+    ),
+    (
+        "the shares of every order sum to what is paid",
+        """
+        SELECT o.id::text AS record, o.treasury, NULL AS month,
+               s.fen = o.public_fen AND i.amount_fen = o.public_fen + o.employer_fen AS ok,
+               'shares ' || s.fen || ', public ' || o.public_fen || ', employer ' || o.employer_fen
+               || ', instalment ' || i.amount_fen AS detail
+          FROM payout_order AS o
+          JOIN instalment AS i ON i.entitlement_id = o.entitlement_id AND i.number = o.instalment
+         CROSS JOIN LATERAL (SELECT sum(value::bigint) AS fen FROM jsonb_each_text(o.shares)) AS s
+        """,
+    ),
+    (
+        "no entitlement is paid more than once",
+        """
+        SELECT e.id::text AS record, e.treasury, NULL AS month,
+               i.fen = e.total_fen AND coalesce(o.fen, 0) <= e.total_fen AND coalesce(o.n = o.instalments, true) AS ok,
+               'total ' || e.total_fen || ', instalments ' || i.fen || ', settled ' || coalesce(o.fen, 0) AS detail
+          FROM entitlement AS e
+          JOIN (SELECT entitlement_id, sum(amount_fen) AS fen FROM instalment GROUP BY entitlement_id) AS i
+            ON i.entitlement_id = e.id
+          LEFT JOIN (SELECT entitlement_id, sum(public_fen + employer_fen) AS fen, count(*) AS n,
+                            count(DISTINCT instalment) AS instalments
+                       FROM payout_order WHERE settled_on IS NOT NULL GROUP BY entitlement_id) AS o
+            ON o.entitlement_id = e.id
+        """,
+    ),
+    (
+        "every bank file has the amounts of its orders",
+        """
+        SELECT b.number AS record, b.treasury, to_char(b.made_on, 'YYYY-MM') AS month,
+               count(*) = b.lines AND sum(l.fen) = b.total_fen
+               AND bool_and(l.fen = o.public_fen AND o.treasury = b.treasury) AS ok,
+               count(*) || ' lines of ' || b.lines || ', ' || sum(l.fen) || ' fen of ' || b.total_fen AS detail
+          FROM payout_batch AS b
+          JOIN batch_line AS l ON l.batch_id = b.id
+          JOIN payout_order AS o ON o.id = l.order_id
+         GROUP BY b.id
+        """,
+    ),
+    (
+        "an order is sent again only after the bank bounced it",
+        """
+        SELECT l.reference AS record, o.treasury, NULL AS month,
+               l.attempt = o.attempt OR coalesce(r.outcome = 'bounced', false) AS ok,
+               'attempt ' || l.attempt || ' of ' || o.attempt || ': ' || coalesce(r.outcome, 'no answer') AS detail
+          FROM batch_line AS l
+          JOIN payout_order AS o ON o.id = l.order_id
+          LEFT JOIN (SELECT DISTINCT ON (reference) reference, outcome FROM bank_result_line
+                      WHERE verdict IN ('settle', 'bounce') ORDER BY reference, recorded_at DESC) AS r
+            ON r.reference = l.reference
+        """,
+    ),
+    (
+        "every state is the one that history came to",
+        """
+        SELECT o.id::text AS record, o.treasury, NULL AS month, coalesce(h.state = o.state, false) AS ok,
+               o.state || ', history says ' || coalesce(h.state, 'nothing') AS detail
+          FROM payout_order AS o
+          LEFT JOIN (SELECT DISTINCT ON (order_id) order_id, state FROM order_history
+                      WHERE action <> 'breach' ORDER BY order_id, id DESC) AS h ON h.order_id = o.id
+        """,
+    ),
+    (
+        "every quota holds what its orders commit",
+        """
+        SELECT q.treasury || ' ' || q.benefit || ' ' || q.fiscal_year AS record, q.treasury, NULL AS month,
+               q.committed_fen = coalesce(o.fen, 0) AND q.amount_fen = coalesce(c.fen, 0) AS ok,
+               'committed ' || q.committed_fen || ', orders ' || coalesce(o.fen, 0)
+               || '; amount ' || q.amount_fen || ', changes ' || coalesce(c.fen, 0) AS detail
+          FROM quota AS q
+          LEFT JOIN (SELECT quota_id, sum(public_fen) AS fen FROM payout_order
+                      WHERE state NOT IN ('unfunded', 'cancelled') GROUP BY quota_id) AS o ON o.quota_id = q.id
+          LEFT JOIN (SELECT quota_id, sum(fen) AS fen FROM quota_change GROUP BY quota_id) AS c ON c.quota_id = q.id
+        """,
+    ),
+    (
+        "every closed month is settled to the fen",
+        """
+        SELECT s.treasury || ' ' || s.month AS record, s.treasury, s.month,
+               s.fen = coalesce(e.owed, 0) AND coalesce(e.owed + e.settled, 0) = 0 AND p.closed_at IS NOT NULL AS ok,
+               'settled ' || s.fen || ', owed ' || coalesce(e.owed, 0) || ', posted ' || -coalesce(e.settled, 0)
+               AS detail
+          FROM settlement AS s
+          JOIN period AS p USING (treasury, month)
+          LEFT JOIN (SELECT t.treasury, t.month, a.counterparty,
+                            coalesce(sum(e.fen) FILTER (WHERE t.kind <> 'settlement'), 0) AS owed,
+                            coalesce(sum(e.fen) FILTER (WHERE t.kind = 'settlement'), 0) AS settled
+                       FROM transfer AS t JOIN entry AS e ON e.transfer_id = t.id
+                       JOIN account AS a ON a.id = e.account_id AND a.treasury = t.treasury AND a.kind = 'due_from'
+                      GROUP BY t.treasury, t.month, a.counterparty) AS e
+            ON e.treasury = s.treasury AND e.month = s.month AND e.counterparty = s.city_treasury
+        """,
+    ),
+    (
+        "both legs through the province are alike",
+        """
+        SELECT s.treasury || ' ' || s.month AS record, s.treasury, s.month,
+               count(*) FILTER (WHERE a.kind = 'cash') = CASE WHEN s.fen = 0 THEN 0 ELSE 2 END
+               AND coalesce(sum(e.fen) FILTER (WHERE a.kind = 'cash'), 0) = 0
+               AND coalesce(sum(e.fen) FILTER (WHERE a.kind = 'due_to'), 0) = 0
+               AND coalesce(max(abs(e.fen)), 0) = abs(s.fen) AS ok,
+               'the clearing book does not pass on ' || s.fen AS detail
+          FROM settlement AS s
+          LEFT JOIN (transfer AS t JOIN entry AS e ON e.transfer_id = t.id JOIN account AS a ON a.id = e.account_id)
+            ON t.settlement_id = s.id AND a.treasury = s.through
+         WHERE s.route = 'via_province'
+         GROUP BY s.id
+        """,
+    ),
+)
+_PAID = """
+    SELECT o.treasury, sum(o.public_fen)::bigint AS fen FROM payout_order AS o
+     WHERE o.settled_on IS NOT NULL AND (CAST(:month AS text) IS NULL OR to_char(o.settled_on, 'YYYY-MM') = :month)
+       AND (CAST(:treasury AS text) IS NULL OR o.treasury = :treasury)
+     GROUP BY o.treasury ORDER BY o.treasury
+"""
+_SETTLED = """
+    SELECT treasury, sum(fen)::bigint AS fen FROM settlement
+     WHERE (CAST(:month AS text) IS NULL OR month = :month)
+       AND (CAST(:treasury AS text) IS NULL OR treasury = :treasury)
+     GROUP BY treasury ORDER BY treasury
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An invariant looked at: how many things, how many are not so, and the first of these with what is wrong."""
+
+    name: str
+    checked: int
+    violations: int
+    first: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A reconciliation. `paid` maps the treasury that paid to fen, `settled` each treasury below the city to fen."""
+
+    checks: Sequence[Checked]
+    paid: dict[str, int]
+    settled: dict[str, int]
+
+    @property
+    def differences(self) -> list[Checked]:
+        """The checks that found something."""
+        return [check for check in self.checks if check.violations]
+
+
+async def check(connection: AsyncConnection, *, month: str | None = None, treasury: str | None = None) -> list[Checked]:
+    """Look at every invariant: of everything, or of one month, or of one treasury. Reads only."""
+    return [await _checked(connection, name, sql, month, treasury) for name, sql in INVARIANTS]
+
+
+async def report(connection: AsyncConnection, *, month: str | None = None, treasury: str | None = None) -> Report:
+    """The reconciliation of everything, of one month, or of one treasury. Reads only."""
+    where = {"month": month, "treasury": treasury}
+    paid = {row.treasury: row.fen for row in await connection.execute(text(_PAID), where)}
+    settled = {row.treasury: row.fen for row in await connection.execute(text(_SETTLED), where)}
+    return Report(await check(connection, **where), paid, settled)
+
+
+def summary(sql: str) -> str:
+    """One row over an invariant's query: `checked`, `violations`, `first`, `detail`. Parameters `month`, `treasury`."""
+    return f"""
+        WITH looked AS (SELECT record, detail, ok FROM ({sql}) AS every
+                         WHERE (CAST(:month AS text) IS NULL OR month IS NULL OR month = :month)
+                           AND (CAST(:treasury AS text) IS NULL OR treasury = :treasury)),
+             wrong AS (SELECT record, detail FROM looked WHERE ok IS NOT TRUE ORDER BY record LIMIT 1)
+        SELECT count(*) AS checked, count(*) FILTER (WHERE ok IS NOT TRUE) AS violations,
+               (SELECT record FROM wrong) AS first, (SELECT detail FROM wrong) AS detail
+          FROM looked
+    """  # noqa: S608 - the queries are those above
+
+
+async def _checked(
+    connection: AsyncConnection, name: str, sql: str, month: str | None, treasury: str | None
+) -> Checked:
+    row = (await connection.execute(text(summary(sql)), {"month": month, "treasury": treasury})).one()
+    return Checked(name, row.checked, row.violations, row.first, row.detail)

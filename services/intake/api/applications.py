@@ -1,0 +1,160 @@
+"""Applications over HTTP: filed, corrected, withdrawn, and read."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Body, Query
+from starlette.responses import Response
+
+from libs.common.errors import FieldError, InvalidRequest, MalformedBody
+from libs.common.idempotency import IdempotencyKey, Reply, once
+from libs.common.identity import normalise_number
+from libs.common.paging import IfMatch, Page, Paging, check_version, etag, page_of
+from libs.common.web import Caller, Tx, guarded_router, requires
+from services.intake import inquiry
+from services.intake.api.desk import AtDesk
+from services.intake.api.examples import CORRECTION, FILING
+from services.intake.domain import TITLES
+from services.intake.filing import RawCorrection, RawFiling
+from services.intake.views import ApplicationView, Receipt, Summary
+
+FILE = "applications.file"
+"""The operation of an idempotency key, whether the filing came alone or as a line of a file."""
+
+router = guarded_router(tags=["申请"])
+
+
+@router.post(
+    "/applications",
+    status_code=201,
+    response_model=Receipt,
+    summary="提交申请",
+    dependencies=[requires("intake:file")],
+)
+async def file_application(
+    raw: Annotated[RawFiling, Body(openapi_examples={"认定并申领生活补贴": {"value": FILING}})],
+    tx: Tx,
+    caller: Caller,
+    key: IdempotencyKey,
+    desk: AtDesk,
+) -> Response:
+    """提交一份申请。资料齐全的当场受理；有缺项的一次性告知；填报内容有误的不收件并逐项说明。"""
+    now = datetime.now(UTC)
+
+    async def do() -> Reply:
+        receipt = await desk.file(tx, raw, caller, now)
+        return Reply(201, receipt, {"Location": f"/intake/v1/applications/{receipt.id}"})
+
+    return await once(tx, caller=caller, operation=FILE, key=key, body=canonical(raw), do=do)
+
+
+@router.get("/applications", summary="申请列表", dependencies=[requires("intake:read")])
+async def list_applications(
+    *,
+    tx: Tx,
+    caller: Caller,
+    desk: AtDesk,
+    wanted: Paging,
+    state: Annotated[str | None, Query(description=f"状态：{'、'.join(TITLES)}", max_length=20)] = None,
+    case_no: Annotated[str | None, Query(max_length=40)] = None,
+    external_ref: Annotated[str | None, Query(max_length=300, description="system:kind:value")] = None,
+) -> Page[Summary]:
+    """按时间倒序列出本人或本单位可查阅的申请。"""
+    found = await inquiry.page(
+        tx,
+        desk.packs,
+        caller,
+        wanted,
+        state=_state(state),
+        case_no=normalise_number(case_no) if case_no else None,
+        external=_external(external_ref),
+    )
+    return page_of(found, wanted, lambda one: (str(one.id),))
+
+
+@router.get("/applications/{application}", summary="查询申请", dependencies=[requires("intake:read")])
+async def show_application(
+    application: UUID, tx: Tx, caller: Caller, desk: AtDesk, response: Response
+) -> ApplicationView:
+    """一份申请的全部情况：办理进度、各事项结果、补正事项、支付情况和集中反馈。"""
+    view, version = await inquiry.show(tx, desk.packs, caller, application)
+    response.headers["ETag"] = etag(version)
+    return view
+
+
+@router.post(
+    "/applications/{application}:correct",
+    response_model=Receipt,
+    summary="补正",
+    dependencies=[requires("intake:file")],
+)
+async def correct_application(
+    *,
+    application: UUID,
+    raw: Annotated[RawCorrection, Body(openapi_examples={"补充材料": {"value": CORRECTION}})],
+    tx: Tx,
+    caller: Caller,
+    key: IdempotencyKey,
+    desk: AtDesk,
+    if_match: IfMatch = None,
+) -> Response:
+    """以所给各项替换原填报内容（材料按代码合并），并重新审查全部内容：受理，或者再次一次性告知。"""
+    now = datetime.now(UTC)
+
+    async def do() -> Reply:
+        row = await inquiry.find(tx, caller, application, lock=True)
+        if if_match is not None:
+            check_version(if_match, await inquiry.version(tx, application))
+        return Reply(200, await desk.correct(tx, row, raw, caller, now=now))
+
+    body, target = canonical(raw), str(application)
+    return await once(tx, caller=caller, operation="applications.correct", key=key, body=body, do=do, target=target)
+
+
+@router.post(
+    "/applications/{application}:withdraw",
+    response_model=ApplicationView,
+    summary="撤回",
+    dependencies=[requires("intake:file")],
+)
+async def withdraw_application(
+    application: UUID, tx: Tx, caller: Caller, key: IdempotencyKey, desk: AtDesk
+) -> Response:
+    """撤回申请。受理前当即撤回；受理后转由办理环节决定，结果见办理进度。"""
+    now = datetime.now(UTC)
+
+    async def do() -> Reply:
+        await desk.withdraw(tx, await inquiry.find(tx, caller, application, lock=True), now)
+        view, _ = await inquiry.show(tx, desk.packs, caller, application)
+        return Reply(200, view)
+
+    target = str(application)
+    return await once(tx, caller=caller, operation="applications.withdraw", key=key, body=b"", do=do, target=target)
+
+
+def canonical(raw: Any) -> bytes:
+    """A JSON body as bytes that do not depend on blanks or the order of keys. Raises MalformedBody."""
+    try:
+        return json.dumps(raw, sort_keys=True, separators=(",", ":")).encode()
+    except RecursionError:  # nested deeper than any filing
+        raise MalformedBody from None
+
+
+def _state(state: str | None) -> str | None:
+    if state is not None and state not in TITLES:
+        detail = f"可填：{'、'.join(TITLES)}。"
+        raise InvalidRequest(errors=[FieldError("query/state", "enum", "取值不在范围内", detail)])
+    return state
+
+
+def _external(ref: str | None) -> tuple[str, str, str] | None:
+    if ref is None:
+        return None
+    system, _, rest = ref.partition(":")
+    kind, _, value = rest.partition(":")
+    if not (system and kind and value):
+        error = FieldError("query/external_ref", "external-ref-form", "格式不正确", "请按 system:kind:value 填写。")
+        raise InvalidRequest(errors=[error])
+    return system, kind, value

@@ -1,0 +1,152 @@
+"""People over HTTP: resolved by services, kept right by the talent office."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.responses import Response
+
+from libs.common.auth import Principal
+from libs.common.calendar import local_date
+from libs.common.errors import FieldError, NotFound
+from libs.common.idempotency import IdempotencyKey, Reply, once
+from libs.common.web import Caller, Tx, guarded_router, requires
+from services.intake.api.desk import AtDesk
+from services.intake.applications import Desk
+from services.intake.filing import FiledAccount, FilingWrong, Text
+from services.intake.models import application
+from services.intake.resolve import MOST_REFS, Resolution, ResolveField, resolve
+from services.intake.sight import in_sight
+from services.intake.views import visible
+
+router = guarded_router(tags=["人员"])
+
+
+def _no_number(text: str) -> str:
+    # The purpose goes into the trail, which holds no personal data.
+    if re.search(r"\d{6}", text):
+        raise PydanticCustomError("purpose-with-number", "用途中请勿填写证件、账号等号码。")
+    return text
+
+
+class Question(BaseModel):
+    """Who stands behind references, what is asked of them, and what for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    refs: Annotated[list[UUID], Field(min_length=1, max_length=MOST_REFS, description="人员或收款账户的引用")]
+    fields: Annotated[list[ResolveField], Field(min_length=1, max_length=7)]
+    purpose: Annotated[Text, AfterValidator(_no_number)] = Field(description="用途，逐次留痕")
+
+
+class Merge(BaseModel):
+    """Two records that are one person: `merged` leads to `into` from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    merged: UUID
+    into: UUID
+    reason: Annotated[Text, AfterValidator(_no_number)]
+
+
+class Merged(BaseModel):
+    """The reference that both lead to."""
+
+    ref: UUID
+
+
+class Account(BaseModel):
+    """A payee account's reference."""
+
+    payee_account: UUID
+
+
+@router.post("/people:resolve", summary="解析引用", dependencies=[requires("people:resolve")])
+async def resolve_people(question: Question, tx: Tx, caller: Caller, desk: AtDesk) -> Resolution:
+    """在使用时按引用取得所选信息（一次至多 500 个）。每次调用留痕一条；答复不得另行保存。
+
+    人才办只能解析本单位可查阅的申请所涉人员，其余列入 unknown。"""
+    told = await resolve(
+        tx,
+        desk.vault,
+        refs=question.refs,
+        fields=question.fields,
+        purpose=question.purpose,
+        caller=caller,
+        policy=desk.packs.current().identity,
+    )
+    if caller.role == "service":  # it holds only references that events gave it
+        return told
+    mine = await in_sight(tx, question.refs, caller)
+    items = [item for item in told.items if item.ref in mine]
+    known = {item.ref for item in items}
+    unknown = [ref for ref in dict.fromkeys(question.refs) if ref not in known]
+    return Resolution(call=told.call, items=items, unknown=unknown)
+
+
+@router.post("/people:merge", response_model=Merged, summary="合并档案", dependencies=[requires("people:manage")])
+async def merge_people(merge: Merge, tx: Tx, caller: Caller, key: IdempotencyKey, desk: AtDesk) -> Response:
+    """将同一人的两份档案合并，历史保留，原引用继续有效。"""
+
+    async def do() -> Reply:
+        both = {merge.merged, merge.into}
+        if await in_sight(tx, both, caller) != both:
+            raise NotFound
+        today = local_date(datetime.now(UTC))
+        by, reason = caller.subject, merge.reason
+        await desk.people.merge(tx, merged=merge.merged, into=merge.into, by=by, reason=reason, today=today)
+        return Reply(200, Merged(ref=merge.into))
+
+    return await once(tx, caller=caller, operation="people.merge", key=key, body=merge, do=do)
+
+
+@router.post(
+    "/people/{ref}/payee-accounts",
+    status_code=201,
+    response_model=Account,
+    summary="登记新收款账户",
+    dependencies=[requires("intake:file")],
+)
+async def add_payee_account(
+    *, ref: UUID, account: FiledAccount, tx: Tx, caller: Caller, key: IdempotencyKey, desk: AtDesk
+) -> Response:
+    """退票后为受益人登记新的收款账户（原账户保留）。只能为自己提交或本人名下申请的受益人登记。"""
+    return await _add_account(tx, desk, caller, key, (ref, account))
+
+
+@router.post(
+    "/people/{ref}/payee-accounts:manage",
+    status_code=201,
+    response_model=Account,
+    summary="代为登记收款账户",
+    dependencies=[requires("people:manage")],
+)
+async def manage_payee_account(
+    *, ref: UUID, account: FiledAccount, tx: Tx, caller: Caller, key: IdempotencyKey, desk: AtDesk
+) -> Response:
+    """人才办为本地受益人登记新的收款账户（原账户保留）。"""
+    return await _add_account(tx, desk, caller, key, (ref, account))
+
+
+async def _add_account(
+    tx: AsyncConnection, desk: Desk, caller: Principal, key: str, asked: tuple[UUID, FiledAccount]
+) -> Response:
+    ref, account = asked
+
+    async def do() -> Reply:
+        # Only an accepted application shows that its filer knows the beneficiary: another's number is soon filed.
+        theirs = select(application.c.id).where(application.c.beneficiary == ref, application.c.state == "accepted")
+        if (await tx.execute(visible(theirs, caller).limit(1))).first() is None:
+            raise NotFound
+        if not await desk.people.is_named(tx, ref, account.holder):
+            detail = "补贴只发放到受益人本人账户，请填写本人账户。"
+            raise FilingWrong(errors=[FieldError("/holder", "payee-holder-differs", "收款账户户名不是受益人", detail)])
+        return Reply(201, Account(payee_account=await desk.people.add_account(tx, ref, account)))
+
+    operation, target = "payee-accounts.add", str(ref)
+    return await once(tx, caller=caller, operation=operation, key=key, body=account, do=do, target=target)

@@ -1,0 +1,76 @@
+"""Claims: who asks for, or has, which certification or benefit; each person each code once at a time.
+
+A claim is free where the application that holds it came to nothing, or where its certification has run out.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.policy.model import ItemKind
+
+KINDS = (ItemKind.CERTIFICATION, ItemKind.BENEFIT)
+"""The kinds of items that are claimed."""
+
+# Of a claim under the name `held`, on the day `:today`.
+_FREE = """(
+        EXISTS (SELECT FROM application AS a WHERE a.id = held.application
+                   AND a.state IN ('not_accepted', 'transferred', 'withdrawn', 'lapsed'))
+        OR EXISTS (SELECT FROM case_end AS e WHERE e.application = held.application
+                      AND e.state IN ('withdrawn', 'lapsed'))
+        OR EXISTS (SELECT FROM application_item AS i JOIN item_result AS r ON r.item = i.id
+                    WHERE i.application = held.application AND i.code = held.code
+                      AND (r.result IN ('refused', 'withdrawn') OR r.valid_to < :today)))"""
+# The person may be merged while the filing is under examination: whoever waited here reads where it leads to.
+_LEADING = text("SELECT COALESCE(merged_into, ref) FROM person WHERE ref = :person FOR KEY SHARE")
+_TAKE = text(f"""
+    INSERT INTO claim AS held (person, code, application)
+    SELECT :person, code, :application FROM unnest(CAST(:codes AS text[])) AS r (code)
+    ON CONFLICT (person, code) DO UPDATE SET application = excluded.application
+     WHERE held.application = excluded.application OR {_FREE}
+    RETURNING code
+""")  # noqa: S608 - parts of our own
+_DROP = text("DELETE FROM claim WHERE application = :application")
+_COLLIDING = text(f"""
+    SELECT a.case_no
+      FROM claim AS held JOIN application AS a ON a.id = held.application
+     WHERE held.person IN (:merged, :into) AND NOT {_FREE}
+       AND EXISTS (SELECT FROM claim AS other
+                    WHERE other.person IN (:merged, :into) AND other.person <> held.person AND other.code = held.code
+                      AND NOT {_FREE.replace("held.", "other.")})
+     GROUP BY a.case_no ORDER BY a.case_no
+""")  # noqa: S608 - parts of our own
+_MOVE = text(f"""
+    INSERT INTO claim AS held (person, code, application)
+    SELECT CAST(:into AS uuid), code, application FROM claim WHERE person = :merged
+    ON CONFLICT (person, code) DO UPDATE SET application = excluded.application WHERE {_FREE}
+""")  # noqa: S608 - parts of our own
+_FORGET = text("DELETE FROM claim WHERE person = :merged")
+
+
+async def take(tx: AsyncConnection, person: UUID, application: UUID, codes: Sequence[str], today: date) -> bool:
+    """Claim each code for a person; false where another application holds one."""
+    if not codes:
+        return True
+    leading = (await tx.execute(_LEADING, {"person": person})).scalar_one()
+    claim = {"person": leading, "application": application, "codes": sorted(codes), "today": today}
+    return len((await tx.execute(_TAKE, claim)).all()) == len(codes)
+
+
+async def drop(tx: AsyncConnection, application: UUID) -> None:
+    """Give up what an application holds."""
+    await tx.execute(_DROP, {"application": application})
+
+
+async def colliding(tx: AsyncConnection, merged: UUID, into: UUID, today: date) -> list[str]:
+    """The case numbers of the applications by which two people (both locked) hold the same code."""
+    return list((await tx.execute(_COLLIDING, {"merged": merged, "into": into, "today": today})).scalars())
+
+
+async def move(tx: AsyncConnection, merged: UUID, into: UUID, today: date) -> None:
+    """Let a person have the claims of another record of theirs, once nothing collides."""
+    await tx.execute(_MOVE, {"merged": merged, "into": into, "today": today})
+    await tx.execute(_FORGET, {"merged": merged})

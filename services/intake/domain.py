@@ -1,0 +1,385 @@
+"""What becomes of a filing: its states, its defects, its place and its verdict. No SQL, no HTTP, no clock.
+
+The affiliated treasury is that of the employer on the day, by the affiliations given or, where none is, those on
+record. Who has no employer names the region where they live or work, and the treasury that serves it counts.
+
+A unit that the policy leaves to people (central, provincial; two affiliations that disagree) is not accepted with the
+reason `manual-decision`, and told to turn to the talent office: the platform must not decide who pays. Such a unit's
+certification or service alone needs no such decision, as long as its treasury is known.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+
+from libs.common.calendar import CALENDAR
+from libs.common.errors import DomainError
+from libs.common.policy import (
+    ManualDecision,
+    NoRuleInForce,
+    Pack,
+    affiliated_treasury,
+    exclusion,
+    platform_of,
+    treasury_of_region,
+)
+from libs.common.policy.model import BenefitForm, CorrectionTerms, Item, ItemKind, ManualDecisionRule
+from libs.common.treasuries import Affiliation
+from services.intake.filing import FiledHandler, FiledMaterial, Filing
+
+PAYEE_ACCOUNT = "payee_account"
+"""The material that the account stated in the filing itself fulfils: what is known is not asked for twice."""
+
+
+class State(StrEnum):
+    """Intake's part of the case states (TERMS)."""
+
+    RECEIVED = "received"
+    CORRECTION = "correction"
+    ACCEPTED = "accepted"
+    NOT_ACCEPTED = "not_accepted"
+    TRANSFERRED = "transferred"
+    WITHDRAWN = "withdrawn"
+    LAPSED = "lapsed"
+
+
+TITLES = {
+    "received": "已收件",
+    "correction": "待补正",
+    "accepted": "已受理",
+    "not_accepted": "不予受理",
+    "transferred": "已转办",
+    "in_progress": "办理中",
+    "suspended": "特别程序",
+    "refused": "不予认定",
+    "withdrawn": "已撤回",
+    "lapsed": "逾期终止",
+    "closed": "已办结",
+}
+"""Every case state that an applicant may see, with its Chinese word."""
+
+TRANSITIONS: Mapping[tuple[State, str], State] = {
+    (State.RECEIVED, "accept"): State.ACCEPTED,
+    (State.RECEIVED, "request_correction"): State.CORRECTION,
+    (State.RECEIVED, "not_accept"): State.NOT_ACCEPTED,
+    (State.RECEIVED, "transfer"): State.TRANSFERRED,
+    (State.CORRECTION, "accept"): State.ACCEPTED,
+    (State.CORRECTION, "request_correction"): State.CORRECTION,
+    (State.CORRECTION, "not_accept"): State.NOT_ACCEPTED,
+    (State.CORRECTION, "transfer"): State.TRANSFERRED,
+    (State.CORRECTION, "withdraw"): State.WITHDRAWN,
+    (State.CORRECTION, "lapse"): State.LAPSED,
+    # Workflow alone decides whether a withdrawal after acceptance still counts, so intake's own state stays.
+    (State.ACCEPTED, "withdraw"): State.ACCEPTED,
+}
+
+
+class NotPossibleNow(DomainError):
+    """409: the application's state does not allow it."""
+
+    status, code, title = 409, "not-possible-now", "当前状态不能办理此操作"
+    detail = "该申请目前为“{state}”，不能办理此操作。请查看办理进度；如需继续申请，请重新提交。"
+
+
+def move(state: State, command: str) -> State:
+    """The state after a command. Raises NotPossibleNow."""
+    try:
+        return TRANSITIONS[state, command]
+    except KeyError:
+        raise NotPossibleNow(state=TITLES[state]) from None
+
+
+REASONS = {
+    "duplicate": "同一受益人的同一事项已在办理或者已经享受，不重复受理",
+    "not-covered": "受益人的人才类别不享受所申请的补贴",
+    "manual-decision": "须由人才办会同财政局人工决定，请联系人才办",
+    "lapsed": "逾期未补正，申请终止",
+}
+"""Every reason for not accepting, with what applicants read."""
+
+REASON_ADVICE = {
+    "duplicate": "请查看已有办件的进度和结果，无需再次提交",
+    "not-covered": "请核对政策列出的各类别待遇，改报可享受的事项",
+    "manual-decision": "请携带单位性质和隶属关系的依据与人才办联系",
+    "lapsed": "备齐所缺事项后可重新申请",
+}
+"""What an applicant can do after each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One thing incomplete or not in order: what, what to do, where (JSON pointer), for which item or material."""
+
+    code: str
+    title: str
+    detail: str
+    field: str
+    item: str | None = None
+    material: str | None = None
+
+
+DEFECTS: Mapping[str, tuple[str, str]] = {
+    "region-missing": ("缺少所在地区", "没有用人单位的，请填写受益人所在县（市、区）的地区代码。"),
+    "affiliation-missing": (
+        "缺少有效的隶属关系",
+        "请填写用人单位当前有效的财政（或行政、税务、登记）隶属关系及依据。",
+    ),
+    "employer-missing": ("缺少用人单位信息", "由用人单位申请的，请填写用人单位信息。"),
+    "employer-not-active": ("用人单位不在正常状态", "请核对用人单位状态，或者更换为承继其权利义务的单位。"),
+    "name-differs": ("姓名与该证件登记的姓名不一致", "请核对姓名和证件号码；姓名已变更的，请持证件到窗口办理。"),
+    "documents-of-different-people": (
+        "所填证件分属不同人员",
+        "请核对各证件是否为同一人所有；确为同一人的，请到窗口办理档案合并。",
+    ),
+    "document-expired": ("证件已过有效期", "请换领后填写新证件的有效期限。"),
+    "authority-missing": ("经办人没有授权", "请提供申请人的授权委托书或用人单位授权，并写明起止日期。"),
+    "authority-not-self": ("经办人并非申请人本人", "经办人不是申请人本人，请提供授权委托书或用人单位授权。"),
+    "authority-without-employer": ("单位授权缺少用人单位", "请填写授权的用人单位，或者改为申请人的授权委托书。"),
+    "authority-evidence-missing": ("缺少授权依据", "请填写授权委托书或单位授权文件的编号、名称。"),
+    "authority-open": ("授权没有起止日期", "请填写授权的起止日期。"),
+    "authority-expired": ("授权不在有效期内", "请提供在申请之日有效的授权。"),
+    "payee-account-missing": (
+        "缺少收款账户",
+        "办理“{item_title}”须填写受益人本人的银行账户（户名、开户行、联行号、账号）。",
+    ),
+    "payee-holder-differs": ("收款账户户名不是受益人", "补贴只发放到受益人本人账户，请填写本人账户。"),
+    "category-missing": ("缺少人才类别", "请填写申请认定的人才类别。"),
+    "certification-missing": ("尚未认定", "请同时申请人才认定，或者填写已有的认定编号，方可办理“{item_title}”。"),
+    "material-missing": (
+        "缺少材料：{material_title}",
+        "办理“{item_title}”须提供{material_title}：提交电子证照、上传文件，或者承诺补交日期。",
+    ),
+    "licence-number-missing": ("缺少电子证照编号：{material_title}", "请填写电子证照编号。"),
+    "material-not-uploaded": (
+        "材料尚未上传：{material_title}",
+        "请通过材料接口上传文件（PDF、JPEG 或 PNG，不超过 20 MiB）；上传齐全后自动重新审查。",
+    ),
+    "promise-out-of-term": (
+        "承诺补交日期不符：{material_title}",
+        "容缺受理须承诺补交日期，不早于今天、不晚于 {last}。",
+    ),
+}
+"""Every code of a defect, with its title and what to do; `{…}` is filled in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What intake knows beside the filing.
+
+    `affiliations` are those on record, `uploaded` the codes of materials whose bytes are here, `categories` maps the
+    numbers of the beneficiary's own certifications to their categories, `misnamed` are the places of people who are on
+    record under another name, `mixed` those whose documents are on record as of different people.
+    """
+
+    affiliations: Sequence[Affiliation] = ()
+    uploaded: Collection[str] = ()
+    categories: Mapping[str, str] | None = None
+    misnamed: Collection[str] = ()
+    mixed: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the rules say: where it belongs, and all defects or the reason not to accept it. `treasury` and `platform`
+    are None where they cannot be known yet."""  # fmt: skip
+
+    treasury: str | None
+    platform: str | None
+    defects: tuple[Defect, ...]
+    reason: str | None = None
+
+
+def examine(pack: Pack, filing: Filing, known: Known, on: date) -> Verdict:
+    """Judge a filing whose values are right, under a policy, on a day of Asia/Shanghai: all defects at once."""
+    items = [pack.item(filed.code, on) for filed in filing.items]
+    treasury, defects, manual = _place(pack, filing, known, on)
+    platform = platform_of(pack, treasury, on).code if treasury else None
+    if manual or _left_to_people(pack, filing, items, on):
+        return Verdict(treasury, platform, (), "manual-decision")
+    if _excluded(pack, filing, items, known, on):
+        return Verdict(treasury, platform, (), "not-covered")
+    found = [
+        *defects,
+        *_party_defects(filing, known, on),
+        *_authority_defects(filing, on),
+        *_account_defects(pack, filing, items, on),
+        *_item_defects(filing, items),
+        *_material_defects(pack, filing, items, known, on),
+    ]
+    return Verdict(treasury, platform, tuple(found))
+
+
+def categories(filing: Filing, items: Sequence[Item], known: Known) -> list[str | None]:
+    """The category of each item: as filed for a certification, for a benefit that of the certification it relies on."""
+    pairs = list(zip(filing.items, items, strict=True))
+    together = next((filed.category for filed, item in pairs if item.kind is ItemKind.CERTIFICATION), None)
+    earlier = known.categories or {}
+    found: list[str | None] = []
+    for filed, item in pairs:
+        if item.kind is not ItemKind.BENEFIT:
+            found.append(filed.category)
+        else:  # the category that a benefit itself names proves nothing
+            found.append(earlier.get(filed.certification) if filed.certification else together)
+    return found
+
+
+def promises(filing: Filing, items: Iterable[Item], uploaded: Collection[str]) -> dict[str, date]:
+    """What an acceptance lets come later (容缺受理): the promised materials that the items ask for, each with its last
+    day. What nobody asks for is owed by nobody."""
+    asked = {needed.code for item in items for needed in item.materials} - {PAYEE_ACCOUNT, *uploaded}
+    counts = {material.code: material for material in filing.materials if material.code in asked}
+    return {code: it.by for code, it in counts.items() if it.evidence == "promised" and it.by is not None}
+
+
+def answer_by(pack: Pack, on: date) -> date:
+    """The last day to answer a correction requested on a day."""
+    return CALENDAR.add_working_days(on, pack.rule(CorrectionTerms, on=on).correct_within_working_days)
+
+
+# -- where it belongs
+
+
+def _place(pack: Pack, filing: Filing, known: Known, on: date) -> tuple[str | None, list[Defect], bool]:
+    """The affiliated treasury, the defects of knowing it, and whether people must decide."""
+    if filing.employer is None:
+        if filing.region is not None:
+            return treasury_of_region(pack, filing.region, on).code, [], False
+        return None, [_REGION_MISSING], False
+    given = [
+        Affiliation(kind=it.kind, treasury=it.treasury, valid_from=it.valid_from or date.min, valid_to=it.valid_to)
+        for it in filing.employer.affiliations
+    ]
+    try:
+        return affiliated_treasury(pack, given or known.affiliations, on).code, [], False
+    except ManualDecision:
+        return None, [], True
+    except NoRuleInForce:
+        return None, [_AFFILIATION_MISSING], False
+
+
+def _left_to_people(pack: Pack, filing: Filing, items: Iterable[Item], on: date) -> bool:
+    if filing.employer is None or pack.find_rule(ManualDecisionRule, filing.employer.kind, on=on) is None:
+        return False
+    return any(_pays(pack, item, on) for item in items)
+
+
+def _pays(pack: Pack, item: Item, on: date) -> bool:
+    return item.kind is ItemKind.BENEFIT and pack.benefit(item.code, on).form is BenefitForm.MONEY
+
+
+def _excluded(pack: Pack, filing: Filing, items: Sequence[Item], known: Known, on: date) -> bool:
+    return any(
+        category is not None and exclusion(pack, benefit=item.code, category=category, on=on) is not None
+        for item, category in zip(items, categories(filing, items, known), strict=True)
+        if item.kind is ItemKind.BENEFIT
+    )
+
+
+# -- what is incomplete or not in order
+
+
+def _defect(code: str, field: str, item: str | None = None, material: str | None = None, **words: object) -> Defect:
+    title, detail = (text.format_map(words) for text in DEFECTS[code])
+    return Defect(code, title, detail, field, item, material)
+
+
+_REGION_MISSING = _defect("region-missing", "/region")
+_AFFILIATION_MISSING = _defect("affiliation-missing", "/employer/affiliations")
+
+
+def _party_defects(filing: Filing, known: Known, on: date) -> Iterable[Defect]:
+    if filing.applicant.kind == "employer" and filing.employer is None:
+        yield _defect("employer-missing", "/employer")
+    if filing.employer is not None and filing.employer.status != "active":
+        yield _defect("employer-not-active", "/employer/status")
+    for place in known.misnamed:
+        yield _defect("name-differs", f"{place}/name")
+    for place in known.mixed:
+        yield _defect("documents-of-different-people", f"{place}/documents")
+    for index, document in enumerate(filing.beneficiary.documents):
+        if document.valid_to is not None and document.valid_to < on:
+            where = f"/beneficiary/documents/{index}"
+            yield _defect("document-expired", where)
+
+
+def _authority_defects(filing: Filing, on: date) -> Iterable[Defect]:
+    handler = filing.handler
+    if handler is None:
+        return
+    authority, where = handler.authority, "/handler/authority"
+    if authority is None:
+        yield _defect("authority-missing", where)
+        return
+    if authority.kind == "self":
+        if not _acts_for_themselves(filing, handler):
+            yield _defect("authority-not-self", where)
+        return
+    if authority.kind == "employer_mandate" and filing.employer is None:
+        yield _defect("authority-without-employer", where)
+    if authority.evidence is None:
+        yield _defect("authority-evidence-missing", f"{where}/evidence")
+    if authority.valid_to is None or authority.valid_from is None:
+        yield _defect("authority-open", where)
+    elif not authority.valid_from <= on <= authority.valid_to:
+        yield _defect("authority-expired", f"{where}/to")
+
+
+def _acts_for_themselves(filing: Filing, handler: FiledHandler) -> bool:
+    if filing.applicant.kind != "person":
+        return False
+    applicant = filing.applicant.person or filing.beneficiary
+    numbers = {(document.type, document.number) for document in applicant.documents}
+    return any((document.type, document.number) in numbers for document in handler.person.documents)
+
+
+def _account_defects(pack: Pack, filing: Filing, items: Sequence[Item], on: date) -> Iterable[Defect]:
+    account = filing.payee_account
+    if account is None:
+        for item in items:
+            if _pays(pack, item, on) or any(material.code == PAYEE_ACCOUNT for material in item.materials):
+                yield _defect("payee-account-missing", "/payee_account", item.code, item_title=item.title)
+    elif account.holder != filing.beneficiary.name:
+        yield _defect("payee-holder-differs", "/payee_account/holder")
+
+
+def _item_defects(filing: Filing, items: Sequence[Item]) -> Iterable[Defect]:
+    certified = any(item.kind is ItemKind.CERTIFICATION for item in items)
+    for index, (filed, item) in enumerate(zip(filing.items, items, strict=True)):
+        where = f"/items/{index}"
+        if item.kind is ItemKind.CERTIFICATION and filed.category is None:
+            yield _defect("category-missing", f"{where}/category", item.code)
+        if item.kind is ItemKind.BENEFIT and not certified and filed.certification is None:
+            yield _defect("certification-missing", f"{where}/certification", item.code, item_title=item.title)
+
+
+def _material_defects(pack: Pack, filing: Filing, items: Sequence[Item], known: Known, on: date) -> Iterable[Defect]:
+    filed = {material.code: (index, material) for index, material in enumerate(filing.materials)}
+    asked: dict[str, tuple[Item, str]] = {}
+    for item in items:
+        for needed in item.materials:
+            asked.setdefault(needed.code, (item, needed.title))
+    for code, (item, title) in asked.items():
+        if code == PAYEE_ACCOUNT or code in known.uploaded:
+            continue
+        if code not in filed:
+            yield _defect(
+                "material-missing", "/materials", item.code, code, item_title=item.title, material_title=title
+            )
+        else:
+            index, material = filed[code]
+            yield from _evidence_defects(material, title, f"/materials/{index}", item.code, (on, answer_by(pack, on)))
+
+
+def _evidence_defects(
+    material: FiledMaterial, title: str, where: str, item: str, term: tuple[date, date]
+) -> Iterable[Defect]:
+    match material.evidence:
+        case "electronic_licence":
+            if material.reference is None:
+                yield _defect("licence-number-missing", where, item, material.code, material_title=title)
+        case "upload":
+            yield _defect("material-not-uploaded", where, item, material.code, material_title=title)
+        case "promised":
+            if material.by is None or not term[0] <= material.by <= term[1]:
+                yield _defect("promise-out-of-term", where, item, material.code, material_title=title, last=term[1])

@@ -1,0 +1,253 @@
+"""Decisions by two officers: one proposes, another confirms or rejects; what stands against a grant is told first."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.auth import Principal
+from libs.common.calendar import local_date
+from libs.common.errors import DomainError, NotFound
+from libs.common.events import Event
+from libs.common.outbox import emit
+from libs.common.packs import Packs
+from libs.common.paging import check_version
+from libs.common.policy import PolicyError
+from services.workflow.access import among, locked, visible
+from services.workflow.assignment import cancel_tasks
+from services.workflow.certification import Grant, approve, certify, claim
+from services.workflow.closing import close_finished
+from services.workflow.domain import (
+    CategoryUnknown,
+    CertificationUndecided,
+    DecisionObstructed,
+    FourEyesRequired,
+    ItemState,
+    check_proposal,
+    item_state_after,
+)
+from services.workflow.dossiers import Dossier, dossiers_of, items_query
+from services.workflow.history import Entry, record
+from services.workflow.models import item
+
+_PROPOSE = text("""
+    UPDATE item SET state = 'proposed', verdict = r.verdict, verdict_category = r.category, verdict_reason = r.reason,
+                    proposed_by = :by, proposed_at = :now, version = version + 1
+      FROM unnest(CAST(:items AS uuid[]), CAST(:verdicts AS text[]), CAST(:categories AS text[]),
+                  CAST(:reasons AS text[])) AS r (item, verdict, category, reason)
+     WHERE item.id = r.item
+""")
+_CONFIRM = text("""
+    UPDATE item SET state = CASE verdict WHEN 'refuse' THEN 'refused' ELSE 'done' END, confirmed_by = :by,
+                    decided_on = :today, version = version + 1,
+                    reason = CASE verdict WHEN 'refuse' THEN verdict_reason END
+     WHERE id = ANY(CAST(:items AS uuid[]))
+""")
+_REJECT = text("""
+    UPDATE item SET state = 'awaiting_decision', verdict = NULL, verdict_category = NULL, verdict_reason = NULL,
+                    proposed_by = NULL, proposed_at = NULL, version = version + 1
+     WHERE id = :item
+""")
+_REFUSE_DEPENDENT = text("""
+    UPDATE item SET state = 'refused', decided_on = :today, version = version + 1,
+                    reason = '所依据的人才认定未通过：' || (
+                        SELECT string_agg(s.reason, '；' ORDER BY s.position) FROM item AS s
+                         WHERE s.application = item.application AND s.kind = 'certification')
+     WHERE application = ANY(CAST(:applications AS uuid[])) AND kind = 'benefit' AND certification IS NULL
+       AND state IN ('in_progress', 'awaiting_decision', 'proposed')
+       AND NOT EXISTS (SELECT 1 FROM item AS s WHERE s.application = item.application AND s.kind = 'certification'
+                          AND s.state <> 'refused')
+    RETURNING id, application
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What an officer proposes for an item; `etag` is that of the item as the officer read it."""
+
+    item: UUID
+    etag: str | None
+    verdict: str
+    category: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A proposed item that an officer confirms; `etag` is that of the item as the officer read it."""
+
+    item: UUID
+    etag: str | None
+
+
+async def propose(
+    tx: AsyncConnection, packs: Packs, lines: Sequence[Proposal], *, caller: Principal, now: datetime
+) -> dict[UUID, DomainError]:
+    """Propose decisions (each item named once); gives the refusal of each bad line, the others take effect.
+
+    A refusal is NotFound, PreconditionFailed or -Required, ItemNotAwaiting, VerdictUnknown, CategoryUnknown,
+    ReasonMissing, CertificationUndecided or DecisionObstructed.
+    """
+    dossiers = await _held(tx, packs, [line.item for line in lines], caller)
+    refused: dict[UUID, DomainError] = {}
+    good: list[tuple[Dossier, Proposal, str | None]] = []
+    for line in lines:
+        try:
+            dossier = _read(dossiers, line.item, line.etag, "propose")
+            good.append((dossier, line, _proposed_category(dossier, line)))
+        except DomainError as error:
+            refused[line.item] = error
+    if good:
+        parameters = {
+            "by": caller.subject,
+            "now": now,
+            "items": [line.item for _, line, _ in good],
+            "verdicts": [line.verdict for _, line, _ in good],
+            "categories": [category for _, _, category in good],
+            "reasons": [line.reason for _, line, _ in good],
+        }
+        await tx.execute(_PROPOSE, parameters)
+        await record(tx, [_proposal_entry(d, line, category, caller.subject) for d, line, category in good], at=now)
+    return refused
+
+
+def _proposed_category(dossier: Dossier, line: Proposal) -> str | None:
+    """Check a proposal; gives the category that it grants, if it grants one."""
+    kind = dossier.item.kind
+    obstacles = dossier.obstacles()
+    check_proposal(kind, verdict=line.verdict, reason=line.reason, obstacles=obstacles, ready=dossier.ready)
+    if line.verdict == "refuse":
+        return None
+    if kind == "benefit":
+        if line.category is not None or dossier.support is None:
+            raise CategoryUnknown
+        return dossier.support.category
+    category: str | None = line.category or dossier.item.category
+    try:
+        dossier.pack.category(category or "", dossier.case.accepted_on)
+    except PolicyError:
+        raise CategoryUnknown from None
+    return category
+
+
+def _proposal_entry(dossier: Dossier, line: Proposal, category: str | None, by: str) -> Entry:
+    detail = {"verdict": line.verdict, "category": category, "reason": line.reason}
+    told = {key: value for key, value in detail.items() if value is not None}
+    return Entry(dossier.case.application, "proposed", by=by, item=line.item, detail=told)
+
+
+async def confirm(
+    tx: AsyncConnection, packs: Packs, lines: Sequence[Choice], *, caller: Principal, now: datetime
+) -> dict[UUID, DomainError]:
+    """Confirm proposals of other officers (each item named once): certify, approve or refuse, and go on with the cases.
+
+    Gives the refusal of each bad line: NotFound, PreconditionFailed or -Required, ItemNotAwaiting, FourEyesRequired,
+    CertificationUndecided, DecisionObstructed.
+    """
+    dossiers = await _held(tx, packs, [line.item for line in lines], caller)
+    refused: dict[UUID, DomainError] = {}
+    good: list[Dossier] = []
+    for line in lines:
+        try:
+            dossier = _read(dossiers, line.item, line.etag, "confirm")
+            _check_confirmation(dossier, caller)
+            good.append(dossier)
+        except DomainError as error:
+            refused[line.item] = error
+    claimed = await claim(tx, [_grant(each) for each in good if each.item.verdict == "approve"])
+    rivals = [each for each in good if each.item.verdict == "approve" and each.item.id not in claimed]
+    for each in rivals:
+        refused[each.item.id] = DecisionObstructed(reasons="该受益人已获批此项待遇")
+    good = [each for each in good if each.item.id not in refused]
+    if good:
+        await _confirm(tx, good, by=caller.subject, now=now)
+    return refused
+
+
+def _check_confirmation(dossier: Dossier, caller: Principal) -> None:
+    if dossier.item.proposed_by == caller.subject:
+        raise FourEyesRequired
+    if dossier.item.verdict == "refuse":
+        return
+    if not dossier.ready:
+        raise CertificationUndecided
+    obstacles = dossier.obstacles()  # again: facts may have changed since the proposal
+    if obstacles:
+        raise DecisionObstructed(reasons="；".join(each.title for each in obstacles))
+
+
+async def _confirm(tx: AsyncConnection, good: Sequence[Dossier], *, by: str, now: datetime) -> None:
+    today = local_date(now)
+    out: list[Event] = []
+    out += await certify(tx, _grants(good, "certify"), by=by, decided_on=today)
+    out += await approve(tx, _grants(good, "approve"), by=by, decided_on=today)
+    await tx.execute(_CONFIRM, {"items": [each.item.id for each in good], "by": by, "today": today})
+    entries = [
+        Entry(each.case.application, "confirmed", by=by, item=each.item.id, detail={"verdict": each.item.verdict})
+        for each in good
+    ]
+    await record(tx, entries, at=now)
+    held = {each.case.application: each.case for each in good}
+    await _refuse_dependents(tx, list(held), now=now)
+    await emit(tx, *out, *await close_finished(tx, held, now=now))
+
+
+def _grants(dossiers: Iterable[Dossier], verdict: str) -> list[Grant]:
+    return [_grant(each) for each in dossiers if each.item.verdict == verdict]
+
+
+def _grant(dossier: Dossier) -> Grant:
+    number = dossier.support.number if dossier.support else None
+    return Grant(dossier.item, dossier.case, dossier.pack, dossier.item.verdict_category, number)
+
+
+async def _refuse_dependents(tx: AsyncConnection, applications: Sequence[UUID], *, now: datetime) -> None:
+    """Refuse the benefits of cases whose certifications were all refused, and cancel what is open of their tasks."""
+    parameters = {"applications": list(applications), "today": local_date(now)}
+    fallen = (await tx.execute(_REFUSE_DEPENDENT, parameters)).all()
+    await cancel_tasks(tx, [row.id for row in fallen])
+    entries = [Entry(row.application, "certification_refused", item=row.id) for row in fallen]
+    await record(tx, entries, at=now)
+
+
+async def reject(
+    tx: AsyncConnection, packs: Packs, line: Choice, *, reason: str, caller: Principal, now: datetime
+) -> None:
+    """Send another officer's proposal back.
+
+    Raises NotFound, PreconditionFailed or -Required, ItemNotAwaiting, FourEyesRequired.
+    """
+    dossiers = await _held(tx, packs, [line.item], caller)
+    dossier = _read(dossiers, line.item, line.etag, "reject")
+    if dossier.item.proposed_by == caller.subject:
+        raise FourEyesRequired
+    await tx.execute(_REJECT, {"item": line.item})
+    detail = {"verdict": dossier.item.verdict, "proposed_by": dossier.item.proposed_by, "reason": reason}
+    entry = Entry(dossier.case.application, "rejected", by=caller.subject, item=line.item, detail=detail)
+    await record(tx, [entry], at=now)
+
+
+def _read(dossiers: Mapping[UUID, Dossier], item_id: UUID, given: str | None, action: str) -> Dossier:
+    """The dossier of an item in the version and the state that the officer acts on."""
+    dossier = dossiers.get(item_id)
+    if dossier is None:
+        raise NotFound
+    check_version(given, dossier.item.version)
+    item_state_after(ItemState(dossier.item.state), action)
+    return dossier
+
+
+async def _held(
+    tx: AsyncConnection, packs: Packs, items: Collection[UUID], caller: Principal
+) -> Mapping[UUID, Dossier]:
+    """The dossiers of those items that the caller may see, read under the locks of their cases."""
+    seen = {
+        row.id: row.application
+        for row in await tx.execute(visible(items_query().where(among(item.c.id, items)), caller))
+    }
+    await locked(tx, seen.values())
+    rows = (await tx.execute(select(item).where(among(item.c.id, seen.keys())))).all()
+    return {each.item.id: each for each in await dossiers_of(tx, packs, rows)}

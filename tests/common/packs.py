@@ -1,0 +1,30 @@
+"""The Anyang pack for tests, and packs made from it by changing its text."""
+
+from functools import cache
+from pathlib import Path
+
+from libs.common.policy import Pack, load_pack
+
+ANYANG = Path(__file__).parents[2] / "deploy" / "policies" / "anyang" / "2021-4.yaml"
+
+
+@cache
+def anyang() -> Pack:
+    return load_pack(ANYANG)
+
+
+def anyang_text() -> str:
+    return ANYANG.read_text(encoding="utf-8")
+
+
+def edited(*changes: tuple[str, str]) -> str:
+    """The pack's text with each first text replaced by the second, which must stand there exactly once."""
+    text = anyang_text()
+    for old, new in changes:
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the pack"
+        text = text.replace(old, new)
+    return text
+
+
+def a_pack(*changes: tuple[str, str]) -> Pack:
+    return Pack.parse(edited(*changes).encode())

@@ -1,0 +1,323 @@
+"""A pack is one file with one identity, and a wrong one is refused with the line and the reason."""
+
+import hashlib
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from libs.common.policy import Pack, PackRefused, load_pack
+from libs.common.policy.source import MAX_BYTES
+from tests.common.packs import ANYANG, anyang, anyang_text, edited
+
+
+def test_the_identity_is_the_hash_of_the_bytes() -> None:
+    identity = anyang().identity
+    assert (identity.city, identity.version) == ("anyang", "2021-4")
+    assert identity.sha256 == hashlib.sha256(ANYANG.read_bytes()).hexdigest()
+    assert anyang().source == ANYANG.read_bytes()
+
+
+def test_a_changed_comment_is_another_pack() -> None:
+    other = Pack.parse(anyang_text().encode() + b"# read on 1 April\n")
+    assert other.identity.sha256 != anyang().identity.sha256
+
+
+def test_a_pack_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        anyang().version = "2021-5"  # type: ignore[misc]
+
+
+def test_every_rule_cites_its_article_or_says_what_it_assumes() -> None:
+    for rule in anyang().rules():
+        assert rule.article or rule.assumption, rule.id
+        assert rule.note or not rule.assumption, rule.id
+
+
+def test_every_amount_is_labelled_a_sample() -> None:
+    assert all(amount.assumption and amount.note.startswith("示例") for amount in anyang().amounts)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_pack(tmp_path / "none.yaml")
+
+
+# Each case: what stands in the good pack, what replaces it, the text on the line that is named, the reason.
+WRONG = {
+    "shares that do not sum to one": (
+        (
+            "id: sharing.living-allowance.zone\n    benefits: [living_allowance]\n    treasury_kinds: [zone]\n"
+            '    shares: [{bearer: "410500", share: 4/10}'
+        ),
+        (
+            "id: sharing.living-allowance.zone\n    benefits: [living_allowance]\n    treasury_kinds: [zone]\n"
+            '    shares: [{bearer: "410500", share: 3/10}'
+        ),
+        "id: sharing.living-allowance.zone",
+        "sum to 9/10",
+    ),
+    "a share that is no fraction": (
+        "employer_kinds: [enterprise]\n    share: 1/3",
+        "employer_kinds: [enterprise]\n    share: 0.333",
+        "share: 0.333",
+        "is not a share",
+    ),
+    "overlapping versions": (
+        'id: route.linzhou.via-province\n    treasuries: ["410581"]',
+        'id: route.linzhou.via-province\n    treasuries: ["410581", "410522"]',
+        "",
+        "overlaps the version",
+    ),
+    "a gap between versions": (
+        (
+            'id: route.linzhou.direct\n    treasuries: ["410581"]\n    route: direct\n    document: anyang-2021-4\n'
+            "    article: 第五条\n    valid_from: 2021-03-23\n    valid_to: 2021-12-31"
+        ),
+        (
+            'id: route.linzhou.direct\n    treasuries: ["410581"]\n    route: direct\n    document: anyang-2021-4\n'
+            "    article: 第五条\n    valid_from: 2021-03-23\n    valid_to: 2021-11-30"
+        ),
+        'code: "410581"',
+        "no settlement route on 2021-12-01",
+    ),
+    "an unknown department": (
+        "{department: health,",
+        "{department: hospital,",
+        "department: hospital",
+        "no department hospital",
+    ),
+    "an unknown treasury": (
+        'treasuries: ["410502", "410503", "410505", "410506"]',
+        'treasuries: ["410502", "410503", "410505", "410506", "410599"]',
+        "410599",
+        "no treasury 410599",
+    ),
+    "an unknown item": (
+        "items: [talent_certification, flexible_certification]",
+        "items: [talent_certification, rent]",
+        "items: [talent_certification, rent]",
+        "no item rent",
+    ),
+    "an unknown benefit": (
+        "coverage: flexible\n    benefits: [living_allowance, purchase_subsidy]",
+        "coverage: flexible\n    benefits: [living_allowance, rent]",
+        "benefits: [living_allowance, rent]",
+        "no benefit rent",
+    ),
+    "a benefit without an item": (
+        "code: talent_apartment\n    kind: benefit",
+        "code: talent_apartment\n    kind: service",
+        "code: talent_apartment",
+        "no item of kind benefit",
+    ),
+    "a clearing treasury that is no province": (
+        'id: route.huaxian.via-province\n    treasuries: ["410526"]\n    route: via_province\n    through: "410000"',
+        'id: route.huaxian.via-province\n    treasuries: ["410526"]\n    route: via_province\n    through: "410500"',
+        'through: "410500"',
+        "no clearing treasury 410500",
+    ),
+    "a money benefit with no plan for a kind of treasury": (
+        "benefits: [living_allowance, purchase_subsidy]\n    treasury_kinds: [city_level]",
+        "benefits: [living_allowance]\n    treasury_kinds: [city_level]",
+        "id: benefit.purchase-subsidy",
+        "no sharing plan for treasuries of kind city_level",
+    ),
+    "a kind of employer with no share": (
+        "employer_kinds: [institution, government, social_organisation, own_startup]",
+        "employer_kinds: [institution, government, social_organisation]",
+        "id: benefit.living-allowance",
+        "employer's share for the employer kind own_startup",
+    ),
+    "an article that the document does not have": (
+        "id: lights\n    yellow_working_days_left: 1\n    document: anyang-2021-4\n    article: 第三条",
+        "id: lights\n    yellow_working_days_left: 1\n    document: anyang-2021-4\n    article: 第十一条",
+        "article: 第十一条",
+        "has no article 第十一条",
+    ),
+    "an unknown document": (
+        "id: lights\n    yellow_working_days_left: 1\n    document: anyang-2021-4",
+        "id: lights\n    yellow_working_days_left: 1\n    document: anyang-2022-1",
+        "document: anyang-2022-1",
+        "no document anyang-2022-1",
+    ),
+    "a rule that rests on nothing": (
+        (
+            "id: certification.term\n    validity_months: 60\n    document: anyang-2020-2\n    valid_from: 2021-03-23\n"
+            "    version_by: accepted_on\n    assumption: true"
+        ),
+        (
+            "id: certification.term\n    validity_months: 60\n    document: anyang-2020-2\n    valid_from: 2021-03-23\n"
+            "    version_by: accepted_on\n    assumption: false"
+        ),
+        "id: certification.term",
+        "name the article",
+    ),
+    "an id used twice": ("id: order.terms", "id: payout.terms", "id: payout.terms", "used twice"),
+    "an amount for the excluded": (
+        "benefit: purchase_subsidy\n    category: youth_reserve",
+        "benefit: purchase_subsidy\n    category: flexible",
+        "id: amount.purchase-subsidy.youth-reserve",
+        "flexible is excluded from purchase_subsidy",
+    ),
+    "an amount in kind": (
+        "benefit: purchase_subsidy\n    category: youth_reserve",
+        "benefit: talent_flat\n    category: youth_reserve",
+        "id: amount.purchase-subsidy.youth-reserve",
+        "in kind",
+    ),
+    "an amount that leaves empty instalments": (
+        "fen: 5_400_000",
+        "fen: 5",
+        "fen: 5",
+        "instalments of nothing",
+    ),
+    "an amount that is text": ("fen: 5_400_000", 'fen: "5400000"', "fen:", "valid integer"),
+    "an unknown field": (
+        "  - id: lights\n",
+        "  - id: lights\n    colour: red\n",
+        "colour: red",
+        "not permitted",
+    ),
+    "a missing field": (
+        "  - id: lights\n    yellow_working_days_left: 1\n",
+        "  - id: lights\n",
+        "id: lights",
+        "required",
+    ),
+    "a date that is none": ("issued_on: 2021-03-23", "issued_on: 2021-02-30", "issued_on:", "date"),
+    "validity that ends before it begins": (
+        "id: lights\n    yellow_working_days_left: 1\n",
+        "id: lights\n    valid_to: 2020-01-01\n    yellow_working_days_left: 1\n",
+        "id: lights",
+        "lies before valid_from",
+    ),
+    "a category by the day due": (
+        (
+            "id: category.flexible\n    code: flexible\n    title: 柔性引进人才\n    coverage: flexible\n"
+            "    document: anyang-2021-4\n    article: 第二条\n    valid_from: 2021-03-23\n    version_by: accepted_on"
+        ),
+        (
+            "id: category.flexible\n    code: flexible\n    title: 柔性引进人才\n    coverage: flexible\n"
+            "    document: anyang-2021-4\n    article: 第二条\n    valid_from: 2021-03-23\n    version_by: due_on"
+        ),
+        "version_by: due_on",
+        "accepted_on",
+    ),
+    "a department twice in an item": (
+        "{department: tax, title: 契税缴纳情况核验,",
+        "{department: housing_construction, title: 契税缴纳情况核验,",
+        "id: item.purchase-subsidy",
+        "one department has one task",
+    ),
+    "a service that nobody works": (
+        "    stages:\n      - - {department: health, title: 开通就医绿色通道, limit_working_days: 3}\n",
+        "    stages: []\n",
+        "id: item.medical-care",
+        "only a change",
+    ),
+    "months between a single instalment": (
+        "count: 1\n    months_between: 0",
+        "count: 1\n    months_between: 6",
+        "id: instalments.purchase-subsidy",
+        "months_between",
+    ),
+    "a remainder that nobody bears": (
+        'shares: [{bearer: affiliated, share: "1"}]\n    remainder_to: affiliated',
+        'shares: [{bearer: affiliated, share: "1"}]\n    remainder_to: "410502"',
+        "id: sharing.city-level",
+        "bears no share",
+    ),
+    "a case prefix that no case number takes": ("case_prefix: AY", "case_prefix: Ay", "case_prefix", "pattern"),
+    "no case prefix": ("case_prefix: AY", "# none", "", "Field required"),
+    "a key twice": ("city: anyang\n", "city: anyang\ncity: anyang\n", "city: anyang", "twice"),
+    "an alias": ("city: anyang\n", "city: &c anyang\ntitle: *c\n", "title: *c", "aliases"),
+    "a tag": ("city: anyang\n", "city: !!python/name:os.system anyang\n", "python", "tag"),
+    "broken YAML": ("documents:\n", "documents: [\n", "", ""),
+    "a second document": ("\nregions:\n", "\n---\nregions:\n", "---", "document"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
+def test_a_wrong_pack_is_refused_with_its_place_and_reason(case: tuple[str, str, str, str]) -> None:
+    old, new, on_line, reason = case
+    text = edited((old, new))
+    with pytest.raises(PackRefused) as refused:
+        Pack.parse(text.encode(), "wrong.yaml")
+    lines = text.split("\n")
+    found = [defect for defect in refused.value.defects if reason in defect.reason]
+    assert found, str(refused.value)
+    assert any(on_line in lines[defect.line - 1] for defect in found), str(refused.value)
+    assert str(refused.value).startswith("wrong.yaml was refused:\n  line ")
+
+
+def test_all_defects_are_told_at_once() -> None:
+    text = edited(("{department: health,", "{department: hospital,"), ("id: order.terms", "id: payout.terms"))
+    with pytest.raises(PackRefused) as refused:
+        Pack.parse(text.encode())
+    assert [defect.line for defect in refused.value.defects] == sorted(d.line for d in refused.value.defects)
+    assert len(refused.value.defects) == 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "should be an object"),
+        (b"- a list", "should be an object"),
+        (b"\xef\xbb\xbfcity: anyang\n", "byte order mark"),
+        (b"city: anyang\r\nversion: x\r\n", "CR"),
+        (b"city: \xff\n", "not UTF-8"),
+        (b"city: \x00\n", "not YAML"),
+        (b"#" * (MAX_BYTES + 1), "larger than"),
+        (b"[" * 5000, "nested too deeply"),
+        (b"? [a]\n: b\n", "plain text"),
+        (b'city: "\\ud800"\n', "hex escape"),
+        (b"city: " + b"9" * 5000, "match pattern"),
+    ],
+)
+def test_bytes_that_are_no_pack_are_refused(raw: bytes, reason: str) -> None:
+    with pytest.raises(PackRefused, match=reason):
+        Pack.parse(raw)
+
+
+def test_plain_text_is_never_taken_for_another_type() -> None:
+    text = edited(
+        (
+            "title: 身份信息核验, limit_working_days: 2}\n        - {department: education",
+            "title: yes, limit_working_days: 2}\n        - {department: education",
+        )
+    )
+    item = Pack.parse(text.encode()).item("talent_certification", date(2026, 1, 5))
+    assert item.stages[0][0].title == "yes"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_a_mutated_pack_is_refused_or_sound_and_never_a_stack_trace(data: st.DataObject) -> None:
+    lines = anyang_text().splitlines(keepends=True)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        other = data.draw(st.integers(0, len(lines) - 1))
+        match data.draw(st.sampled_from(["drop", "repeat", "swap", "value", "character"])):
+            case "drop":
+                lines[at] = ""
+            case "repeat":
+                lines[at] *= 2
+            case "swap":
+                lines[at], lines[other] = lines[other], lines[at]
+            case "value":
+                key, colon, _ = lines[at].partition(": ")
+                lines[at] = f"{key}{colon}{data.draw(st.sampled_from(['null', '-1', '[]', '{}', '9999-12-31']))}\n"
+            case _:
+                position = data.draw(st.integers(0, len(lines[at])))
+                lines[at] = lines[at][:position] + data.draw(st.characters()) + lines[at][position:]
+    raw = "".join(lines).encode("utf-8", "surrogatepass")
+    try:
+        pack = Pack.parse(raw)
+    except PackRefused as refused:
+        assert str(refused).startswith("the pack was refused:\n  ")  # noqa: PT017 (either outcome is right)
+    else:
+        assert pack.identity.sha256 == hashlib.sha256(raw).hexdigest()

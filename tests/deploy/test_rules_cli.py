@@ -1,0 +1,149 @@
+"""The rules on the command line: what people read, what programs read, and how it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from deploy.rules_cli import due_date, policy
+
+app = typer.Typer()
+app.add_typer(policy, name="policy")
+app.command("due-date")(due_date)
+
+
+def run(line: str) -> Result:
+    return CliRunner().invoke(app, line.split())
+
+
+def split(line: str) -> Result:
+    return run(f"policy split {line}")
+
+
+@pytest.mark.article("第五条")
+@pytest.mark.parametrize(
+    ("line", "employer", "shares"),
+    [
+        ("--benefit living_allowance --treasury 410522 --fen 100", 33, {"410500": 20, "410522": 47}),
+        ("--benefit purchase_subsidy --treasury 410502 --fen 1", 0, {"410500": 0, "410502": 1}),
+        ("--benefit living_allowance --treasury 410500 --fen 300", 100, {"410500": 200}),
+        (
+            "--benefit purchase_subsidy --treasury 410526 --fen 100 --employer-kind institution",
+            0,
+            {"410500": 10, "410526": 90},
+        ),
+    ],
+)
+def test_a_split_as_json(line: str, employer: int, shares: dict[str, int]) -> None:
+    result = split(f"{line} --on 2026-03-02 --json")
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert (answer["employer"], answer["shares"]) == (employer, shares)
+
+
+@pytest.mark.article("第五条")
+def test_a_split_for_people_names_treasuries_articles_and_assumptions() -> None:
+    result = split("--benefit living_allowance --treasury 410571 --on 2026-03-02 --fen 3000000")
+    assert result.exit_code == 0, result.output
+    assert "用人单位承担：10,000.00 元" in result.stdout
+    assert "410571 安阳高新区财政：12,000.00 元" in result.stdout
+    assert "安人才〔2021〕4 号第五条" in result.stdout
+    assert "（假定：" in result.stdout
+
+
+@pytest.mark.article("第五条")
+@pytest.mark.parametrize(
+    "line",
+    ["--treasury 410500 --employer-kind central_or_provincial", "--treasury 410000"],
+)
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_a_central_or_provincial_unit_is_a_manual_decision(line: str, form: str) -> None:
+    result = split(f"--benefit living_allowance --on 2026-03-02 --fen 100 {line} {form}")
+    assert result.exit_code == 2
+    assert "manual decision" in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("--benefit rent --treasury 410500 --on 2026-03-02 --fen 1", "knows no benefit rent"),
+        ("--benefit talent_flat --treasury 410500 --on 2026-03-02 --fen 1", "in kind"),
+        ("--benefit living_allowance --treasury 999999 --on 2026-03-02 --fen 1", "knows no treasury"),
+        ("--benefit living_allowance --treasury 410500 --on 2020-03-02 --fen 1", "2020-03-02"),
+        ("--benefit living_allowance --treasury 410500 --on 2026-02-30 --fen 1", "--on"),
+        ("--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 0", "--fen"),
+        ("--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 1000000000000001", "--fen"),
+        ("--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 1.5", "--fen"),
+        (
+            "--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 1 --employer-kind shop",
+            "--employer-kind",
+        ),
+        (
+            "--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 1 --pack none.yaml",
+            "cannot be read",
+        ),
+    ],
+)
+def test_a_split_that_cannot_be_given_says_why(line: str, reason: str) -> None:
+    result = split(line)
+    assert result.exit_code == 2
+    assert reason in result.stderr
+
+
+def test_a_wrong_pack_is_refused_with_its_line(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("city: anyang\ncity: anyang\n", encoding="utf-8")
+    result = split(f"--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 1 --pack {wrong}")
+    assert result.exit_code == 2
+    assert "line 2: city stands here twice" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "due", "provisional"),
+    [
+        ("--accepted 2026-02-13 --days 2", "2026-02-24", False),
+        ("--accepted 2026-09-30 --days 2", "2026-10-09", False),
+        ("--accepted 2026-02-13 --days 3 --suspended 2026-02-24/2026-02-26", "2026-02-27", False),
+        (
+            "--accepted 2026-03-02 --days 5 --suspended 2026-03-04/2026-03-05 --suspended 2026-03-09/2026-03-11",
+            "2026-03-12",
+            False,
+        ),
+        ("--accepted 2040-03-01 --days 1", "2040-03-02", True),
+    ],
+)
+def test_a_due_date_as_json(line: str, due: str, provisional: bool) -> None:
+    result = run(f"due-date {line} --json")
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert (answer["due"], answer["provisional"]) == (due, provisional)
+    assert answer["working"][-1]["day"] == due
+
+
+def test_a_due_date_for_people_shows_every_day() -> None:
+    result = run("due-date --accepted 2026-02-13 --days 2")
+    assert result.exit_code == 0, result.output
+    assert "2026-02-14 +1 调休工作日" in result.stdout
+    assert "截止日 2026-02-24" in result.stdout
+    assert "暂定" not in result.stdout
+    assert "暂定" in run("due-date --accepted 2040-03-01 --days 1").stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("--accepted 2026-02-30 --days 2", "--accepted"),
+        ("--accepted 2026-03-02 --days 0", "--days"),
+        ("--accepted 2026-03-02 --days 99999", "working days"),
+        ("--accepted 1990-03-02 --days 2", "calendar"),
+        ("--accepted 2026-03-02 --days 2 --suspended 2026-03-04", "FROM/TO"),
+        ("--accepted 2026-03-02 --days 2 --suspended 2026-03-05/2026-03-04", "FROM/TO"),
+    ],
+)
+def test_a_due_date_that_cannot_be_given_says_why(line: str, reason: str) -> None:
+    result = run(f"due-date {line}")
+    assert result.exit_code == 2
+    assert reason in result.stderr

@@ -1,0 +1,409 @@
+"""What follows a filing: corrected, withdrawn, lapsed; what others tell, shown step by step and fed back together."""
+
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from libs.common.calendar import end_of_day
+from libs.common.events import (
+    ApplicationClosed,
+    ApplicationEvent,
+    BenefitApproved,
+    CaseResumed,
+    CaseSuspended,
+    DeptAssigned,
+    DeptCompleted,
+    Event,
+    FlatHeld,
+    FlatLeased,
+    FlatReleased,
+    ItemResult,
+    LeaseEnded,
+    PayoutBounced,
+    PayoutCancelled,
+    PayoutOrdered,
+    PayoutSent,
+    PayoutSettled,
+    TalentCertified,
+    WithdrawalIgnored,
+)
+from services.intake.feedback import PROJECTION_TABLES
+from tests.common.packs import anyang
+from tests.intake.builders import ALLOWANCE, CERTIFICATION, COUNTY, DISTRICT, PAPERS, a_person, an_account, licences
+from tests.intake.conftest import Caller, House, uuids
+
+DAY = date(2026, 3, 2)
+POLICY = anyang().identity
+
+
+def an_event(kind: type[ApplicationEvent], application: UUID, **fields: Any) -> Any:
+    return kind.model_validate({"policy": POLICY, "application": application, **fields})
+
+
+def assigned(application: UUID, item: UUID, task: UUID, **more: Any) -> DeptAssigned:
+    fields = {"department": "education", "treasury": COUNTY, "due_on": DAY} | more
+    event: DeptAssigned = an_event(DeptAssigned, application, item=item, task=task, **fields)
+    return event
+
+
+def completed(application: UUID, item: UUID, task: UUID, **more: Any) -> DeptCompleted:
+    fields = {"department": "education", "treasury": COUNTY, "result": "passed", "completed_on": DAY} | more
+    event: DeptCompleted = an_event(DeptCompleted, application, item=item, task=task, **fields)
+    return event
+
+
+def the_whole_story(application: UUID, items: dict[str, UUID]) -> list[Event]:
+    certification, allowance = items["talent_certification"], items["living_allowance"]
+    task, order, flat, lease = uuid4(), uuid4(), uuid4(), uuid4()
+    benefit = {"item": allowance, "benefit": "living_allowance"}
+    money = {"order": order, **benefit, "instalment": 1, "treasury": COUNTY, "fen": 400_000, "due_on": DAY}
+    who = {"beneficiary": uuid4(), "treasury": COUNTY, "category": "master", "decided_on": DAY}
+    results = (ItemResult(item=certification, result="done"), ItemResult(item=allowance, result="done"))
+    return [
+        assigned(application, certification, task),
+        an_event(CaseSuspended, application, task=task, reason="public_notice", from_day=DAY),
+        an_event(CaseResumed, application, task=task, to_day=DAY, due_on=DAY + timedelta(days=9)),
+        completed(application, certification, task),
+        an_event(
+            TalentCertified, application, item=certification, certification=uuid4(), number="RC-1",
+            valid_to=date(2031, 3, 2), **who,
+        ),
+        an_event(
+            BenefitApproved, application, number="DX-1", certification="RC-1", accepted_on=DAY, **benefit, **who
+        ),
+        an_event(ApplicationClosed, application, state="closed", closed_on=DAY, items=results),
+        an_event(PayoutOrdered, application, state="due", **money),
+        an_event(PayoutSent, application, order=order, batch=uuid4()),
+        an_event(PayoutBounced, application, order=order, item=allowance, reason="account_closed", bounced_on=DAY),
+        an_event(PayoutSent, application, order=order, batch=uuid4()),
+        an_event(PayoutSettled, application, shares={COUNTY: 400_000}, settled_on=DAY, **money),
+        an_event(FlatHeld, application, item=allowance, flat=flat, held_until=datetime.now(UTC)),
+        an_event(FlatReleased, application, item=allowance, flat=flat, reason="expired"),
+        an_event(FlatLeased, application, item=allowance, flat=flat, lease=lease, from_day=DAY, to_day=DAY),
+        an_event(LeaseEnded, application, item=allowance, flat=flat, lease=lease, ended_on=DAY, reason="expired"),
+    ]  # fmt: skip
+
+
+async def test_what_others_tell_is_shown_step_by_step_and_fed_back_together(house: House) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    story = the_whole_story(application, items)
+    await house.hear(*story)
+    shown = await portal.show(str(application))
+    assert [step["title"] for step in shown["timeline"][:5]] == [
+        "已收件", "已受理", "教育局已受理", "特别程序：公示", "特别程序结束",
+    ]  # fmt: skip
+    assert {type(event).__name__ for event in story} <= {step["code"] for step in shown["timeline"]}
+    assert (shown["state"], shown["closed_on"]) == ("closed", "2026-03-02")
+    certification, allowance = shown["items"]
+    assert (certification["number"], certification["valid_to"], certification["result"]) == (
+        "RC-1",
+        "2031-03-02",
+        "done",
+    )
+    assert allowance["number"] == "DX-1"
+    (payment,) = shown["payments"]
+    assert (payment["state"], payment["amount"]) == ("settled", {"fen": 400_000, "currency": "CNY"})
+    for words in ("认定为硕士研究生", "RC-1", "已到账 4,000.00 元", "1. 人才认定", "2. 生活补贴"):
+        assert words in shown["feedback"]
+    assert not await house.rows("SELECT 1 FROM parked")
+
+
+async def test_any_order_of_topics_gives_the_same_projection_and_nothing_twice(house: House) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    story = the_whole_story(application, items)
+    await house.hear(*story)
+    before = await portal.show(str(application))
+    handlers = house.service.projection
+    assert handlers is not None
+    async with house.service.database.transaction() as tx:
+        for table in PROJECTION_TABLES:
+            await tx.execute(text(f"DELETE FROM {table}"))  # noqa: S608
+        for event in sorted(story, key=lambda event: event.topic, reverse=True):
+            await handlers[1][type(event)](tx, [event])
+    assert await portal.show(str(application)) == before
+    assert set(PROJECTION_TABLES) == set(handlers[0])
+
+
+def payment_of(story: list[Event]) -> PayoutOrdered:
+    return next(event for event in story if isinstance(event, PayoutOrdered))
+
+
+def cancelled(order: PayoutOrdered, reason: str = "given_up") -> Any:
+    told = {"order": order.order, "item": order.item, "reason": reason, "cancelled_on": DAY}
+    return an_event(PayoutCancelled, order.application, **told)
+
+
+@pytest.mark.parametrize("cancelled_first", [False, True])
+async def test_a_cancelled_payment_is_shown_as_such_whichever_topic_comes_first(
+    house: House, cancelled_first: bool
+) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    order = payment_of(the_whole_story(application, items))
+    events = [order, cancelled(order)]
+    await house.hear(*(reversed(events) if cancelled_first else events))
+    shown = await portal.show(str(application))
+    (payment,) = shown["payments"]
+    assert (payment["state"], payment["state_title"]) == ("cancelled", "已取消")
+    assert (payment["cancelled_on"], payment["amount"]["fen"]) == (DAY.isoformat(), order.fen)
+    (step,) = [step for step in shown["timeline"] if step["code"] == "PayoutCancelled"]
+    assert (step["title"], "自愿放弃" in step["detail"]) == ("已取消", True)
+
+
+async def test_a_credit_that_the_bank_took_back_and_nobody_paid_again_is_not_fed_back_as_paid(house: House) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    story = the_whole_story(application, items)
+    order = payment_of(story)
+    bounce = next(event for event in story if isinstance(event, PayoutBounced))
+    await house.hear(*story[:8], *(event for event in story if isinstance(event, PayoutSettled)), bounce)
+    assert (await portal.show(str(application)))["payments"][0]["state"] == "bounced"
+    await house.hear(cancelled(order, "other"))
+    shown = await portal.show(str(application))
+    assert shown["payments"][0]["state"] == "cancelled"
+    assert "已到账" not in shown["feedback"]
+
+
+async def test_the_state_follows_the_tasks(house: House) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    task, item = uuid4(), items["talent_certification"]
+    await house.hear(assigned(application, item, task))
+    assert (await portal.show(str(application)))["state"] == "in_progress"
+    await house.hear(an_event(CaseSuspended, application, task=task, reason="hearing", from_day=DAY))
+    assert (await portal.show(str(application)))["state"] == "suspended"
+    listed = await portal.get("/applications?state=suspended")
+    assert [one["id"] for one in listed.body["items"]] == [str(application)]
+    assert (await portal.get("/applications?state=in_progress")).body["items"] == []
+    await house.hear(an_event(CaseResumed, application, task=task, to_day=DAY, due_on=DAY))
+    assert (await portal.show(str(application)))["state"] == "in_progress"
+
+
+async def test_an_event_of_an_application_that_is_not_here_waits(house: House) -> None:
+    await house.hear(assigned(uuid4(), uuid4(), uuid4()))
+    (parked,) = await house.rows("SELECT waiting_for FROM parked_key")
+    assert parked.waiting_for.startswith("ApplicationReceived:")
+
+
+async def test_a_correction_is_examined_as_a_whole_and_accepted(house: House) -> None:
+    portal = house.portal()
+    receipt = await portal.file(materials=licences(*PAPERS[:2]), payee_account=None)
+    path = f"/applications/{receipt['id']}:correct"
+    still = await portal.post(path, {"materials": licences("labour_contract")})
+    assert [defect["code"] for defect in still.body["defects"]] == ["payee-account-missing"]
+    assert still.body["answer_by"] == receipt["answer_by"]
+    done = await portal.post(path, {"payee_account": an_account()})
+    assert (done.body["state"], done.body["defects"]) == ("accepted", [])
+    assert {item["id"] for item in done.body["items"]} == {item["id"] for item in receipt["items"]}
+    assert await house.kinds(receipt["id"]) == [
+        "ApplicationReceived", "CorrectionRequested", "CorrectionRequested", "ApplicationAccepted",
+    ]  # fmt: skip
+    assert not await house.rows("SELECT 1 FROM due WHERE kind = 'correction.lapse'")
+    (await portal.post(path, {"payee_account": an_account()})).problem(409, "not-possible-now")
+
+
+async def test_a_correction_can_change_people_items_and_the_platform(house: House) -> None:
+    portal = house.portal()
+    receipt = await portal.file(employer=None, applicant={"kind": "person"}, items=[CERTIFICATION])
+    path = f"/applications/{receipt['id']}:correct"
+    moved = (await portal.post(path, {"region": DISTRICT, "items": [CERTIFICATION, ALLOWANCE]})).body
+    assert (moved["state"], moved["successor"]["platform"]) == ("transferred", DISTRICT)
+    assert moved["successor"]["state"] == "accepted"
+    shown = await portal.show(moved["successor"]["id"])
+    assert (shown["predecessor"], len(shown["items"])) == (receipt["id"], 2)
+
+
+async def test_a_correction_names_wrong_values_and_what_it_cannot_change(house: House) -> None:
+    portal = house.portal()
+    receipt = await portal.file(materials=[])
+    path = f"/applications/{receipt['id']}:correct"
+    told = (await portal.post(path, {"materials": [{"code": "x y", "evidence": "upload"}]})).problem(
+        422, "invalid-request"
+    )
+    assert told["errors"][0]["field"].startswith("/materials/")
+    told = (await portal.post(path, {"channel": "on_site"})).problem(422, "invalid-request")
+    assert told["errors"][0]["field"] == "/channel"
+    answer = await portal.post(path, {"materials": licences(*PAPERS)}, headers={"If-Match": '"1"'})
+    answer.problem(412, "precondition-failed")
+    read = await portal.get(f"/applications/{receipt['id']}")
+    answer = await portal.post(path, {"materials": licences(*PAPERS)}, headers={"If-Match": read.headers["etag"]})
+    assert answer.body["state"] == "accepted"
+
+
+async def test_a_promised_material_is_accepted_within_the_term_of_correction(house: House) -> None:
+    promised = {"code": "labour_contract", "evidence": "promised"}
+    today = datetime.now(UTC).date()
+    for by, state in ((today + timedelta(days=3), "accepted"), (today + timedelta(days=300), "correction")):
+        materials = [*licences(*PAPERS[:2]), {**promised, "by": by.isoformat()}]
+        assert (await house.portal().file(materials=materials))["state"] == state
+
+
+async def test_a_correction_with_the_same_material_twice_is_refused(house: House) -> None:
+    portal = house.portal()
+    receipt = await portal.file(materials=[])
+    twice = {"materials": licences("labour_contract", "labour_contract")}
+    told = (await portal.post(f"/applications/{receipt['id']}:correct", twice)).problem(422, "filing-wrong")
+    assert [error["code"] for error in told["errors"]] == ["material-twice"]
+
+
+async def test_a_withdrawal_before_acceptance_ends_it_and_frees_the_claim(house: House) -> None:
+    portal, person = house.portal(), a_person()
+    receipt = await portal.file(beneficiary=person, materials=[])
+    shown = await portal.post(f"/applications/{receipt['id']}:withdraw")
+    assert shown.body["state"] == "withdrawn"
+    assert (await house.kinds(receipt["id"]))[-1] == "ApplicationWithdrawn"
+    (await portal.post(f"/applications/{receipt['id']}:withdraw")).problem(409, "not-possible-now")
+    assert (await portal.file(beneficiary=person))["state"] == "accepted"
+
+
+async def test_a_withdrawal_after_acceptance_is_asked_once_and_left_to_workflow(house: House) -> None:
+    portal, person = house.portal(), a_person()
+    application, items = uuids(await portal.file(beneficiary=person))
+    path = f"/applications/{application}:withdraw"
+    assert (await portal.post(path)).body["state"] == "accepted"
+    await portal.post(path)
+    assert (await house.kinds(str(application))).count("ApplicationWithdrawn") == 1
+    gone = tuple(ItemResult(item=item, result="withdrawn") for item in items.values())
+    await house.hear(an_event(ApplicationClosed, application, state="withdrawn", closed_on=DAY, items=gone))
+    assert (await portal.show(str(application)))["state"] == "withdrawn"
+    assert (await portal.file(beneficiary=person))["state"] == "accepted"
+
+
+async def test_a_withdrawal_after_the_end_is_refused_with_what_to_do(house: House) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    done = tuple(ItemResult(item=item, result="done") for item in items.values())
+    await house.hear(an_event(ApplicationClosed, application, state="closed", closed_on=DAY, items=done))
+    told = (await portal.post(f"/applications/{application}:withdraw")).problem(409, "case-ended")
+    assert "已办结" in told["detail"]
+    assert "ApplicationWithdrawn" not in await house.kinds(str(application))
+
+
+async def test_a_withdrawal_that_came_too_late_is_told(house: House) -> None:
+    portal = house.portal()
+    application, _ = uuids(await portal.file())
+    await portal.post(f"/applications/{application}:withdraw")
+    await house.hear(an_event(WithdrawalIgnored, application, reason="decided"))
+    step = (await portal.show(str(application)))["timeline"][-1]
+    assert step["title"] == "撤回未生效"
+    assert "已有事项作出决定" in step["detail"]
+
+
+async def test_a_refused_item_may_be_claimed_again_and_an_expired_certification_too(house: House) -> None:
+    portal, person = house.portal(), a_person()
+    application, items = uuids(await portal.file(beneficiary=person))
+    story = the_whole_story(application, items)
+    certified = next(event for event in story if isinstance(event, TalentCertified))
+    await house.hear(certified.model_copy(update={"valid_to": date(2026, 1, 1)}))
+    result = (ItemResult(item=items["living_allowance"], result="refused", reason="材料不实"),)
+    await house.hear(an_event(ApplicationClosed, application, state="refused", closed_on=DAY, items=result))
+    assert "原因：材料不实" in (await portal.show(str(application)))["feedback"]
+    assert (await portal.file(beneficiary=person))["state"] == "accepted"
+
+
+async def test_a_benefit_relies_on_an_earlier_certification_whose_category_counts(house: House) -> None:
+    portal, person = house.portal(), a_person()
+    item = {"code": "flexible_certification", "category": "flexible"}
+    papers = licences("identity_document", "cooperation_agreement")
+    application, items = uuids(await portal.file(beneficiary=person, items=[item], materials=papers))
+    certified = an_event(
+        TalentCertified, application, item=items["flexible_certification"], certification=uuid4(), number="RC-9",
+        valid_to=date(2031, 1, 1), category="flexible", decided_on=DAY, beneficiary=uuid4(), treasury=COUNTY,
+    )  # fmt: skip
+    await house.hear(certified)
+    benefit = {"items": [{"code": "living_allowance", "certification": "RC-9"}]}
+    receipt = await portal.file(beneficiary=person, **benefit)
+    assert (receipt["state"], receipt["reason"]["code"]) == ("not_accepted", "not-covered")
+    assert (await portal.file(**benefit))["state"] == "accepted"  # another's number: workflow decides
+
+
+async def test_a_correction_not_answered_lapses_after_its_last_day(house: House) -> None:
+    portal = house.portal()
+    receipt = await portal.file(materials=[])
+    last = date.fromisoformat(receipt["answer_by"])
+    await house.tick(end_of_day(last) - timedelta(seconds=1))
+    assert (await portal.show(receipt["id"]))["state"] == "correction"
+    await house.tick(end_of_day(last))
+    shown = await portal.show(receipt["id"])
+    assert (shown["state"], shown["reason"]["code"], shown["state_title"]) == ("lapsed", "lapsed", "逾期终止")
+    ended = (await house.emitted(receipt["id"]))[-1]
+    assert (type(ended).__name__, ended.reason) == ("ApplicationNotAccepted", "lapsed")
+
+
+async def every_change(caller: Caller, count: int, after: str | None = None) -> tuple[list[Any], str]:
+    """`count` changes page by page, and where the feed ends.
+
+    A transaction of any database of the cluster holds the feed back while it runs, so another test may for a moment.
+    """
+    found: list[Any] = []
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        more = await caller.get(f"/changes?limit=2&wait=1{f'&after={after}' if after else ''}")
+        found += more.body["items"]
+        after = more.body["next"]
+        if len(found) >= count:
+            break
+    assert len(found) == count
+    return found, str(after)
+
+
+async def test_the_feed_tells_a_portal_its_own_changes_once_and_in_order(house: House) -> None:
+    portal, other = house.portal(), house.portal("portal-b")
+    application, items = uuids(await portal.file())
+    await other.file()
+    told, end = await every_change(portal, 2)
+    assert [change["title"] for change in told] == ["已收件", "已受理"]
+    await house.hear(*the_whole_story(application, items))
+    more, _ = await every_change(portal, 16, end)
+    (closed,) = [change for change in more if change["code"] == "ApplicationClosed"]
+    assert "2. 生活补贴" in closed["feedback"]
+    assert {change["application"] for change in told + more} == {str(application)}
+    (await portal.get("/changes?after=bm9uc2Vuc2U")).problem(422, "invalid-request")
+
+
+async def test_the_feed_never_passes_a_transaction_that_commits_late(house: House) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    _, end = await every_change(portal, 2)
+    step = text("""
+        INSERT INTO timeline (application, event_id, code, at, title, detail)
+        VALUES (:application, gen_random_uuid(), 'Late', now(), '迟到', '')
+    """)
+    async with house.service.database.transaction() as slow:
+        await slow.execute(step, {"application": application})
+        await house.hear(assigned(application, items["talent_certification"], uuid4()))
+        hidden = (await portal.get(f"/changes?after={end}&wait=1")).body
+        assert hidden == {
+            "items": [],
+            "next": end,
+        }  # written later and committed first: it must wait for the one before it
+    told, _ = await every_change(portal, 2, end)
+    assert [change["code"] for change in told] == ["Late", "DeptAssigned"]
+
+
+async def test_the_feed_waits_for_a_change(house: House) -> None:
+    portal = house.portal()
+    started = datetime.now(UTC)
+    assert (await portal.get("/changes?wait=1")).body["items"] == []
+    assert datetime.now(UTC) - started >= timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("command", ["UPDATE {0} SET {1} = {1}", "DELETE FROM {0}", "TRUNCATE {0}"])
+@pytest.mark.parametrize(("table", "column"), [("timeline", "title"), ("people_resolved", "purpose")])
+async def test_history_cannot_be_rewritten(house: House, command: str, table: str, column: str) -> None:
+    with pytest.raises(DBAPIError, match="permission denied"):
+        await house.rows(command.format(table, column))
+
+
+async def test_nobody_can_give_away_rights_on_history(house: House) -> None:
+    async with house.service.database.transaction() as tx:
+        await tx.execute(text("GRANT ALL ON timeline, people_resolved TO intake_app"))  # PostgreSQL only warns
+    (may,) = await house.rows("SELECT has_table_privilege('timeline', 'UPDATE, DELETE, TRUNCATE') AS anything")
+    assert not may.anything

@@ -1,0 +1,169 @@
+"""The rules of a filing, without a database: whatever is missing is told, and told at once."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.common.treasuries import Affiliation, AffiliationKind
+from services.intake.domain import REASONS, TITLES, TRANSITIONS, Known, NotPossibleNow, State, examine, move
+from services.intake.filing import Filing, corrected, read_filing
+from tests.common.packs import anyang
+from tests.intake.builders import (
+    CITY,
+    COUNTY,
+    DISTRICT,
+    PAPERS,
+    a_filing,
+    a_mandate,
+    a_person,
+    an_account,
+    an_employer,
+    licences,
+)
+
+TODAY = date(2026, 3, 2)
+PACK = anyang()
+NOTHING = Known()
+
+
+def read(**changes: Any) -> Filing:
+    return read_filing(a_filing(**changes), PACK, TODAY)
+
+
+def told(filing: Filing, known: Known = NOTHING) -> set[str]:
+    return {defect.code for defect in examine(PACK, filing, known, TODAY).defects}
+
+
+# Each way to spoil a filing, with the one defect that it makes.
+SPOILT: dict[str, dict[str, Any]] = {
+    "payee-account-missing": {"payee_account": None},
+    "material-missing": {"materials": licences(*PAPERS[1:])},
+    "authority-missing": {"handler": {"person": a_person("李经办")}},
+    "affiliation-missing": {"employer": an_employer(affiliations=[])},
+    "document-expired": {
+        "beneficiary": {
+            "name": "王小明",
+            "documents": [{"type": "passport", "number": "E12345678", "to": "2026-03-01"}],
+        }
+    },
+}
+
+
+@settings(max_examples=60)
+@given(st.sets(st.sampled_from(sorted(SPOILT))))
+def test_all_defects_are_told_at_once_and_no_others(codes: set[str]) -> None:
+    changes = {field: value for code in codes for field, value in SPOILT[code].items()}
+    assert told(read(**changes)) == codes
+
+
+@settings(max_examples=60)
+@given(st.sets(st.sampled_from(PAPERS)), st.sets(st.sampled_from(PAPERS)))
+def test_a_material_is_missing_exactly_where_neither_stated_nor_uploaded(stated: set[str], uploaded: set[str]) -> None:
+    filing = read(materials=licences(*stated))
+    defects = examine(PACK, filing, Known(uploaded=uploaded), TODAY).defects
+    assert {defect.material for defect in defects} == set(PAPERS) - stated - uploaded
+
+
+@given(st.dates(date(2020, 1, 1), date(2030, 1, 1)), st.dates(date(2020, 1, 1), date(2030, 1, 1)))
+def test_an_authority_holds_from_its_first_to_its_last_day(one: date, other: date) -> None:
+    first, last = sorted((one, other))
+    authority = a_mandate(first.isoformat(), last.isoformat())
+    filing = read(handler={"person": a_person("李经办"), "authority": authority})
+    assert told(filing) == (set() if first <= TODAY <= last else {"authority-expired"})
+
+
+@pytest.mark.parametrize(
+    ("authority", "code"),
+    [
+        ({"kind": "power_of_attorney", "evidence": "委托书"}, "authority-open"),
+        ({"kind": "self"}, "authority-not-self"),
+        ({**a_mandate(), "evidence": None}, "authority-evidence-missing"),
+    ],
+)
+def test_an_authority_out_of_order_says_how(authority: dict[str, Any], code: str) -> None:
+    assert told(read(handler={"person": a_person("李经办"), "authority": authority})) == {code}
+
+
+def test_who_applies_for_themselves_may_handle_it_themselves() -> None:
+    me = a_person()
+    filing = read(beneficiary=me, applicant={"kind": "person"}, handler={"person": me, "authority": {"kind": "self"}})
+    assert told(filing) == set()
+
+
+def test_an_employers_mandate_needs_an_employer() -> None:
+    handler = {"person": a_person("李经办"), "authority": a_mandate()}
+    filing = read(employer=None, region=COUNTY, applicant={"kind": "person"}, handler=handler)
+    assert told(filing) == {"authority-without-employer"}
+
+
+def test_the_account_must_be_the_beneficiarys_own() -> None:
+    assert told(read(payee_account=an_account("赵大"))) == {"payee-holder-differs"}
+
+
+@pytest.mark.parametrize(
+    ("items", "codes"),
+    [
+        ([{"code": "talent_certification"}], {"category-missing"}),
+        ([{"code": "living_allowance"}], {"certification-missing"}),
+        ([{"code": "living_allowance", "certification": "RC-1"}], set()),
+    ],
+)
+def test_a_benefit_needs_a_certification_and_that_a_category(items: list[dict[str, Any]], codes: set[str]) -> None:
+    assert told(read(items=items)) == codes
+
+
+@pytest.mark.parametrize("benefit", ["living_allowance", "purchase_subsidy"])
+def test_a_category_that_a_benefit_names_itself_does_not_get_round_an_exclusion(benefit: str) -> None:
+    certification = {"code": "flexible_certification", "category": "flexible"}
+    filing = read(items=[certification, {"code": benefit, "category": "doctor"}])
+    assert examine(PACK, filing, NOTHING, TODAY).reason == "not-covered"
+    later = read(items=[{"code": benefit, "category": "doctor", "certification": "RC-1"}])
+    assert examine(PACK, later, Known(categories={"RC-1": "flexible"}), TODAY).reason == "not-covered"
+
+
+def test_fiscal_affiliation_decides_before_the_others_and_what_is_given_before_the_record() -> None:
+    both = [
+        {"kind": "tax", "treasury": DISTRICT, "evidence": "税"},
+        {"kind": "fiscal", "treasury": COUNTY, "evidence": "财政"},
+    ]
+    on_record = (Affiliation(kind=AffiliationKind.FISCAL, treasury=CITY, valid_from=date(2021, 3, 23)),)
+    verdict = examine(PACK, read(employer=an_employer(affiliations=both)), Known(affiliations=on_record), TODAY)
+    assert (verdict.treasury, verdict.platform) == (COUNTY, COUNTY)
+    silent = read(employer=an_employer(affiliations=[]))
+    assert examine(PACK, silent, Known(affiliations=on_record), TODAY).treasury == CITY
+
+
+def test_two_affiliations_that_disagree_are_left_to_people() -> None:
+    both = [{"kind": "fiscal", "treasury": code, "evidence": "财政"} for code in (COUNTY, DISTRICT)]
+    assert examine(PACK, read(employer=an_employer(affiliations=both)), NOTHING, TODAY).reason == "manual-decision"
+
+
+def test_a_central_units_certification_alone_needs_no_decision_of_people() -> None:
+    employer = an_employer(kind="central_or_provincial")
+    certification = {"code": "talent_certification", "category": "doctor"}
+    assert examine(PACK, read(employer=employer, items=[certification]), NOTHING, TODAY).reason is None
+    assert examine(PACK, read(employer=employer), NOTHING, TODAY).reason == "manual-decision"
+
+
+@given(st.sampled_from(list(State)), st.sampled_from(sorted({command for _, command in TRANSITIONS})))
+def test_a_state_allows_exactly_what_the_table_says(state: State, command: str) -> None:
+    if (state, command) in TRANSITIONS:
+        assert move(state, command) is TRANSITIONS[state, command]
+    else:
+        with pytest.raises(NotPossibleNow):
+            move(state, command)
+
+
+def test_every_state_and_reason_has_its_chinese_words() -> None:
+    assert {state.value for state in State} <= set(TITLES)
+    assert all(any("一" <= char <= "鿿" for char in words) for words in [*TITLES.values(), *REASONS.values()])
+
+
+@given(st.sets(st.sampled_from(PAPERS)), st.sets(st.sampled_from(PAPERS)))
+def test_materials_of_a_correction_join_those_filed(filed: set[str], added: set[str]) -> None:
+    made = corrected({"materials": licences(*filed)}, {"materials": licences(*added)})
+    assert {material["code"] for material in made["materials"]} == filed | added
+    assert corrected(a_filing(), {"region": COUNTY})["region"] == COUNTY

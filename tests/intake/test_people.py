@@ -1,0 +1,171 @@
+"""People: resolved with a trace of each call, merged, given new accounts; many documents, one person."""
+
+from datetime import date
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.sample.identities import make_document_number
+from libs.common.auth import ServiceTokens
+from libs.common.errors import DomainError
+from libs.common.identity import DocumentType, Sex
+from services.intake.filing import read_filing
+from tests.common.packs import anyang
+from tests.intake.builders import COUNTY, DISTRICT, SCHOOLING, a_filing, a_number, a_person, an_account, licences
+from tests.intake.conftest import Caller, House
+
+SERVICE: dict[str, Any] = {"items": [SCHOOLING], "materials": licences("household_register", "birth_certificate")}
+
+
+def finance(house: House) -> Caller:
+    return Caller(house.client, ServiceTokens(house.service.settings, "finance").token())
+
+
+def a_question(*refs: str, fields: tuple[str, ...] = ("name", "documents")) -> dict[str, Any]:
+    return {"refs": list(refs), "fields": list(fields), "purpose": "payout_batch"}
+
+
+async def test_a_service_learns_what_it_asks_and_nothing_else(house: House) -> None:
+    number = a_number()
+    receipt = await house.portal().file(beneficiary=a_person("王小明", number, phone="13800000000"))
+    (account,) = await house.rows("SELECT ref FROM payee_account")
+    refs = (receipt["beneficiary"], str(account.ref), str(uuid4()))
+    answer = (await finance(house).post("/people:resolve", a_question(*refs))).body
+    assert answer["unknown"] == [refs[2]]
+    person, payee = answer["items"]
+    assert (person["name"], person["documents"][0]["number"]) == ("王小明", number)
+    assert person["phone"] is None
+    assert payee["payee_account"] is None
+    (_, payee) = (await finance(house).post("/people:resolve", a_question(*refs, fields=("payee_account",)))).body[
+        "items"
+    ]
+    assert payee["payee_account"] == {
+        "holder": "王小明", "bank": "中国银行安阳分行", "branch_number": "104496000017",
+        "account_number": "6217000010001234567",
+    }  # fmt: skip
+
+
+async def test_each_call_leaves_one_entry_and_one_event_without_what_was_answered(house: House) -> None:
+    receipt = await house.portal().file()
+    await finance(house).post("/people:resolve", a_question(receipt["beneficiary"]))
+    (entry,) = await house.rows("SELECT * FROM people_resolved")
+    assert (entry.caller, entry.purpose, entry.fields) == ("finance", "payout_batch", ["documents", "name"])
+    event = (await house.emitted())[-1]
+    assert (type(event).__name__, event.call, event.refs) == ("PeopleResolved", entry.call, tuple(entry.refs))
+    assert "王小明" not in event.model_dump_json()
+
+
+@pytest.mark.parametrize("role", ["portal", "talent", "handler", "supervisor", "auditor"])
+async def test_nobody_resolves_without_the_scope(house: House, role: str) -> None:
+    (await house.a(role).post("/people:resolve", a_question(str(uuid4())))).problem(403, "forbidden")
+    assert not await house.rows("SELECT 1 FROM people_resolved")
+
+
+async def test_the_bounds_of_a_call_hold(house: House) -> None:
+    many = a_question(*(str(uuid4()) for _ in range(501)))
+    (await finance(house).post("/people:resolve", many)).problem(422, "invalid-request")
+    secret = a_question(str(uuid4())) | {"purpose": f"查 {a_number()}"}
+    answer = await finance(house).post("/people:resolve", secret)
+    assert answer.problem(422, "invalid-request")["errors"][0]["code"] == "purpose-with-number"
+    (await finance(house).post("/people:resolve", a_question(str(uuid4()), fields=("salary",)))).problem(
+        422, "invalid-request"
+    )
+
+
+async def test_every_document_type_finds_its_holder_again(house: House) -> None:
+    rng, care = Random(7), {"items": [{"code": "medical_care"}], "materials": licences("identity_document")}
+    for kind in DocumentType:
+        number = make_document_number(rng, kind, date(1985, 5, 5), Sex.FEMALE)
+        person = {"name": "陈·玛丽", "documents": [{"type": kind.value, "number": number}]}
+        filed = [await house.portal().file(beneficiary=person, payee_account=None, **more) for more in (SERVICE, care)]
+        assert len({receipt["beneficiary"] for receipt in filed}) == 1
+
+
+async def test_two_records_found_to_be_one_person_are_merged_and_both_references_stay_good(house: House) -> None:
+    office = house.a("talent_office", org_unit=f"{COUNTY}/talent_office")
+    first = await house.portal().file()
+    second = await house.portal().file(**SERVICE)
+    merge = {"merged": second["beneficiary"], "into": first["beneficiary"], "reason": "一人两证"}
+    answer = await office.post("/people:merge", merge)
+    assert answer.body == {"ref": first["beneficiary"]}
+    (await office.post("/people:merge", merge)).problem(409, "cannot-merge")
+    (await office.post("/people:merge", merge | {"merged": str(uuid4())})).problem(404, "not-found")
+    (await house.portal().post("/people:merge", merge)).problem(403, "forbidden")
+    answer = await finance(house).post("/people:resolve", a_question(second["beneficiary"], fields=("documents",)))
+    (resolved,) = answer.body["items"]
+    assert resolved["ref"] == second["beneficiary"]
+    talent = house.a("talent", person=second["beneficiary"])
+    assert len((await talent.get("/applications")).body["items"]) == 2
+    (entry,) = await house.rows("SELECT reason FROM person_merge")
+    assert entry.reason == "一人两证"
+
+
+async def test_a_person_and_an_account_lead_to_one_person_also_after_a_merge(house: House) -> None:
+    """So whoever pays can tell whose account it is."""
+    first = await house.portal().file(**SERVICE)
+    second = await house.portal().file()
+    (account,) = await house.rows("SELECT ref FROM payee_account WHERE person = :ref", ref=second["beneficiary"])
+    question = a_question(second["beneficiary"], str(account.ref), fields=("payee_account",))
+    before = (await finance(house).post("/people:resolve", question)).body["items"]
+    assert [item["person"] for item in before] == [second["beneficiary"]] * 2
+    merge = {"merged": second["beneficiary"], "into": first["beneficiary"], "reason": "一人两证"}
+    await house.a("talent_office", org_unit=f"{COUNTY}/talent_office").post("/people:merge", merge)
+    after = (await finance(house).post("/people:resolve", question)).body["items"]
+    assert [item["person"] for item in after] == [first["beneficiary"]] * 2
+
+
+async def test_a_new_account_after_a_bounce_is_a_new_version_and_the_old_one_stays(house: House) -> None:
+    portal = house.portal()
+    receipt = await portal.file()
+    path = f"/people/{receipt['beneficiary']}/payee-accounts"
+    fresh = await portal.post(path, an_account(number="6217000010007654321"))
+    assert fresh.status == 201
+    same = await portal.post(path, an_account(number="6217000010007654321"))
+    assert same.body == fresh.body
+    assert [row.version for row in await house.rows("SELECT version FROM payee_account ORDER BY version")] == [1, 2]
+    other = an_account(number="6217000010001111111")
+    (await house.portal("portal-b").post(path, other)).problem(404, "not-found")
+    office = house.a("talent_office", org_unit=f"{COUNTY}/talent_office")
+    assert (await office.post(f"{path}:manage", other)).status == 201
+    (await portal.post(path, an_account("赵大"))).problem(422, "filing-wrong")
+    far = house.a("talent_office", org_unit=f"{DISTRICT}/talent_office")
+    (await far.post(f"{path}:manage", other)).problem(404, "not-found")
+
+
+async def test_a_new_number_filed_with_a_known_one_belongs_to_the_same_person(house: House) -> None:
+    known, passport = a_number(), {"type": "passport", "number": "E12345678"}
+    person = a_person(number=known)
+    first = await house.portal().file(beneficiary=person)
+    both = {**person, "documents": [*person["documents"], passport]}
+    await house.portal().file(beneficiary=both, **SERVICE)
+    by_passport = {**person, "documents": [passport]}
+    more = {"items": [{"code": "medical_care"}], "materials": licences("identity_document")}
+    third = await house.portal().file(beneficiary=by_passport, **more)
+    assert third["beneficiary"] == first["beneficiary"]
+
+
+async def test_a_stranger_adds_no_document_to_somebody_elses_record(house: House) -> None:
+    known = a_number()
+    await house.portal().file(beneficiary=a_person(number=known))
+    stolen = a_person("赵大", known)
+    stolen["documents"].append({"type": "passport", "number": "E99999999"})
+    receipt = await house.portal("portal-b").file(beneficiary=stolen, **SERVICE)
+    assert [defect["code"] for defect in receipt["defects"]] == ["name-differs", "payee-holder-differs"]
+    assert len(await house.rows("SELECT 1 FROM person_document WHERE type = 'passport'")) == 0
+    path = f"/people/{receipt['beneficiary']}/payee-accounts"
+    (await house.portal("portal-b").post(path, an_account())).problem(404, "not-found")
+
+
+@given(st.text(max_size=30), st.sampled_from(list(DocumentType)))
+def test_no_document_number_is_ever_repeated_in_a_refusal(number: str, kind: DocumentType) -> None:
+    from datetime import date
+
+    filing = a_filing(beneficiary={"name": "王小明", "documents": [{"type": kind.value, "number": "☃" + number}]})
+    with pytest.raises(DomainError) as refused:
+        read_filing(filing, anyang(), date(2026, 3, 2))
+    told = refused.value.problem()
+    assert "☃" not in str(told)
