@@ -154,7 +154,7 @@ def test_killed_three_times_the_run_finishes_and_nobody_is_paid_twice(
     addresses = Addresses(free_port(), together=True)
     for entries in KILLED_AT:
         with up(home, addresses) as process:
-            wait_for_entries(home, addresses, entries)
+            wait_for_entries(home, addresses, entries, process)
             process.kill()
     came_to_the_same(demo(home, addresses.port), whole_run[2])
     all_holds(home)
@@ -167,10 +167,10 @@ def test_each_of_five_processes_killed_is_started_again_and_the_run_finishes(
 ) -> None:
     addresses = Addresses(free_port(), together=False)
     with up(home, addresses, "--kafka", "--no-sample") as supervisor:
-        wait_for_entries(home, addresses, 0)
+        wait_for_entries(home, addresses, 0, supervisor)
         with command(home, "demo", "--port", str(addresses.port), "--json", str(json_of(home))) as driver:
             for service, entries in EACH_KILLED_AT.items():
-                wait_for_entries(home, addresses, entries)
+                wait_for_entries(home, addresses, entries, supervisor)
                 process_of(supervisor, service).kill()
             output, _ = driver.communicate(timeout=BOUND_SECONDS)
             assert driver.returncode == 0, output
@@ -240,10 +240,11 @@ def came_to_the_same(made: Json, whole: Json) -> None:
     assert made["trail"]["verified"] is True
 
 
-def wait_for_entries(home: Path, addresses: Addresses, least: int) -> None:
-    """Wait until the trail has so many entries; whoever is away is asked again."""
+def wait_for_entries(home: Path, addresses: Addresses, least: int, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the trail has so many entries; whoever is away is asked again, as long as the process is there."""
     until = time.monotonic() + BOUND_SECONDS
     while _entries(home, addresses) < least:
+        assert process.poll() is None, f"it ended with {process.returncode}"
         assert time.monotonic() < until, f"the trail never came to {least} entries"
         time.sleep(0.1)
 
