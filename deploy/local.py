@@ -21,11 +21,15 @@ TOGETHER_PORT = 8000
 PARTITIONS = 6
 
 
-class PortTaken(Exception):  # it says what is so, and the operator mends it
+class Refusal(Exception):  # it says what is so, and the operator mends it
+    """The command cannot do what it was asked: one line that says why, and what to do."""
+
+
+class PortTaken(Refusal):
     """Something else listens on a port that is needed."""
 
 
-class NotStarted(Exception):
+class NotStarted(Refusal):
     """A service refused to start; the message says why."""
 
 
