@@ -27,6 +27,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from libs.common.migration import APPEND_ONLY
+
 POOL_SIZE = 5
 EMITTED = "huanquan.emitted"
 NAMING = {
@@ -207,6 +209,25 @@ def _messaging(meta: MetaData) -> None:
         unique=True,
         postgresql_where=parked.c.partition >= 0,
     )
+    discarded = Table(  # what an operator gave up, as it was parked; who did, when and why
+        "discarded",
+        meta,
+        Column("id", BigInteger, primary_key=True, autoincrement=False, comment="the one it was parked under"),
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("offset", BigInteger, nullable=False),
+        Column("key", Text, nullable=False),
+        Column("record_key", Text, nullable=False),
+        Column("headers", JSONB, nullable=False),
+        Column("value", LargeBinary, nullable=False),
+        Column("reason", Text, nullable=False, comment="why it was parked"),
+        Column("parked_at", DateTime(timezone=True), nullable=False),
+        Column("discarded_at", DateTime(timezone=True), nullable=False, server_default=now),
+        Column("discarded_by", Text, nullable=False),
+        Column("because", Text, nullable=False),
+        info=APPEND_ONLY,
+    )
+    Index("ix_discarded_topic_key", discarded.c.topic, discarded.c.key, discarded.c.id)
     due = Table(
         "due",
         meta,

@@ -70,9 +70,20 @@ _PARKED = text("""
     SELECT id, partition, "offset", record_key, headers, value
       FROM parked WHERE topic = :topic AND key = :key ORDER BY id
 """)
-_PARKED_IDS = text("""
+_SET_ASIDE_IDS = text("""
     SELECT headers ->> 'ce_id' FROM parked WHERE topic = :topic AND headers ->> 'ce_id' = ANY(CAST(:ids AS text[]))
+     UNION ALL
+    SELECT headers ->> 'ce_id' FROM discarded WHERE topic = :topic AND headers ->> 'ce_id' = ANY(CAST(:ids AS text[]))
 """)
+_DISCARD = text("""
+    WITH oldest AS (
+        DELETE FROM parked WHERE id = (SELECT min(id) FROM parked WHERE topic = :topic AND key = :key) RETURNING *)
+    INSERT INTO discarded (id, topic, partition, "offset", key, record_key, headers, value, reason, parked_at,
+                           discarded_by, because)
+    SELECT id, topic, partition, "offset", key, record_key, headers, value, reason, parked_at, :by, :because
+      FROM oldest
+""")
+_DISCARDED_KEYS = text("SELECT key FROM discarded WHERE topic = :topic AND key = ANY(CAST(:keys AS text[]))")
 _UNPARK = text("DELETE FROM parked WHERE id = ANY(CAST(:ids AS bigint[]))")
 _UNPARK_KEY = text("DELETE FROM parked_key WHERE topic = :topic AND key = :key")
 _STILL_PARKED = text("""
@@ -183,7 +194,7 @@ class Inbox:
 
     async def apply(self, tx: AsyncConnection, records: Sequence[Record]) -> Outcome:
         """Handle the records of one topic that are new; park what is refused. Raises only errors of the moment."""
-        arrivals, undecodable = self._decode(records)
+        arrivals, undecodable, known = await self._decode_kept(tx, records)
         fresh = await self._take_new(tx, arrivals)
         blocked = await self._blocked_keys(tx, fresh)
         refusals = _Refusals()
@@ -198,18 +209,19 @@ class Inbox:
         await self._wake_waiting(tx, [arrival for arrival in live if arrival.event_id not in refusals])
         return Outcome(
             handled=len(fresh) - len(parked),
-            known=len(arrivals) - len(fresh),
-            foreign=len(records) - len(arrivals) - len(undecodable),
+            known=known + len(arrivals) - len(fresh),
+            foreign=len(records) - known - len(arrivals) - len(undecodable),
             parked=len(parked) + len(undecodable),
         )
 
     async def again(self, tx: AsyncConnection, records: Sequence[Record]) -> Outcome:
-        """Handle the records of one partition for a rebuild. What is parked now is left to its release, and what is
-        refused is left out and said so: both count as parked. Raises only errors of the moment."""
+        """Handle the records of one partition for a rebuild. What is parked now is left to its release, what was
+        discarded stays out, and what is refused is left out and said so: all count as parked. Raises only errors of
+        the moment."""
         arrivals, undecodable = self._decode(records)
         topic, ids = records[0].slot.topic, [str(arrival.event_id) for arrival in arrivals]
-        parked = set((await tx.execute(_PARKED_IDS, {"topic": topic, "ids": ids})).scalars())
-        due = [arrival for arrival in arrivals if str(arrival.event_id) not in parked]
+        aside = set((await tx.execute(_SET_ASIDE_IDS, {"topic": topic, "ids": ids})).scalars())
+        due = [arrival for arrival in arrivals if str(arrival.event_id) not in aside]
         fresh = await self._take_new(tx, due)
         refusals = _Refusals()
         await self._handle(tx, fresh, refusals)
@@ -230,6 +242,18 @@ class Inbox:
         await self._park(tx, [_Refusal(Record(slot, expected, where, {}, b""), where, reason)])
 
     # -- decoding
+
+    async def _decode_kept(
+        self, tx: AsyncConnection, records: Sequence[Record]
+    ) -> tuple[list[_Arrival], list[_Refusal], int]:
+        """Decoded records, and refusals of those that cannot be, without (and with the number of) those discarded."""
+        arrivals, undecodable = self._decode(records)
+        if not undecodable:
+            return arrivals, undecodable, 0
+        places = {"topic": records[0].slot.topic, "keys": [refusal.key for refusal in undecodable]}
+        given_up = set((await tx.execute(_DISCARDED_KEYS, places)).scalars())
+        kept = [refusal for refusal in undecodable if refusal.key not in given_up]
+        return arrivals, kept, len(undecodable) - len(kept)
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[_Arrival], list[_Refusal]]:
         arrivals: list[_Arrival] = []
@@ -384,6 +408,16 @@ class Inbox:
         if first.waiting_for:
             await _try_again(tx, [(topic, key)], min(LONGEST_WAIT, timedelta(seconds=2 ** min(locked.attempts, 6))))
         return Outcome(handled=len(done), parked=len(stuck))
+
+    async def discard(self, tx: AsyncConnection, topic: str, key: str, *, by: str, because: str) -> Outcome:
+        """Give up the oldest parked event of a key, writing down who and why, and release the rest in order. It counts
+        as taken: a replay skips it, a rebuild leaves it out. Raises LookupError where nothing of the key is parked."""
+        locked = (await tx.execute(_LOCK_KEY, {"topic": topic, "key": key})).first()
+        if locked is None:
+            raise LookupError(f"nothing is parked under topic {topic}, key {key}")
+        await tx.execute(_DISCARD, {"topic": topic, "key": key, "by": by, "because": because})
+        await log.awarning("parked event discarded", topic=topic, key=key, by=by, because=because)
+        return await self.release(tx, topic, key)
 
     async def _unpark(self, tx: AsyncConnection, topic: str, key: str, ids: Sequence[int]) -> None:
         await tx.execute(_UNPARK, {"ids": ids})
