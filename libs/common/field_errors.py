@@ -71,7 +71,6 @@ OURS: Mapping[str, tuple[str, str]] = {
     "invisible-character": ("含有不可见字符", "请删去不可见字符后重新填写。"),
     "lease-days": ("租期首尾颠倒", "租期最后一日不得早于第一日。"),
     "not-chinese": ("应以中文填写", "请以中文填写，申请人将看到该内容。"),
-    "platform-not-yours": ("不是您所在的平台", "窗口只能在本平台收件，请改为本平台或者留空。"),
     "quota-too-large": ("指标总额超过上限", "请核对金额，单位为分。"),
     "unknown-benefit": ("没有此项货币化待遇", "请填写政策中货币化待遇的代码。"),
     "purpose-with-number": ("用途中含有号码", "用途中请勿填写证件、账号等号码。"),

@@ -21,7 +21,7 @@ from uuid6 import uuid7
 from libs.common.auth import Principal
 from libs.common.calendar import end_of_day, local_date
 from libs.common.crypto import Vault
-from libs.common.errors import DomainError, FieldError, InvalidRequest
+from libs.common.errors import DomainError
 from libs.common.events import (
     AcceptedItem,
     ApplicationNotAccepted,
@@ -35,7 +35,7 @@ from libs.common.policy.model import ItemKind
 from libs.common.ticker import Due, cancel, schedule
 from services.intake import claims, employers, materials
 from services.intake.domain import TITLES, Known, State, answer_by, categories, examine, move, promises
-from services.intake.filing import Correction, FiledPerson, Filing, FilingWrong, corrected, read_filing
+from services.intake.filing import FiledPerson, Filing, read_correction, read_filing
 from services.intake.materials import File
 from services.intake.models import application, external_ref
 from services.intake.outcome import Case, Docket, Outcome, Parties, facts, identity_of, receipt_of, received, step_of
@@ -148,9 +148,10 @@ class Desk:
     async def file(self, tx: AsyncConnection, raw: Mapping[str, Any], caller: Principal, now: datetime) -> Receipt:
         """Take a filing in. Raises InvalidRequest, FilingWrong, ExternalRefTaken; then nothing is stored."""
         pack, today = self.packs.current(), local_date(now)
-        filing = read_filing(raw, pack, today)
+        window = _window(pack, caller, today)
+        filing = read_filing(raw, pack, today, window=window)
         case = await self._examine(tx, filing, caller, now=now)
-        here = _filed_at(case, caller)
+        here = window or _filed_at(case)
         there = case.verdict.platform or here
         numbers = await _numbers(tx, pack, {here, there}, today)
         docket = Docket(uuid7(), numbers[here], filing.channel, here, caller.client, caller.subject, now)
@@ -175,10 +176,9 @@ class Desk:
         FilingWrong.
         """
         move(State(row.state), "request_correction")
-        _refuse_unknown(raw)
         filed = json.loads(self.vault.open(row.sealed, _context(row.id)))
         pack, today = self.packs.current(), local_date(now)
-        filing = read_filing(corrected(filed, raw), pack, today)
+        filing = read_correction(filed, raw, pack, today)
         uploaded = await materials.uploaded(tx, row.id)
         case = await self._examine(tx, filing, caller, now=now, uploaded=uploaded)
         docket = _docket(row)
@@ -384,16 +384,16 @@ async def _earlier(tx: AsyncConnection, filing: Filing, beneficiary: UUID) -> di
     return {row.number: row.category for row in rows}
 
 
-def _filed_at(case: Case, caller: Principal) -> str:
-    """The platform that takes it in: a clerk's own, the one named, the affiliated one, else the city's."""
-    pack, today, named = case.pack, case.today, case.filing.platform
-    if caller.role == "window_clerk" and caller.treasury is not None:
-        own = _platform(pack, caller.treasury, today)
-        if named not in {None, own}:
-            detail = "窗口只能在本平台收件，请改为本平台或者留空。"
-            raise FilingWrong(errors=[FieldError("/platform", "platform-not-yours", "不是您所在的平台", detail)])
-        return own
-    return named or case.verdict.platform or _platform(pack, pack.city_treasury(today).code, today)
+def _window(pack: Pack, caller: Principal, today: date) -> str | None:
+    """The platform of a clerk's window."""
+    at_window = caller.role == "window_clerk" and caller.treasury is not None
+    return _platform(pack, caller.treasury or "", today) if at_window else None
+
+
+def _filed_at(case: Case) -> str:
+    """The platform that takes an on-line filing in: the one named, the affiliated one, else the city's."""
+    pack, today = case.pack, case.today
+    return case.filing.platform or case.verdict.platform or _platform(pack, pack.city_treasury(today).code, today)
 
 
 def _platform(pack: Pack, treasury: str, today: date) -> str:
@@ -489,10 +489,3 @@ def _docket(row: Any) -> Docket:
 
 def _context(of: UUID) -> bytes:
     return f"application:{of}".encode()
-
-
-def _refuse_unknown(raw: Mapping[str, Any]) -> None:
-    unknown = sorted(set(raw) - set(Correction.model_fields))
-    if unknown:
-        detail = "补正不能更改此项；请删除，或者撤回后重新提交。"
-        raise InvalidRequest(errors=[FieldError(f"/{it}", "extra_forbidden", "不能补正的项", detail) for it in unknown])

@@ -6,10 +6,12 @@ in: its defects are `domain.py`.
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,13 +20,13 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
-    model_validator,
 )
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from libs.common import identity
 from libs.common.dated import Day
@@ -46,23 +48,40 @@ class FilingWrong(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What values are checked against: the policy, and today in Asia/Shanghai."""
+    """What values are checked against: the policy, today in Asia/Shanghai, and the window's platform at a window."""
 
     pack: Pack
     today: date
+    window: str | None = None
 
 
-def read_filing(raw: Mapping[str, Any], pack: Pack, today: date) -> "Filing":
-    """Read a filing. Raises FilingWrong, or InvalidRequest where its form is wrong: both with every problem at once."""
+def read_filing(raw: Mapping[str, Any], pack: Pack, today: date, *, window: str | None = None) -> "Filing":
+    """Read a filing; at a window, whose platform it names. Raises FilingWrong, or InvalidRequest where its form is
+    wrong: both with every problem at once."""
+    return _read(raw, Reading(pack, today, window), ())
+
+
+def read_correction(filed: Mapping[str, Any], raw: Mapping[str, Any], pack: Pack, today: date) -> "Filing":
+    """Read a filing with a correction on it, both as they were sent. Raises what `read_filing` does."""
+    fixed = set(Filing.model_fields) - set(Correction.model_fields)
+    barred = [_fault("not-correctable", (field,)) for field in raw if field in fixed]
+    given = {field: value for field, value in raw.items() if field not in fixed}
+    return _read(corrected(filed, given), Reading(pack, today), barred)
+
+
+def _read(raw: Mapping[str, Any], reading: Reading, faults: Iterable[Mapping[str, Any]]) -> "Filing":
+    found = [*faults, *_at_odds(raw)]
     try:
-        return Filing.model_validate(raw, context=Reading(pack, today))
+        filing = Filing.model_validate(raw, context=reading)
     except ValidationError as error:
-        defects = error.errors(include_url=False, include_input=False)
-        raise refusal(defects, raw) from None
+        raise _refusal([*error.errors(include_url=False, include_input=False), *found], raw) from None
+    if found:
+        raise _refusal(found, raw)
+    return filing
 
 
-def refusal(defects: Iterable[ErrorDetails], raw: Mapping[str, Any]) -> DomainError:
-    """What pydantic found wrong, as the refusal it is: of form where any of it is of form, else of substance."""
+def _refusal(defects: Iterable[Mapping[str, Any]], raw: Mapping[str, Any]) -> DomainError:
+    """The refusal of these defects: of form where any of them is of form, else of substance."""
     found = field_errors([{**defect, "loc": ("body", *defect["loc"])} for defect in defects], raw)
     ours = all(error.code in _TITLES for error in found)
     return (FilingWrong if ours else InvalidRequest)(errors=[_titled(error) for error in found])
@@ -80,6 +99,8 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "unknown-platform": ("没有此服务平台", _SEE_POLICY),
     "unknown-region": ("该地区不在政策范围内", _SEE_POLICY),
     "unknown-material": ("没有此材料", _SEE_POLICY),
+    "platform-not-yours": ("不是您所在的平台", "窗口只能在本平台收件，请改为本平台或者留空。"),
+    "not-correctable": ("不能补正的项", "补正不能更改此项；请删除，或者撤回后重新提交。"),
     "item-twice": ("同一事项填报了两次", "同一事项请只填报一次。"),
     "material-twice": ("同一材料填报了两次", "同一材料请只填报一次；补充文件请通过材料接口上传。"),
 }
@@ -182,12 +203,6 @@ class Spanned(Shape):
     valid_from: Day | None = Field(default=None, alias="from")
     valid_to: Day | None = Field(default=None, alias="to")
 
-    @model_validator(mode="after")
-    def _ends_after_it_begins(self) -> Self:
-        if self.valid_from and self.valid_to and self.valid_to < self.valid_from:
-            raise _wrong("ends-before-it-begins")
-        return self
-
 
 class FiledDocument(Spanned):
     """One document of a person."""
@@ -216,16 +231,9 @@ class FiledPerson(Shape):
 
     @field_validator("birth_date")
     @classmethod
-    def _as_in_the_number(cls, birth: date | None, info: ValidationInfo) -> date | None:
+    def _born(cls, birth: date | None, info: ValidationInfo) -> date | None:
         if birth is not None and birth > _reading(info).today:
             raise _wrong("birth-date-in-future")
-        for document in info.data.get("documents", ()):
-            try:
-                stated = identity.read_resident_number(document.number).birth
-            except ValueError:
-                continue
-            if birth is not None and birth != stated:
-                raise _wrong("birth-date-differs")
         return birth
 
 
@@ -332,19 +340,12 @@ class Filing(Shape):
     materials: Annotated[list[FiledMaterial], Field(max_length=50)] = []
     external_refs: Annotated[list[FiledExternalRef], Field(max_length=10)] = []
 
-    @field_validator("items")
+    @field_validator("platform")
     @classmethod
-    def _each_item_once(cls, items: list[FiledItem]) -> list[FiledItem]:
-        if len({item.code for item in items}) < len(items):
-            raise _wrong("item-twice")
-        return items
-
-    @field_validator("materials")
-    @classmethod
-    def _each_material_once(cls, materials: list[FiledMaterial]) -> list[FiledMaterial]:
-        if len({material.code for material in materials}) < len(materials):
-            raise _wrong("material-twice")
-        return materials
+    def _at_this_window(cls, platform: str | None, info: ValidationInfo) -> str | None:
+        if platform is not None and _reading(info).window not in {None, platform}:
+            raise _wrong("platform-not-yours")
+        return platform
 
 
 class Correction(Shape):
@@ -361,14 +362,75 @@ class Correction(Shape):
 
 
 def corrected(filed: Mapping[str, Any], correction: Mapping[str, Any]) -> dict[str, Any]:
-    """The filing with a correction on it, both as they were sent. Unknown fields stay, for `read_filing` to name."""
-    materials = {material["code"]: material for material in filed.get("materials", ())}
+    """The filing with a correction on it, both as they were sent. Unknown fields stay, to be named; so does what is
+    given twice. The given materials come first: a place among them is the sender's own count."""
     given = correction.get("materials")
-    if isinstance(given, list) and all(isinstance(it, dict) and isinstance(it.get("code"), str) for it in given):
-        replaced = {material["code"] for material in given}  # what is given twice stays twice, to be refused
-        merged = [material for code, material in materials.items() if code not in replaced] + given
-        return {**filed, **correction, "materials": merged}
+    if isinstance(given, list):
+        replaced = [material.get("code") for material in given if isinstance(material, dict)]
+        kept = [material for material in filed.get("materials", ()) if material["code"] not in replaced]
+        return {**filed, **correction, "materials": [*given, *kept]}
     return {**filed, **correction}
+
+
+# -- values that are at odds with one another
+#
+# Read from the document as it was sent: pydantic looks at a whole only once every part of it is right, so that these
+# would be told in a second round.
+
+
+def _at_odds(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for code, field in (("item-twice", "items"), ("material-twice", "materials")):
+        yield from _twice(raw.get(field), code, field)
+    for place, one in _objects(raw):
+        first, last = _day(one.get("from")), _day(one.get("to"))
+        if first and last and last < first:
+            yield _fault("ends-before-it-begins", (*place, "to"))
+        birth = _day(one.get("birth_date"))
+        if birth and any(stated != birth for stated in _births(one.get("documents"))):
+            yield _fault("birth-date-differs", (*place, "birth_date"))
+
+
+def _fault(code: str, place: tuple[str | int, ...]) -> Mapping[str, Any]:
+    return {"type": code, "loc": place, "msg": WORDS[code][1]}
+
+
+def _twice(entries: object, code: str, field: str) -> Iterator[Mapping[str, Any]]:
+    seen: set[str] = set()
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        named = entry.get("code") if isinstance(entry, dict) else None
+        if isinstance(named, str):
+            if named in seen:
+                yield _fault(code, (field, index, "code"))
+            seen.add(named)
+
+
+def _objects(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+    """Every object of a document with its place; no recursion, for whoever sends it decides how deep it is."""
+    ahead: deque[tuple[tuple[str | int, ...], Any]] = deque([((), raw)])
+    while ahead:
+        place, value = ahead.popleft()
+        if isinstance(value, dict):
+            yield place, value
+            ahead.extend(((*place, name), part) for name, part in value.items())
+        elif isinstance(value, list):
+            ahead.extend(((*place, index), part) for index, part in enumerate(value))
+
+
+def _births(documents: object) -> Iterator[date]:
+    for document in documents if isinstance(documents, list) else ():
+        number = document.get("number") if isinstance(document, dict) else None
+        with suppress(ValueError):  # the number of a passport states no birth date
+            yield identity.read_resident_number(number if isinstance(number, str) else "").birth
+
+
+def _day(value: object) -> date | None:
+    try:
+        return _DAY.validate_python(value)
+    except ValidationError:
+        return None
+
+
+_DAY: TypeAdapter[date | None] = TypeAdapter(Day | None)
 
 
 class _Documented:

@@ -138,6 +138,71 @@ async def test_wrong_form_and_wrong_values_are_told_together(house: House) -> No
     assert {error["field"] for error in told["errors"]} == {"/channel", "/items/0/code", "/extra"}
 
 
+async def test_values_at_odds_with_one_another_are_told_in_the_same_round_as_all_others(house: House) -> None:
+    """Whoever mends what was named is never told of something that was wrong from the start."""
+    born = a_person(number=a_number(), birth_date="1969-01-01")
+    born["documents"] += [{"type": "pigeon", "number": "1"}, {"type": "passport", "number": "E1", "from": "2020-02-30"}]
+    filing = a_filing(
+        channel="by_pigeon",
+        platform=COUNTY,
+        beneficiary=born,
+        handler={"person": a_person(), "authority": a_mandate("2026-02-01", "2026-01-01") | {"extra": 1}},
+        items=[CERTIFICATION, ALLOWANCE, {"code": "no_such_item"}, CERTIFICATION],
+        materials=[*licences("labour_contract", "labour_contract"), {"code": "labour_contract", "evidence": "rumour"}],
+    )
+    told = (await house.clerk(DISTRICT).post("/applications", filing)).problem(422, "invalid-request")
+    assert {error["field"]: error["code"] for error in told["errors"]} == {
+        "/channel": "literal_error",
+        "/platform": "platform-not-yours",
+        "/beneficiary/birth_date": "birth-date-differs",
+        "/beneficiary/documents/1/type": "enum",
+        "/beneficiary/documents/2/number": "document-form",
+        "/beneficiary/documents/2/from": "date_from_datetime_parsing",
+        "/handler/authority/to": "ends-before-it-begins",
+        "/handler/authority/extra": "extra_forbidden",
+        "/items/2/code": "unknown-item",
+        "/items/3/code": "item-twice",
+        "/materials/1/code": "material-twice",
+        "/materials/2/code": "material-twice",
+        "/materials/2/evidence": "literal_error",
+    }
+
+
+PROMISED_SOON = [{"code": "labour_contract", "evidence": "promised", "by": "soon"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "code"),
+    [
+        ({"items": [CERTIFICATION, CERTIFICATION]}, "/items/1/code", "item-twice"),
+        ({"materials": licences("labour_contract", "labour_contract")}, "/materials/1/code", "material-twice"),
+        ({"beneficiary": a_person(birth_date="1969-01-01")}, "/beneficiary/birth_date", "birth-date-differs"),
+    ],
+)
+async def test_values_at_odds_alone_are_a_wrong_filing(
+    house: House, changes: dict[str, Any], field: str, code: str
+) -> None:
+    told = (await house.portal().post("/applications", a_filing(**changes))).problem(422, "filing-wrong")
+    assert [(error["field"], error["code"]) for error in told["errors"]] == [(field, code)]
+    assert re.search("[一-鿿]", told["errors"][0]["title"])
+
+
+async def test_what_a_correction_cannot_change_is_told_with_what_is_wrong_in_it(house: House) -> None:
+    receipt = await house.portal().file(materials=[])
+    wrong = {
+        "channel": "on_site", "items": [ALLOWANCE, ALLOWANCE], "extra": 1,
+        "materials": [{"code": "degree_certificate", "evidence": "upload"}, *PROMISED_SOON],
+    }  # fmt: skip
+    answer = await house.portal().post(f"/applications/{receipt['id']}:correct", wrong)
+    told = answer.problem(422, "invalid-request")
+    assert {error["field"]: error["code"] for error in told["errors"]} == {
+        "/channel": "not-correctable",
+        "/extra": "extra_forbidden",
+        "/items/1/code": "item-twice",
+        "/materials/1/by": "date_type",
+    }
+
+
 async def test_all_defects_are_told_at_once_with_what_to_do_and_where(house: House) -> None:
     receipt = await house.portal().file(
         handler={"person": a_person("李经办")}, payee_account=None, items=[ALLOWANCE], materials=[]
