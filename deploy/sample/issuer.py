@@ -5,7 +5,11 @@ from typing import Annotated
 import typer
 
 from libs.common.auth import ORG_UNIT_ROLES, ROLES, IssuerRefused, TokenIssuer
+from libs.common.policy import PolicyError, load_pack
 from libs.common.settings import Settings
+
+TOKEN_ROLES = tuple(role for role in ROLES if role != "service")  # a service signs its own
+LONGEST_HOURS = 24 * 366.0
 
 # What a role belongs to when no org unit is named: an office of the city level.
 CITY_UNITS = {
@@ -16,19 +20,59 @@ CITY_UNITS = {
     "treasury": "410500/finance",
     "housing": "410500/housing",
 }
+# Offices that no task goes to, so that no pack lists them among its departments.
+OFFICES = ("government_services", "housing")
 
 
 def token(
-    role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}")],
-    org_unit: Annotated[str | None, typer.Option(help="<treasury>/<department>, as 410522/public_security")] = None,
-    subject: Annotated[str | None, typer.Option(help="Who; the role and unit unless told")] = None,
-    person: Annotated[str | None, typer.Option(help="person_ref of the talent or handler")] = None,
-    hours: Annotated[float, typer.Option(help="How long it holds")] = 8,
+    role: Annotated[str, typer.Option(metavar="ROLE", help=f"One of {', '.join(TOKEN_ROLES)}.")],
+    org_unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE",
+            help="<treasury>/<department> of the policy pack, as 410522/public_security. It bounds what "
+            f"{', '.join(role for role in TOKEN_ROLES if role in ORG_UNIT_ROLES)} see: these belong to one, by "
+            "default to an office of the city level (410500); the other roles need none.",
+        ),
+    ] = None,
+    subject: Annotated[str | None, typer.Option(metavar="NAME", help="Who; by default the role and its unit.")] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="person_ref of the talent or handler, who see only what names them."),
+    ] = None,
+    hours: Annotated[float, typer.Option(help=f"How long it holds, in hours (up to {LONGEST_HOURS:.0f}).")] = 8,
 ) -> None:
-    """Print a bearer token for development. Refused in production mode."""
-    unit = org_unit or (CITY_UNITS[role] if role in ORG_UNIT_ROLES else None)
+    """Print a bearer token for development. Refused in production mode (HUANQUAN_MODE)."""
+    if role not in TOKEN_ROLES:
+        raise typer.BadParameter(f"no role {role!r}; there are {', '.join(TOKEN_ROLES)}", param_hint="--role")
+    if not 0 < hours <= LONGEST_HOURS:
+        raise typer.BadParameter(f"{hours} is not within 0 to {LONGEST_HOURS:.0f}", param_hint="--hours")
+    settings = Settings()
+    if org_unit is not None:
+        _check_org_unit(org_unit, settings)
+    unit = org_unit or CITY_UNITS.get(role)
     try:
-        made = TokenIssuer(Settings()).token(role, org_unit=unit, subject=subject, person=person, hours=hours)
+        made = TokenIssuer(settings).token(role, org_unit=unit, subject=subject, person=person, hours=hours)
     except IssuerRefused as refused:
         raise typer.BadParameter(str(refused)) from None
     typer.echo(made)
+
+
+def _check_org_unit(unit: str, settings: Settings) -> None:
+    """Refuse a treasury or a department that no policy pack of the deployment knows. Raises BadParameter."""
+    try:
+        packs = [load_pack(path) for path in sorted(settings.policies.glob("*/*.yaml"))]
+    except PolicyError as error:
+        raise typer.BadParameter(str(error)) from error
+    treasuries = {treasury.code for pack in packs for treasury in pack.treasuries}
+    departments = {department.code for pack in packs for department in pack.departments} | set(OFFICES)
+    treasury, slash, department = unit.partition("/")
+    if not slash:
+        problem = "write <treasury>/<department>, as 410522/public_security"
+    elif treasury not in treasuries:
+        problem = f"no treasury {treasury!r}; there are {', '.join(sorted(treasuries))}"
+    elif department not in departments:
+        problem = f"no department {department!r}; there are {', '.join(sorted(departments))}"
+    else:
+        return
+    raise typer.BadParameter(f"{unit!r}: {problem}", param_hint="--org-unit")

@@ -25,17 +25,37 @@ async def replay(
     database: Database, bus: Bus, inbox: Inbox, *, topic: str, partition: int | None = None, offset: int = 0
 ) -> Outcome:
     """Apply again what this service has read of a topic, from `offset` on (or from where the log begins); says what was
-    handled, skipped, parked. What it has not read yet is its consumer's: taken here, it would overtake."""
+    handled, skipped, parked. What it has not read yet is its consumer's: taken here, it would overtake. Raises
+    LookupError for a partition or an offset that there is not, with those that there are."""
+    ranges = await _read_so_far(database, bus, inbox, topic)
+    _check_within(ranges, topic, partition, offset)
     total = Outcome()
-    for slot, (start, _) in sorted((await bus.ends([topic])).items()):
+    for slot, (start, end) in ranges.items():
         if partition is not None and slot.partition != partition:
             continue
-        async with database.transaction() as tx:
-            end = await inbox.position(tx, slot)
         async for records in _read(bus, slot, max(start, offset), end):
             async with database.transaction() as tx:
                 total += await inbox.apply(tx, records)
     return total
+
+
+async def _read_so_far(database: Database, bus: Bus, inbox: Inbox, topic: str) -> dict[Slot, tuple[int, int]]:
+    """Of each partition the first offset that the log holds, and the next that this service will read."""
+    ends = sorted((await bus.ends([topic])).items())
+    async with database.transaction() as tx:
+        return {slot: (start, await inbox.position(tx, slot)) for slot, (start, _) in ends}
+
+
+def _check_within(ranges: Mapping[Slot, tuple[int, int]], topic: str, partition: int | None, offset: int) -> None:
+    partitions = [slot.partition for slot in ranges]
+    if not partitions:
+        raise LookupError(f"the bus has no topic {topic!r}: run `huanquan migrate`")
+    if partition is not None and partition not in partitions:
+        raise LookupError(f"{topic} has no partition {partition}; it has {min(partitions)} to {max(partitions)}")
+    wanted = {slot.partition: ends for slot, ends in ranges.items() if partition in (None, slot.partition)}
+    if offset < 0 or offset > max(end for _, end in wanted.values()):
+        read = ", ".join(f"{start} to {end - 1} of partition {n}" for n, (start, end) in wanted.items() if end > start)
+        raise LookupError(f"{topic} has no offset {offset} that was read; there are {read or 'none yet'}")
 
 
 async def rebuild(
