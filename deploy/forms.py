@@ -7,18 +7,24 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import structlog
 import uvicorn
+from aiokafka.errors import KafkaError
 
-from deploy.engine import SERVICES
+from deploy.engine import SERVICES, check_service
 from deploy.host import Host, host
-from deploy.local import Addresses, Local, NotStarted, PortTaken
-from deploy.topics import apply_topics
+from deploy.keeper import keep
+from deploy.local import Addresses, Local
+from deploy.refusals import NotStarted, PortTaken, Refusal
+from deploy.topics import TopicsDifferError, apply_topics
 from libs.common.service import Service
 from libs.common.settings import Settings
 
@@ -32,14 +38,35 @@ RESTART_SECONDS = 1.0
 
 def create(name: str, settings: Settings) -> Service:
     """One service, made by its composition root. Raises LookupError, SettingsMissing."""
-    if name not in SERVICES:
-        raise LookupError(f"no service {name!r}: one of {', '.join(SERVICES)}")
+    check_service(name)
     made: Service = importlib.import_module(f"services.{name}.app").create(settings)
     return made
 
 
 class StoppedAtStart(NotStarted):
     """The system stopped while it was starting."""
+
+
+class Interrupted(StoppedAtStart):
+    """It was asked to stop while it was starting."""
+
+
+class Stop(asyncio.Event):
+    """Set when the system stops; `asked` says that somebody wanted it: Ctrl-C, SIGTERM, or the terminal was closed."""
+
+    asked = False
+
+    def ask(self) -> None:
+        """Ask the system to stop."""
+        self.asked = True
+        self.set()
+
+    def check(self) -> None:
+        """Raises StoppedAtStart where it is set."""
+        if self.asked:
+            raise Interrupted("stopped while it was starting")
+        if self.is_set():
+            raise StoppedAtStart("the system stopped while it was starting; its log says why")
 
 
 class Server(uvicorn.Server):
@@ -107,64 +134,113 @@ def check_free(*ports: int) -> None:
 
 
 @asynccontextmanager
-async def together(
-    local: Local, addresses: Addresses, *, extra: Callable[[], str] = str
-) -> AsyncIterator[asyncio.Event]:
-    """All five in this process. Yields an event that is set when the process is asked to stop."""
+async def together(local: Local, addresses: Addresses, *, extra: Callable[[], str] = str) -> AsyncIterator[Stop]:
+    """All five in this process. Yields an event that is set when the system stops. Raises Refusal, at the end too where
+    the system stopped by itself."""
     check_free(addresses.port)
+    stop = stopped_by_signal()
     local.claim("together")
-    await local.prepare()
-    stop = _stopped_by_signal()
     try:
+        await local.prepare(stop)
+        stop.check()
         settings = local.settings(addresses)
         running = server(SERVICES, settings, bind="127.0.0.1", port=addresses.port, extra=extra, kind=_WithoutSignals)
         task = asyncio.create_task(running.serve(), name="server")
         task.add_done_callback(lambda _: stop.set())
         local.announce(addresses)
-        try:
-            await answering(addresses, stop)
-            yield stop
-        except StoppedAtStart as early:
-            raise running.why_not(early) from None
-        finally:
-            running.should_exit = True
-            await asyncio.wait([task], timeout=STOP_SECONDS)
+        async with _watched(stop, _keep_postgres(local)):
+            try:
+                await answering(addresses, stop)
+                yield stop
+                if task.done():
+                    raise NotStarted(f"the services stopped by themselves; {local.log} says why")
+            except StoppedAtStart as early:
+                raise running.why_not(early) from None
+            finally:
+                running.should_exit = True
+                await asyncio.wait([task], timeout=STOP_SECONDS)
     finally:
         await local.close()
 
 
 @asynccontextmanager
-async def apart(local: Local, addresses: Addresses, *, kafka: str | None = None) -> AsyncIterator[asyncio.Event]:
-    """Five processes with Kafka; a process that dies is started again. A broker of our own where `kafka` is None."""
+async def apart(local: Local, addresses: Addresses, *, kafka: str | None = None) -> AsyncIterator[Stop]:
+    """Five processes with Kafka; a process that dies is started again. A broker of our own where `kafka` is None.
+    Raises Refusal as `together` does."""
     check_free(*(addresses.port_of(service) for service in SERVICES))
+    stop = stopped_by_signal()
     local.claim("apart")
-    stop = _stopped_by_signal()
-    own_cluster = kafka is None
     try:
-        bootstrap = kafka or await _cluster(local, "up", "1")
-        await asyncio.gather(local.prepare(), apply_topics(bootstrap))
+        bootstrap = kafka or await _cluster(local, "up", "1", stop=stop)
+        stop.check()
+        await asyncio.gather(local.prepare(stop), _make_topics(bootstrap))
+        stop.check()
         local.announce(addresses, kafka=bootstrap)
         environment = {**os.environ, **local.environment(addresses, kafka=bootstrap)}
-        keepers = [asyncio.create_task(_keep(service, local, addresses, environment)) for service in SERVICES]
-        try:
+        services = [_keep(service, local, addresses, environment) for service in SERVICES]
+        broker = [] if kafka else [_keep_broker(local)]
+        async with _watched(stop, _keep_postgres(local), *broker, *services):
             await answering(addresses, stop)
             yield stop
-        finally:
-            for keeper in keepers:
-                keeper.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
     finally:
         await local.close()
-        if own_cluster:
+        if kafka is None:
             await _cluster(local, "down")
 
 
-def _stopped_by_signal() -> asyncio.Event:
-    """Set when the process is asked to stop (Ctrl-C, SIGTERM)."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+@asynccontextmanager
+async def _watched(stop: Stop, *jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run jobs for as long as this lasts. One that ends stops the system, and what it refused is raised at the end."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(lambda _: stop.set())
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for refusal in outcomes:
+            if isinstance(refusal, Refusal):
+                raise refusal
+
+
+def stopped_by_signal() -> Stop:
+    """Set when the process is asked to stop. A second Ctrl-C changes nothing: it stops already."""
+    stop = Stop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, stop.ask)
     return stop
+
+
+async def _keep_postgres(local: Local) -> None:
+    await keep("PostgreSQL", alive=lambda: local.postgres.is_up, start=lambda: asyncio.to_thread(local.postgres.start))
+
+
+async def _keep_broker(local: Local) -> None:
+    await keep("the Kafka broker", alive=lambda: bool(brokers(local)), start=lambda: _cluster(local, "start", "1"))
+
+
+def brokers(local: Local) -> list[psutil.Process]:
+    """The processes of the home's own cluster. A process id that was given to somebody else since is not one."""
+    folder = local.home / "kafka"
+    found = []
+    for file in folder.glob("[1-9].pid"):
+        with suppress(OSError, ValueError, psutil.Error):
+            process = psutil.Process(int(file.read_text()))
+            if process.cwd() == str(folder) and f"{file.stem}.properties" in process.cmdline():
+                found.append(process)
+    return found
+
+
+def wipe_brokers(local: Local) -> None:
+    """Stop the home's own cluster and delete its data. Raises NotStarted where it says why it cannot."""
+    if (local.home / "kafka").exists():
+        done = subprocess.run([str(CLUSTER), "wipe"], env=_of_cluster(local), check=False)  # noqa: S603 - our own script
+        _check(done.returncode)
 
 
 async def _keep(service: str, local: Local, addresses: Addresses, environment: dict[str, str]) -> None:
@@ -197,29 +273,52 @@ async def _keep(service: str, local: Local, addresses: Addresses, environment: d
         await asyncio.sleep(RESTART_SECONDS)
 
 
-async def _cluster(local: Local, *arguments: str) -> str:
-    """Run the cluster's script; returns what it prints. In a thread: brokers outlive it, and must not hold its pipe."""
-    environment = {**os.environ, "KAFKA_HOME": str(local.home / "kafka")}
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [str(CLUSTER), *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        check=False,
+async def _cluster(local: Local, *arguments: str, stop: Stop | None = None) -> str:
+    """Run the cluster's script; returns what it prints. In a thread: brokers outlive it, and must not hold its pipe.
+    It is broken off when `stop` is set. Raises NotStarted."""
+    script = subprocess.Popen(  # noqa: ASYNC220, S603 - our own script; only forks here
+        [str(CLUSTER), *arguments], env=_of_cluster(local), stdout=subprocess.PIPE, start_new_session=True
     )
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return done.stdout.decode().strip()
+    ended = asyncio.create_task(asyncio.to_thread(script.communicate))
+    if stop:
+        asked = asyncio.create_task(stop.wait())
+        await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
+        if not asked.cancel():
+            with suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGTERM)
+    printed, _ = await asyncio.shield(ended)
+    if stop:
+        stop.check()
+    _check(script.returncode)
+    return printed.decode().strip()
 
 
-async def answering(addresses: Addresses, stop: asyncio.Event | None = None) -> None:
-    """Wait until every service says it is ready. Raises TimeoutError, or StoppedAtStart."""
-    async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(timeout=5) as client:
+async def _make_topics(bootstrap: str) -> None:
+    try:
+        await apply_topics(bootstrap)
+    except (KafkaError, TimeoutError, TopicsDifferError) as error:
+        raise NotStarted(f"Kafka at {bootstrap}: {error or type(error).__name__}") from error
+
+
+def _of_cluster(local: Local) -> dict[str, str]:
+    return {**os.environ, "KAFKA_HOME": str(local.home / "kafka")}
+
+
+def _check(returncode: int) -> None:
+    if returncode:
+        raise NotStarted("the Kafka cluster did not do what it was asked; what it said stands above")
+
+
+async def answering(addresses: Addresses, stop: Stop | None = None) -> None:
+    """Wait until every service says it is ready. Raises NotStarted."""
+    until = time.monotonic() + START_SECONDS
+    async with httpx.AsyncClient(timeout=5) as client:
         for service in SERVICES:
             while not await _ready(client, f"{addresses.of(service)}/{service}/readyz"):
-                if stop and stop.is_set():
-                    raise StoppedAtStart("the system stopped while it was starting; its log says why")
+                if stop:
+                    stop.check()
+                if time.monotonic() > until:
+                    raise NotStarted(f"{service} is not ready after {START_SECONDS} s; its log says why")
                 await asyncio.sleep(0.1)
 
 

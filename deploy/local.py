@@ -5,32 +5,40 @@ import fcntl
 import importlib
 import json
 import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+import psutil
 from sqlalchemy import MetaData
 
-from deploy.engine import SERVICES, EmbeddedPostgres
+from deploy.engine import SERVICES, EmbeddedPostgres, check_service
+from deploy.refusals import NotStarted, PortTaken, Refusal
 from libs.common.bus.postgres import create_schema
 from libs.common.events import TOPICS
 from libs.common.migration import upgrade
 from libs.common.settings import PREFIX, Settings
 
+__all__ = ["Addresses", "Local", "NotStarted", "PortTaken", "Refusal"]
+
 TOGETHER_PORT = 8000
 PARTITIONS = 6
 
 
-class Refusal(Exception):  # it says what is so, and the operator mends it
-    """The command cannot do what it was asked: one line that says why, and what to do."""
+FORMS = ("together", "apart")
+OURS = (
+    *("form", "lock", "running.json", "huanquan.log", *(f"{service}.log" for service in SERVICES)),
+    *("pg", "kafka", "issuer", "vault.key", "anchors", "sample-people.json"),
+)
+"""All that is ever written into a home."""
 
-
-class PortTaken(Refusal):
-    """Something else listens on a port that is needed."""
-
-
-class NotStarted(Refusal):
-    """A service refused to start; the message says why."""
+STOP_SECONDS = 90.0
+LOCK_TRIES, LOCK_PAUSE = 3, 0.1
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,7 @@ class Addresses:
 
     def port_of(self, service: str) -> int:
         """Its port: p together; alone p+1 … p+5 in the order of SERVICES. Raises LookupError."""
-        if service not in SERVICES:
-            raise LookupError(f"no service {service!r}: one of {', '.join(SERVICES)}")
+        check_service(service)
         return self.port if self.together else self.port + 1 + SERVICES.index(service)
 
 
@@ -63,12 +70,7 @@ class Local:
         """Take the home for this process and one form. Its databases count what they have read of one bus, so the
         other form needs a home of its own. Raises NotStarted."""
         self.home.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.home / "lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.release()
-            raise NotStarted(f"another system runs on {self.home}; stop it, or choose another HUANQUAN_HOME") from error
+        self._take_lock()
         held = self.home / "form"
         if not held.exists():
             held.write_text(form)
@@ -77,13 +79,55 @@ class Local:
             other = f"{self.home} holds data of the other form ({held.read_text()}, not {form})"
             raise NotStarted(f"{other}; choose another HUANQUAN_HOME, or remove it with `huanquan clean`")
 
-    async def prepare(self) -> None:
-        """Start the engine; make databases and roles; bring every schema up to date."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(self.postgres.start)
-        await self.postgres.provision()
-        for service in SERVICES:
-            await asyncio.to_thread(upgrade, service, self.postgres.owner_url(service), metadata_of(service))
+    def _take_lock(self) -> None:
+        self._lock = (self.home / "lock").open("a+")
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(LOCK_PAUSE)  # somebody only looks who holds it
+            else:
+                self._lock.truncate(0)
+                self._lock.write(str(os.getpid()))
+                self._lock.flush()
+                return
+        self.release()
+        raise NotStarted(f"another system runs on {self.home}; stop it, or choose another HUANQUAN_HOME")
+
+    def is_held(self) -> bool:
+        """Whether a process holds the home, this one included."""
+        with suppress(FileNotFoundError), (self.home / "lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def holder(self) -> psutil.Process | None:
+        """The process that holds the home: it wrote its id into the lock, and has the lock open."""
+        lock = self.home / "lock"
+        with suppress(FileNotFoundError, ValueError, psutil.Error):
+            process = psutil.Process(int(lock.read_text()))
+            if self.is_held() and str(lock) in {file.path for file in process.open_files()}:
+                return process
+        return None
+
+    async def prepare(self, stop: asyncio.Event | None = None) -> None:
+        """Start the engine; make databases and roles; bring every schema up to date. Breaks off where `stop` is set."""
+        steps: list[Callable[[], Awaitable[None]]] = [
+            partial(asyncio.to_thread, self.postgres.start),
+            self.postgres.provision,
+            *(partial(asyncio.to_thread, self._upgrade, service) for service in SERVICES),
+            self._make_bus,
+        ]
+        for step in steps:
+            if stop is None or not stop.is_set():
+                await step()
+
+    def _upgrade(self, service: str) -> None:
+        upgrade(service, self.postgres.owner_url(service), metadata_of(service))
+
+    async def _make_bus(self) -> None:
         await create_schema(self.postgres.owner_url("bus"), topics=TOPICS, partitions=PARTITIONS, app_role="bus_app")
 
     def environment(self, addresses: Addresses, *, kafka: str | None = None) -> dict[str, str]:
@@ -116,7 +160,52 @@ class Local:
             self._lock.close()
             self._lock = None
 
+    # -- removing it
+
+    def stop_holder(self) -> None:
+        """Ask whoever runs on the home to stop, wait until it has, and hold the home. Raises Refusal."""
+        holder, until = self.holder(), time.monotonic() + STOP_SECONDS
+        if holder:
+            with suppress(psutil.NoSuchProcess):
+                holder.terminate()
+            while self.is_held() and time.monotonic() < until:
+                time.sleep(LOCK_PAUSE)
+        self._take_lock()
+
+    def check_removable(self) -> None:
+        """Refuse a folder that is not a home: it holds neither a cluster nor the name of a form, but something else.
+        Raises Refusal."""
+        form = self.home / "form"
+        ours = (self.home / "pg" / "PG_VERSION").is_file() or (form.is_file() and form.read_text() in FORMS)
+        if not self.home.is_dir() or not (ours or not self.strangers()):
+            raise Refusal(f"{self.home} is not a home of Huanquan: nothing was removed; see HUANQUAN_HOME")
+
+    def strangers(self) -> list[str]:
+        """What lies in the home that nobody here wrote."""
+        return sorted(entry.name for entry in self.home.iterdir() if entry.name not in OURS)
+
+    def remove(self) -> None:
+        """Remove what we wrote, and the folder where nothing else is in it. Raises Refusal."""
+        self.postgres.forget()
+        try:
+            for entry in [entry for entry in self.home.iterdir() if entry.name in OURS]:
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+            if not self.strangers():
+                self.home.rmdir()
+        except OSError as error:
+            raise Refusal(f"{error.filename} cannot be removed: {error.strerror}") from error
+        finally:
+            self.release()
+
     # -- what runs now
+
+    @property
+    def log(self) -> Path:
+        """Where the processes of the home write what happens."""
+        return self.home / "huanquan.log"
 
     @property
     def _note(self) -> Path:
@@ -125,7 +214,7 @@ class Local:
     def announce(self, addresses: Addresses, *, kafka: str | None = None) -> None:
         """Leave word of what runs here, for the commands that talk to it."""
         self.home.mkdir(parents=True, exist_ok=True)
-        note = {"pid": os.getpid(), "port": addresses.port, "together": addresses.together, "kafka": kafka}
+        note = {"port": addresses.port, "together": addresses.together, "kafka": kafka}
         self._note.write_text(json.dumps(note))
 
     def announced(self) -> tuple[Addresses, str | None]:
@@ -135,13 +224,6 @@ class Local:
         except FileNotFoundError:
             return Addresses(TOGETHER_PORT, together=True), None
         return Addresses(note["port"], note["together"]), note["kafka"]
-
-    def announced_pid(self) -> int:
-        """Process id of what was announced last; our own where nothing was."""
-        try:
-            return int(json.loads(self._note.read_text())["pid"])
-        except FileNotFoundError:
-            return os.getpid()
 
 
 def metadata_of(service: str) -> MetaData:

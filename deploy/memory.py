@@ -1,7 +1,7 @@
 """How much memory the whole system takes: every process of ours, shared pages counted once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import psutil
@@ -13,21 +13,21 @@ MIB = 1024 * 1024
 class Meter:
     """The highest sum seen so far, in MiB."""
 
-    def __init__(self, roots: Iterable[int]) -> None:
-        self._roots = tuple(roots)
+    def __init__(self, roots: Callable[[], Iterable[psutil.Process]]) -> None:
+        self._roots = roots
         self.peak_mb = 0.0
 
     def measure(self) -> None:
-        """Look once at the roots and all that they started."""
+        """Look once at the roots, as they are now, and all that they started."""
         seen: dict[int, int] = {}
-        for root in self._roots:
+        for root in self._roots():
             for process in _family(root):
                 seen[process.pid] = _proportional_set(process)
         self.peak_mb = max(self.peak_mb, sum(seen.values()) / MIB)
 
 
 @asynccontextmanager
-async def measured(roots: Iterable[int]) -> AsyncIterator[Meter]:
+async def measured(roots: Callable[[], Iterable[psutil.Process]]) -> AsyncIterator[Meter]:
     """Measure every two seconds while this lasts."""
     meter = Meter(roots)
 
@@ -45,10 +45,9 @@ async def measured(roots: Iterable[int]) -> AsyncIterator[Meter]:
         meter.measure()
 
 
-def _family(root: int) -> list[psutil.Process]:
+def _family(root: psutil.Process) -> list[psutil.Process]:
     try:
-        process = psutil.Process(root)
-        return [process, *process.children(recursive=True)]
+        return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import httpx
 
 from deploy.local import Addresses
+from deploy.refusals import Refusal
 from deploy.sample.filings import Json
 
 T = TypeVar("T")
@@ -36,7 +37,11 @@ class Issuer(Protocol):
         ...
 
 
-class Refused(Exception):
+class StayedAway(Refusal):
+    """The platform did not answer for as long as we ask again; the message says what, and why."""
+
+
+class Refused(Refusal):
     """The platform said no: the status and the problem that it told."""
 
     def __init__(self, status: int, problem: Json) -> None:
@@ -71,7 +76,7 @@ async def platform(addresses: Addresses, issuer: Issuer) -> AsyncIterator[Platfo
 
 
 class Desk:
-    """One person's or system's calls. Raises Refused where the platform says no, TimeoutError where it stays away."""
+    """One person's or system's calls. Raises Refused where the platform says no, StayedAway where it is silent."""
 
     def __init__(self, at: Platform, token: str) -> None:
         self._at = at
@@ -113,23 +118,29 @@ class Desk:
 
     async def _call(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Any:
         address = self._at.addresses.of(path.split("/", 2)[1]) + path
-        pause = FIRST_PAUSE
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                answer = await self._once(method, address, headers=self._headers | dict(headers or {}), **more)
-                if answer is not None:
-                    return answer
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-                pause = min(pause * 2, LONGEST_PAUSE)
+        pause, told = FIRST_PAUSE, "nothing"
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while True:
+                    answer = await self._once(method, address, headers=self._headers | dict(headers or {}), **more)
+                    if isinstance(answer, httpx.Response):
+                        return answer
+                    told = answer
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                    pause = min(pause * 2, LONGEST_PAUSE)
+        except TimeoutError:
+            away = f"{method} {address} was not answered for {PATIENCE_SECONDS:.0f} s; last came {told}"
+            raise StayedAway(away) from None
 
-    async def _once(self, method: str, address: str, **more: Any) -> httpx.Response | None:
+    async def _once(self, method: str, address: str, **more: Any) -> httpx.Response | str:
+        """The answer, or in words what came where it is to be asked again."""
         try:
             async with self._at.gate:
                 answer = await self._at.http.request(method, address, **more)
-        except httpx.TransportError:
-            return None
+        except httpx.TransportError as error:
+            return type(error).__name__
         if answer.status_code in BUSY:
-            return None
+            return f"{answer.status_code} {_problem(answer).get('detail', '')}".rstrip()
         if answer.is_error:
             raise Refused(answer.status_code, _problem(answer))
         return answer

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.local import Addresses
+from deploy.refusals import Refusal
 from deploy.sample.client import Issuer, Platform, all_of, platform
 from deploy.sample.filings import POLICY_DAY, Json, pack
 from deploy.sample.generate import PLACES, Line
@@ -19,18 +20,25 @@ from deploy.sample.treasury import PAID, TreasuryOffice, close_months
 from libs.common.policy.model import BenefitForm
 
 Report = Callable[[str, int, int], None]
-"""What is under way, how much of it is done, of how much."""
+"""What is under way, how much of it is done, of how much. Each of PHASES ends full."""
+
+PHASES = FILED, AT_REST_NOW, KEPT, SETTLED = (
+    "filings answered",
+    "applications at rest",
+    "grants paid or let",
+    "months closed, trail verified",
+)
 
 BOUND_SECONDS = 600.0
 ROUND_PAUSE = 0.3
 QUIET_LOOKS = 3
 
 
-class NotAtRest(Exception):
+class NotAtRest(Refusal):
     """The run came to its bound; the message says what is still under way."""
 
 
-class SampleFailed(Exception):
+class SampleFailed(Refusal):
     """Some application ended otherwise than the population file says."""
 
 
@@ -38,6 +46,7 @@ class SampleFailed(Exception):
 class Summary:
     """What the run came to. Amounts in fen; `seconds` and `peak_rss_mb` are measured by whoever starts it.
 
+    `filings` were answered, `not_taken` of them with the refusal, or as the repetition, that the file means them for.
     `people` maps a role to the person_ref of somebody of the sample who has it, for `pages.remember`.
     """
 
@@ -49,6 +58,8 @@ class Summary:
     trail_verified: bool
     seconds: float = 0.0
     peak_rss_mb: int = 0
+    filings: int = 0
+    not_taken: int = 0
     people: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> Json:
@@ -75,8 +86,8 @@ async def run_sample(
     """Drive the population until everything is at rest, close the month, and sum up.
 
     With `kafka` (bootstrap servers) the departments of one treasury hear of their tasks from there. Raises NotAtRest
-    after `bound_seconds`, SampleFailed where something ended otherwise than the file says, and Refused or TimeoutError
-    where the platform refuses what must be possible, or stays away.
+    after `bound_seconds`, SampleFailed where something ended otherwise than the file says, and Refused or StayedAway
+    where the platform refuses what must be possible, or does not answer.
     """
     async with platform(addresses, issuer) as at:
         run = _Run(at, report, read_population())
@@ -87,8 +98,12 @@ async def run_sample(
                 await run.file()
                 async with departments(at, kafka):
                     await run.until_at_rest()
+                report(SETTLED, 0, 2)
                 await close_months(at)
-                return await run.summary()
+                report(SETTLED, 1, 2)
+                summary = await run.summary()
+                report(SETTLED, 2, 2)
+                return summary
         except TimeoutError:
             if not bound.expired():
                 raise
@@ -102,7 +117,7 @@ class _Run:
         self._report = report
         self._lines = lines
         self._supervisor = at.desk("supervisor")
-        self._filings = Filings(at, lambda answered: report("filing", answered, len(lines)))
+        self._filings = Filings(at, lambda answered: report(FILED, answered, len(lines)))
         self._talent = [TalentOffice(at, treasury) for treasury in PLACES]
         self._housing = [HousingOffice(at, treasury) for treasury in PLACES]
         self._treasuries = [TreasuryOffice(at, treasury, self._filings) for treasury in PLACES]
@@ -131,7 +146,9 @@ class _Run:
         """Let everybody work, round after round, until nothing is under way. Raises SampleFailed."""
         while True:
             states = await self._round()
-            if self._rest(states) and not self._later and await self._kept():
+            at_rest = self._rest(states)
+            self._report_rest(states)
+            if at_rest and not self._later and await self._kept():
                 break
             await asyncio.sleep(ROUND_PAUSE)
         surprises = self._filings.ends(states)
@@ -151,6 +168,8 @@ class _Run:
             reconciliation_differences=sum(each["violations"] for each in books["differences"]),
             trail_entries=trail["entries"],
             trail_verified=trail["verified"],
+            filings=len(self._lines),
+            not_taken=len(self._lines) - len(self._filings.filed),
             people=self._people(),
         )
 
@@ -184,13 +203,18 @@ class _Run:
     # -- whether all is at rest
 
     def _rest(self, states: Mapping[str, str]) -> bool:
-        ours = self._filings.applications()
-        waiting = {each: states.get(each) for each in ours if states.get(each) not in AT_REST}
+        waiting = self._waiting(states)
         if waiting or self._later:
-            self._report("cases at rest", len(ours) - len(waiting), len(ours) + len(self._later))
-            first = ", ".join(f"{each} {state}" for each, state in list(waiting.items())[:3])
-            self.under_way = f"{len(waiting)} applications ({first}), {len(self._later)} still to be filed"
+            self.under_way = f"{len(waiting)} applications ({_first(waiting)}), {len(self._later)} still to be filed"
         return not waiting
+
+    def _waiting(self, states: Mapping[str, str]) -> list[str]:
+        ours = sorted(self._filings.applications())
+        return [f"{each} {states.get(each)}" for each in ours if states.get(each) not in AT_REST]
+
+    def _report_rest(self, states: Mapping[str, str]) -> None:
+        ours = len(self._filings.applications())
+        self._report(AT_REST_NOW, ours - len(self._waiting(states)), ours + len(self._later))
 
     async def _kept(self) -> bool:
         """Whether all that was granted is in the talents' accounts, or let to them."""
@@ -200,9 +224,13 @@ class _Run:
         unpaid = [order for order in orders if order["state"] not in PAID]
         unordered = granted["money"] - {order["item"] for order in orders}
         unlet = granted["in_kind"] - {lease["eligibility"] for lease in leases}
-        self._report("payments", len(orders) - len(unpaid), len(orders) + len(unordered))
-        states = ", ".join(f"{count} {state}" for state, count in Counter(each["state"] for each in unpaid).items())
-        self.under_way = f"orders {states or 'none'}; {len(unordered)} benefits not ordered; {len(unlet)} not let"
+        total = len(orders) + len(unordered) + len(granted["in_kind"])
+        self._report(KEPT, total - len(unpaid) - len(unordered) - len(unlet), total)
+        orders_told = _first([f"{each['id']} {each['state']}" for each in unpaid])
+        self.under_way = (
+            f"{len(unpaid)} orders not paid ({orders_told}); {len(unordered)} benefits not ordered "
+            f"({_first(sorted(unordered))}); {len(unlet)} not let ({_first(sorted(unlet))})"
+        )
         return not (unpaid or unordered or unlet)
 
     async def _grants(self) -> Mapping[str, set[str]]:
@@ -226,6 +254,11 @@ class _Run:
             looks = looks + 1 if head == last else 0
             last = head
             await asyncio.sleep(ROUND_PAUSE)
+
+
+def _first(told: Sequence[str]) -> str:
+    """The first three, in words."""
+    return ", ".join(told[:3]) + (", …" if len(told) > 3 else "") or "none"
 
 
 def _is_withdrawn(line: Line) -> bool:
