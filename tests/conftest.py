@@ -69,6 +69,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: whichever worker has it, the other then works through the rest beside it."""
+    items.sort(key=lambda item: item.path.name != "test_sample_run.py")
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Postgres:
     """One cluster for the whole run, shared by all workers; the embedded one stops with the last of them."""

@@ -17,12 +17,15 @@ GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    root, kafka = logging.getLogger(), logging.getLogger("aiokafka")
+    handlers, levels = root.handlers[:], (root.level, kafka.level)
     stream = io.StringIO()
     configure(stream=stream)
+    kafka.setLevel(logging.NOTSET)  # a command that ran in this process may have silenced it
     yield stream
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    kafka.setLevel(levels[1])
 
 
 def test_a_child_keeps_trace_and_flags_and_has_a_span_of_its_own() -> None:
