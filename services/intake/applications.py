@@ -14,7 +14,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
@@ -33,11 +33,10 @@ from libs.common.packs import Packs
 from libs.common.policy import Pack, PolicyError, platform_of
 from libs.common.policy.model import ItemKind
 from libs.common.ticker import Due, cancel, schedule
-from services.intake import claims, employers, materials
+from services.intake import claims, employers, materials, refs
 from services.intake.domain import TITLES, Known, State, answer_by, categories, examine, move, promises
 from services.intake.filing import FiledPerson, Filing, read_correction, read_filing
 from services.intake.materials import File
-from services.intake.models import application, external_ref
 from services.intake.outcome import Case, Docket, Outcome, Parties, facts, identity_of, receipt_of, received, step_of
 from services.intake.people import Enrolled, People
 from services.intake.promises import await_materials
@@ -48,7 +47,6 @@ from services.intake.views import (
     as_json,
     defect_views,
     material_title,
-    visible,
 )
 
 LAPSE = "correction.lapse"
@@ -91,14 +89,6 @@ _SAVE_ITEMS = text("""
 _DROP_ITEMS = text("""
     DELETE FROM application_item WHERE application = :application AND NOT code = ANY(CAST(:codes AS text[]))
 """)
-_ADD_REFS = text("""
-    INSERT INTO external_ref (system, kind, value, application)
-    SELECT system, kind, value, :application
-      FROM unnest(CAST(:systems AS text[]), CAST(:kinds AS text[]), CAST(:values AS text[])) AS r (system, kind, value)
-    ON CONFLICT DO NOTHING
-    RETURNING system, kind, value
-""")
-_MOVE_REFS = text("UPDATE external_ref SET application = :successor WHERE application = :application")
 _EARLIER = text("""
     SELECT r.number, r.category
       FROM item_result AS r JOIN application AS a ON a.id = r.application
@@ -108,6 +98,7 @@ _EARLIER = text("""
 """)
 _END = text("UPDATE application SET state = :state, decided_on = :on, reason = :reason WHERE id = :id")
 _ASK_WITHDRAWAL = text("UPDATE application SET withdrawal_asked_at = :now WHERE id = :id")
+_IGNORED = text("SELECT detail FROM timeline WHERE application = :id AND code = 'WithdrawalIgnored' LIMIT 1")
 _LOCK_UNANSWERED = text("""
     SELECT id, answer_by, policy_city, policy_version, policy_sha256 FROM application
      WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'correction' AND answer_by < :today
@@ -118,21 +109,18 @@ _LAPSE = text("""
 """)
 
 
-class ExternalRefTaken(DomainError):
-    """409: another application has this number of the other system."""
-
-    status, code, title = 409, "external-ref-taken", "外部编号已用于其他申请"
-    detail = "外部系统的同一编号只能对应一份申请{existing}。请核对编号；如为重复提交，请勿再次提交。"
-
-    def __init__(self, visible_case_no: str | None) -> None:
-        super().__init__(existing=f"（已有办件 {visible_case_no}）" if visible_case_no else "")
-
-
 class CaseEnded(DomainError):
     """409: the case has come to its end, so that there is nothing to withdraw any more."""
 
     status, code, title = 409, "case-ended", "该申请已办理结束，不能撤回"
     detail = "该申请目前为“{state}”，撤回不再生效。如需放弃已获批的待遇，请联系人才办；对结果有异议的，请咨询受理平台。"
+
+
+class WithdrawalAlreadyIgnored(DomainError):
+    """409: a withdrawal was asked for before, and workflow has answered that it does not count."""
+
+    status, code, title = 409, "withdrawal-ignored", "此前的撤回未生效，不能再次撤回"
+    detail = "此前已申请撤回，办理环节的答复是：{told}"
 
 
 class Desk:
@@ -157,7 +145,7 @@ class Desk:
         docket = Docket(uuid7(), numbers[here], filing.channel, here, caller.client, caller.subject, now)
         onward = _onward(docket, there, numbers[there]) if there != here else None
         receipt = await self._settle(tx, docket, case, State.RECEIVED, onward=onward)
-        await _add_refs(tx, filing, (onward or docket).id, caller)
+        await refs.add(tx, filing.external_refs, (onward or docket).id, caller)
         return receipt
 
     async def correct(
@@ -193,7 +181,7 @@ class Desk:
         onward = _onward(docket, there, (await _numbers(tx, pack, {there}, today))[there])
         receipt = await self._settle(tx, docket, case, State.CORRECTION, onward=onward)
         await materials.copy_uploads(tx, docket.id, onward.id)
-        await tx.execute(_MOVE_REFS, {"application": docket.id, "successor": onward.id})
+        await refs.move(tx, docket.id, onward.id)
         return receipt
 
     async def upload(
@@ -210,12 +198,15 @@ class Desk:
 
     async def withdraw(self, tx: AsyncConnection, row: Any, now: datetime) -> None:
         """Withdraw (`row` is locked). After acceptance workflow decides whether it still counts, so only the wish is
-        recorded and told, once. Raises NotPossibleNow, CaseEnded."""  # fmt: skip
+        recorded and told, once. Raises NotPossibleNow, CaseEnded, WithdrawalAlreadyIgnored."""  # fmt: skip
         state = move(State(row.state), "withdraw")
         if row.closed_on is not None and not (row.withdrawal_asked_at is not None and row.shown == "withdrawn"):
             raise CaseEnded(state=TITLES[row.shown])
         if row.withdrawal_asked_at is not None:
-            return
+            told = (await tx.execute(_IGNORED, {"id": row.id})).scalar()
+            if told is not None:
+                raise WithdrawalAlreadyIgnored(told=told)
+            return  # withdrawn, or workflow has not answered yet: the same result again
         event = ApplicationWithdrawn(policy=identity_of(row), application=row.id, withdrawn_at=now)
         if state is State.ACCEPTED:
             await tx.execute(_ASK_WITHDRAWAL, {"id": row.id, "now": now})
@@ -265,6 +256,8 @@ class Desk:
             categories=await _earlier(tx, filing, parties.beneficiary),
             misnamed=[place for place, one in people.items() if one.misnamed],
             mixed=[place for place, one in people.items() if one.mixed],
+            doubtful=[f"{place}/documents/{n}" for place, one in people.items() for n in one.doubtful],
+            unsure=not people["/beneficiary"].certain,
         )
         if filing.employer is not None and parties.employer is not None:
             await employers.state_affiliations(tx, parties.employer, filing.employer)
@@ -279,7 +272,7 @@ class Desk:
         links = [people[f"/beneficiary/links/{n}/person"].ref for n in range(len(filing.beneficiary.links))]
         account = None
         # Who files under another's number must not add to that person's record.
-        if not beneficiary.misnamed:
+        if beneficiary.certain:
             await self.people.link(tx, beneficiary.ref, filing.beneficiary.links, links)
             if filing.payee_account is not None:
                 account = await self.people.add_account(tx, beneficiary.ref, filing.payee_account)
@@ -433,7 +426,7 @@ async def _claimed(tx: AsyncConnection, docket: Docket, case: Case) -> bool:
 
     While it is in doubt who the beneficiary is nothing is claimed: the one whose number was used would be turned away.
     """
-    if "/beneficiary" in {*case.known.misnamed, *case.known.mixed}:
+    if case.known.unsure:
         return True
     codes = [item.code for item in case.items if item.kind in claims.KINDS]
     return await claims.take(tx, case.parties.beneficiary, docket.id, codes, case.today)
@@ -461,21 +454,6 @@ async def _save_items(tx: AsyncConnection, docket: Docket, case: Case) -> list[A
         )
         for filed, item, category in zip(case.filing.items, case.items, found, strict=True)
     ]
-
-
-async def _add_refs(tx: AsyncConnection, filing: Filing, holder: UUID, caller: Principal) -> None:
-    refs = sorted({(ref.system, ref.kind, ref.value) for ref in filing.external_refs})
-    if not refs:
-        return
-    systems, kinds, values = zip(*refs, strict=True)
-    given = {"systems": list(systems), "kinds": list(kinds), "values": list(values), "application": holder}
-    added = {tuple(row) for row in await tx.execute(_ADD_REFS, given)}
-    taken = next((ref for ref in refs if ref not in added), None)
-    if taken is not None:
-        held = external_ref.c
-        query = select(application.c.case_no).join(external_ref, held.application == application.c.id)
-        query = query.where(held.system == taken[0], held.kind == taken[1], held.value == taken[2])
-        raise ExternalRefTaken((await tx.execute(visible(query, caller))).scalar())
 
 
 # -- rows

@@ -15,12 +15,14 @@ from libs.common.policy.model import ItemKind
 KINDS = (ItemKind.CERTIFICATION, ItemKind.BENEFIT)
 """The kinds of items that are claimed."""
 
-# Of a claim under the name `held`, on the day `:today`.
-_FREE = """(
+# Of a row under the name `held`, with the column `application`.
+CAME_TO_NOTHING = """(
         EXISTS (SELECT FROM application AS a WHERE a.id = held.application
                    AND a.state IN ('not_accepted', 'transferred', 'withdrawn', 'lapsed'))
         OR EXISTS (SELECT FROM case_end AS e WHERE e.application = held.application
-                      AND e.state IN ('withdrawn', 'lapsed'))
+                      AND e.state IN ('withdrawn', 'lapsed')))"""
+# Of a claim under the name `held`, on the day `:today`.
+_FREE = f"""({CAME_TO_NOTHING}
         OR EXISTS (SELECT FROM application_item AS i JOIN item_result AS r ON r.item = i.id
                     WHERE i.application = held.application AND i.code = held.code
                       AND (r.result IN ('refused', 'withdrawn') OR r.valid_to < :today)))"""

@@ -132,6 +132,10 @@ DEFECTS: Mapping[str, tuple[str, str]] = {
         "所填证件分属不同人员",
         "请核对各证件是否为同一人所有；确为同一人的，请到窗口办理档案合并。",
     ),
+    "document-in-doubt": (
+        "证件尚未核验",
+        "该证件号码未经核验，不能据以确认身份。请删去此证件，只填已登记的证件，或者持证件原件到窗口办理。",
+    ),
     "document-expired": ("证件已过有效期", "请换领后填写新证件的有效期限。"),
     "authority-missing": ("经办人没有授权", "请提供申请人的授权委托书或用人单位授权，并写明起止日期。"),
     "authority-not-self": ("经办人并非申请人本人", "经办人不是申请人本人，请提供授权委托书或用人单位授权。"),
@@ -177,6 +181,8 @@ class Known:
     categories: Mapping[str, str] | None = None
     misnamed: Collection[str] = ()
     mixed: Collection[str] = ()
+    doubtful: Collection[str] = ()
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +303,8 @@ def _party_defects(filing: Filing, known: Known, on: date) -> Iterable[Defect]:
         yield _defect("name-differs", f"{place}/name")
     for place in known.mixed:
         yield _defect("documents-of-different-people", f"{place}/documents")
+    for place in known.doubtful:
+        yield _defect("document-in-doubt", f"{place}/number")
     for index, document in enumerate(filing.beneficiary.documents):
         if document.valid_to is not None and document.valid_to < on:
             where = f"/beneficiary/documents/{index}"

@@ -3,6 +3,7 @@
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Date,
@@ -58,6 +59,9 @@ person_document = Table(
     Column("sealed", LargeBinary, nullable=False, comment="the number"),
     Column("valid_from", Date),
     Column("valid_to", Date),
+    Column(
+        "claimed", Boolean, nullable=False, comment="stated beside another one, seen by nobody: it identifies nobody"
+    ),
     _recorded_at(),
     UniqueConstraint("number_index", "type"),
 )
@@ -260,7 +264,18 @@ external_ref = Table(
     Column("kind", Text, nullable=False),
     Column("value", Text, nullable=False),
     Column("application", UUID, ForeignKey("application.id"), nullable=False, index=True),
-    PrimaryKeyConstraint("system", "kind", "value"),
+    Column(
+        "superseded_by", UUID, ForeignKey("application.id"), comment="filed under it after this one came to nothing"
+    ),
+    PrimaryKeyConstraint("system", "kind", "value", "application"),
+)
+Index(
+    "uq_external_ref_holder",
+    external_ref.c.system,
+    external_ref.c.kind,
+    external_ref.c.value,
+    unique=True,
+    postgresql_where=external_ref.c.superseded_by.is_(None),
 )
 
 material_content = Table(

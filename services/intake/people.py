@@ -1,8 +1,11 @@
 """People: the one place that knows who stands behind a reference. Sealed at rest, found by keyed hash.
 
-A person has many documents; whoever files one that is known is that person. Names are kept for good: the newest legal
-one counts. A payee account is a version of its own and never changed. Two records found to be one person are merged:
-references to the first stay good and lead to the second.
+A person has many documents. Whoever files one that is known is that person, with one exception: a document that was
+only stated beside another one is `claimed` and identifies nobody until a clerk has seen it. So nobody who writes
+another's passport beside their own card is taken for its owner, nor the owner for them.
+
+Names are kept for good: the newest legal one counts. A payee account is a version of its own and never changed. Two
+records found to be one person are merged: references to the first stay good and lead to the second.
 """
 
 import json
@@ -18,28 +21,41 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.auth import Principal
 from libs.common.crypto import Vault
 from libs.common.errors import DomainError, NotFound
+from libs.common.identity import DocumentType
 from services.intake import claims
 from services.intake.filing import FiledAccount, FiledDocument, FiledLink, FiledPerson
 from services.intake.sight import may_rename
 
 _BY_DOCUMENTS = text("""
-    SELECT d.type, d.number_index, COALESCE(p.merged_into, p.ref) AS person
+    SELECT d.id, d.type, d.number_index, d.claimed, COALESCE(p.merged_into, p.ref) AS person
       FROM person_document AS d JOIN person AS p ON p.ref = d.person
      WHERE d.number_index = ANY(CAST(:indexes AS bytea[]))
 """)
 _LOCK_DOCUMENTS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS r (key)")
-_NAMES = text("SELECT person, name_index FROM person_name WHERE person = ANY(CAST(:people AS uuid[]))")
+# Of all records that are one with the person: each reference is asked for the names of every one of them.
+_NAMES = text("""
+    SELECT asked.ref AS person, n.name_index
+      FROM (SELECT ref, COALESCE(merged_into, ref) AS leading FROM person WHERE ref = ANY(CAST(:people AS uuid[])))
+           AS asked
+      JOIN person AS p ON p.ref = asked.leading OR p.merged_into = asked.leading
+      JOIN person_name AS n ON n.person = p.ref
+""")
 _ADD_PEOPLE = text("""
     INSERT INTO person (ref, sealed)
     SELECT ref, sealed FROM unnest(CAST(:refs AS uuid[]), CAST(:sealed AS bytea[])) AS r (ref, sealed)
 """)
 _ADD_DOCUMENTS = text("""
-    INSERT INTO person_document (person, type, number_index, sealed, valid_from, valid_to)
-    SELECT person, type, number_index, sealed, valid_from, valid_to
+    INSERT INTO person_document (person, type, number_index, sealed, valid_from, valid_to, claimed)
+    SELECT person, type, number_index, sealed, valid_from, valid_to, claimed
       FROM unnest(CAST(:people AS uuid[]), CAST(:types AS text[]), CAST(:indexes AS bytea[]), CAST(:sealed AS bytea[]),
-                  CAST(:froms AS date[]), CAST(:tos AS date[]))
-           AS r (person, type, number_index, sealed, valid_from, valid_to)
+                  CAST(:froms AS date[]), CAST(:tos AS date[]), CAST(:claimed AS boolean[]))
+           AS r (person, type, number_index, sealed, valid_from, valid_to, claimed)
     ON CONFLICT DO NOTHING
+""")
+_SEEN = text("""
+    UPDATE person_document AS d SET person = r.person, sealed = r.sealed, claimed = false
+      FROM unnest(CAST(:ids AS bigint[]), CAST(:people AS uuid[]), CAST(:sealed AS bytea[])) AS r (id, person, sealed)
+     WHERE d.id = r.id
 """)
 _ADD_NAMES = text("""
     INSERT INTO person_name (person, kind, name_index, sealed)
@@ -90,19 +106,41 @@ class ClaimsCollide(DomainError):
     )
 
 
+CARDS = frozenset(
+    {DocumentType.RESIDENT_IDENTITY_CARD, DocumentType.FOREIGN_PERMANENT_RESIDENCE, DocumentType.HMT_RESIDENCE_PERMIT}
+)
+"""What a person is known by first: issued here, for good, with a check digit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """Who a filed person is. `misnamed`: on record under another name; `mixed`: documents of different people."""
+    """Who a filed person is. `misnamed`: on record under another name; `mixed`: documents of different people;
+    `doubtful`: which of the documents identify nobody yet; `leading`: which one a new person is known by."""
 
     ref: UUID
     misnamed: bool = False
     mixed: bool = False
+    doubtful: tuple[int, ...] = ()
+    leading: int | None = None
+
+    @property
+    def certain(self) -> bool:
+        """Whether this may be added to, and act for, the person on record."""
+        return not (self.misnamed or self.mixed or self.doubtful)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    person: UUID
+    claimed: bool
+    row: int | None = None  # None within the filing that states it
 
 
 @dataclass(slots=True)
 class _Additions:
     people: list[tuple[UUID, bytes]] = field(default_factory=list)
-    documents: list[tuple[UUID, str, bytes, bytes, Any, Any]] = field(default_factory=list)
+    documents: list[tuple[UUID, str, bytes, bytes, Any, Any, bool]] = field(default_factory=list)
+    seen: list[tuple[int, UUID, bytes]] = field(default_factory=list)
     names: list[tuple[UUID, str, bytes, bytes]] = field(default_factory=list)
 
 
@@ -118,10 +156,10 @@ class People:
     async def enrol(
         self, tx: AsyncConnection, people: Sequence[FiledPerson], *, seen_by: Principal | None
     ) -> list[Enrolled]:
-        """Find or add people, in order. `seen_by`: the clerk who saw the documents, so that another name than on record
-        is a new name, of whoever appeared at that clerk's platform before.
+        """Find or add people, in order. `seen_by`: the clerk who saw the documents: so none of them is in doubt, and
+        another name than on record is a new name, of whoever appeared at that clerk's platform before.
 
-        Without that, whoever is on record under another name is `misnamed`, and nothing is added to their record.
+        Nothing is added to the record of whoever is not certain to be that person.
         """
         keys = [[self._document_key(document) for document in one.documents] for one in people]
         known = await self._by_documents(tx, people)
@@ -130,15 +168,17 @@ class People:
             locks = sorted({_lock_key(key) for each in keys for key in each})
             await tx.execute(_LOCK_DOCUMENTS, {"keys": locks})
             known = await self._by_documents(tx, people)
-        names = await self._names_of(tx, set(known.values()))
-        seen = await may_rename(tx, set(known.values()), seen_by) if seen_by and known else set()
+        holders = {held.person for held in known.values()}
+        names = await self._names_of(tx, holders)
+        renamed = await may_rename(tx, holders, seen_by) if seen_by and known else set()
         additions, found = _Additions(), []
         for one, mine in zip(people, keys, strict=True):
-            enrolled = self._enrolled(one, mine, known, names, seen)
+            enrolled = self._enrolled(one, mine, known, names, renamed, seen=seen_by is not None)
             found.append(enrolled)
-            if not enrolled.misnamed:
-                additions.people += [] if enrolled.ref in names else [self._profile(one, enrolled.ref)]
-                self._add_documents(additions, one, mine, enrolled.ref, known)
+            new = enrolled.ref not in names
+            if new or enrolled.certain:
+                additions.people += [self._profile(one, enrolled.ref)] if new else []
+                self._add_documents(additions, one, mine, enrolled, known, seen=seen_by is not None)
                 self._add_names(additions, one, names.setdefault(enrolled.ref, set()), enrolled.ref)
         await self._store(tx, additions)
         return found
@@ -147,15 +187,24 @@ class People:
         self,
         one: FiledPerson,
         keys: Sequence[_DocumentKey],
-        known: Mapping[_DocumentKey, UUID],
+        known: Mapping[_DocumentKey, _Held],
         names: Mapping[UUID, set[bytes]],
-        seen: set[UUID],
+        renamed: set[UUID],
+        *,
+        seen: bool,
     ) -> Enrolled:
-        refs = list(dict.fromkeys(known[key] for key in keys if key in known))
-        if not refs:
-            return Enrolled(uuid4())
-        named = any(index in names.get(refs[0], ()) for index in self._vault.indexes(one.name, b"name"))
-        return Enrolled(refs[0], misnamed=not named and refs[0] not in seen, mixed=len(refs) > 1)
+        proven = list(dict.fromkeys(known[key].person for key in keys if key in known and not known[key].claimed))
+        ref = proven[0] if proven else uuid4()
+        unknown = [n for n, key in enumerate(keys) if key not in known]
+        cards = [n for n in unknown if one.documents[n].type in CARDS]
+        leading = None if proven else next(iter(cards + unknown), None)
+        elsewhere = [
+            n for n, key in enumerate(keys) if key in known and known[key].claimed and known[key].person != ref
+        ]
+        doubtful = () if seen else tuple(sorted({*elsewhere, *cards} - {leading}))
+        named = any(index in names.get(ref, ()) for index in self._vault.indexes(one.name, b"name"))
+        misnamed = bool(proven) and not named and ref not in renamed
+        return Enrolled(ref, misnamed, mixed=len(proven) > 1, doubtful=doubtful, leading=leading)
 
     def _profile(self, one: FiledPerson, ref: UUID) -> tuple[UUID, bytes]:
         profile = {"birth_date": one.birth_date.isoformat() if one.birth_date else None, "phone": one.phone}
@@ -166,15 +215,22 @@ class People:
         additions: _Additions,
         one: FiledPerson,
         keys: Sequence[_DocumentKey],
-        ref: UUID,
-        known: dict[_DocumentKey, UUID],
+        enrolled: Enrolled,
+        known: dict[_DocumentKey, _Held],
+        *,
+        seen: bool,
     ) -> None:
-        for key, document in zip(keys, one.documents, strict=True):
-            if key not in known:  # the same person may stand twice in one filing
-                known[key] = ref
-                sealed = self._vault.seal(document.number.encode(), context("person_document", ref))
-                row = (ref, document.type.value, key[1], sealed, document.valid_from, document.valid_to)
-                additions.documents.append(row)
+        ref = enrolled.ref
+        for n, (key, document) in enumerate(zip(keys, one.documents, strict=True)):
+            held = known.get(key)  # the same person may stand twice in one filing
+            claimed = not seen and n != enrolled.leading
+            if held is None and n not in enrolled.doubtful:
+                row = (ref, document.type.value, key[1], self._seal_number(document, ref))
+                additions.documents.append((*row, document.valid_from, document.valid_to, claimed))
+                known[key] = _Held(ref, claimed)
+            elif held is not None and held.claimed and seen and held.row is not None:
+                additions.seen.append((held.row, ref, self._seal_number(document, ref)))
+                known[key] = _Held(ref, claimed=False)
 
     def _add_names(self, additions: _Additions, one: FiledPerson, mine: set[bytes], ref: UUID) -> None:
         wanted = [("legal", one.name), ("latin", one.latin_name), *(("former", former) for former in one.former_names)]
@@ -190,8 +246,10 @@ class People:
             refs, sealed = zip(*additions.people, strict=True)
             await tx.execute(_ADD_PEOPLE, {"refs": list(refs), "sealed": list(sealed)})
         if additions.documents:
-            names = ("people", "types", "indexes", "sealed", "froms", "tos")
+            names = ("people", "types", "indexes", "sealed", "froms", "tos", "claimed")
             await tx.execute(_ADD_DOCUMENTS, _columns(names, additions.documents))
+        if additions.seen:
+            await tx.execute(_SEEN, _columns(("ids", "people", "sealed"), additions.seen))
         if additions.names:
             await tx.execute(_ADD_NAMES, _columns(("people", "kinds", "indexes", "sealed"), additions.names))
 
@@ -244,7 +302,7 @@ class People:
 
     # -- inside
 
-    async def _by_documents(self, tx: AsyncConnection, people: Iterable[FiledPerson]) -> dict[_DocumentKey, UUID]:
+    async def _by_documents(self, tx: AsyncConnection, people: Iterable[FiledPerson]) -> dict[_DocumentKey, _Held]:
         """Who holds these documents; a document found under a retired key is given under the current one."""
         current: dict[_DocumentKey, _DocumentKey] = {}
         for one in people:
@@ -252,8 +310,8 @@ class People:
                 for index in self._vault.indexes(document.number, b"document"):
                     current[document.type.value, index] = self._document_key(document)
         rows = await tx.execute(_BY_DOCUMENTS, {"indexes": list({index for _, index in current})})
-        pairs = [((row.type, bytes(row.number_index)), row.person) for row in rows]
-        return {current[key]: ref for key, ref in pairs if key in current}
+        found = [((row.type, bytes(row.number_index)), _Held(row.person, row.claimed, row.id)) for row in rows]
+        return {current[key]: held for key, held in found if key in current}
 
     async def _names_of(self, tx: AsyncConnection, refs: set[UUID]) -> dict[UUID, set[bytes]]:
         names: dict[UUID, set[bytes]] = {ref: set() for ref in refs}
@@ -261,6 +319,9 @@ class People:
             for row in await tx.execute(_NAMES, {"people": list(refs)}):
                 names[row.person].add(bytes(row.name_index))
         return names
+
+    def _seal_number(self, document: FiledDocument, ref: UUID) -> bytes:
+        return self._vault.seal(document.number.encode(), context("person_document", ref))
 
     def _document_key(self, document: FiledDocument) -> _DocumentKey:
         return document.type.value, self._vault.index(document.number, b"document")

@@ -31,12 +31,17 @@ _PEOPLE = text("""
       FROM person AS asked JOIN person AS p ON p.ref = COALESCE(asked.merged_into, asked.ref)
      WHERE asked.ref = ANY(CAST(:refs AS uuid[]))
 """)
+# Those of the records that lead to a person too: what was filed for a record is kept under it. The newest legal name
+# of the leading record counts.
 _NAMES = text("""
-    SELECT person, kind, sealed FROM person_name WHERE person = ANY(CAST(:people AS uuid[])) ORDER BY id DESC
+    SELECT COALESCE(p.merged_into, p.ref) AS person, n.person AS kept_under, n.kind, n.sealed
+      FROM person AS p JOIN person_name AS n ON n.person = p.ref
+     WHERE p.ref = ANY(CAST(:people AS uuid[])) OR p.merged_into = ANY(CAST(:people AS uuid[]))
+     ORDER BY p.merged_into IS NOT NULL, n.id DESC
 """)
-# Those of the records that lead to a person too: a number is kept under the record that it was filed for.
 _DOCUMENTS = text("""
-    SELECT COALESCE(p.merged_into, p.ref) AS person, d.person AS kept_under, d.type, d.sealed, d.valid_from, d.valid_to
+    SELECT COALESCE(p.merged_into, p.ref) AS person, d.person AS kept_under, d.type, d.sealed, d.valid_from, d.valid_to,
+           d.claimed
       FROM person AS p JOIN person_document AS d ON d.person = p.ref
      WHERE p.ref = ANY(CAST(:people AS uuid[])) OR p.merged_into = ANY(CAST(:people AS uuid[]))
      ORDER BY d.id
@@ -58,6 +63,7 @@ class ResolvedDocument(BaseModel):
     type: str
     type_title: str
     number: str
+    claimed: bool = Field(description="仅为填报，尚未核验，不能据以确认身份")
     valid_from: date | None = None
     valid_to: date | None = None
 
@@ -131,13 +137,16 @@ _Rows = tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]
 def _open_all(vault: Vault, wanted: frozenset[str], rows: _Rows) -> dict[UUID, Resolved]:
     people, names, documents, accounts = rows
     told: dict[UUID, dict[str, Any]] = {row.person: _profile(vault, row, wanted) for row in people}
-    for row in names:  # newest first
-        name = vault.open(row.sealed, context("person_name", row.person)).decode()
-        _tell_name(told[row.person], row.kind, name, wanted)
+    for row in names:
+        name = vault.open(row.sealed, context("person_name", row.kept_under)).decode()
+        _tell_name(told[row.person], row.kind, name)
     for row in documents:
         number = vault.open(row.sealed, context("person_document", row.kept_under)).decode()
         _tell_document(told[row.person], row, number, wanted)
-    found = {row.ref: Resolved(ref=row.ref, kind="person", person=row.person, **told[row.person]) for row in people}
+    for one in told.values():
+        one["former_names"] = [it for it in one.get("former_names", ()) if it != one.get("name")] or None
+    chosen = {ref: {field: value for field, value in one.items() if field in wanted} for ref, one in told.items()}
+    found = {row.ref: Resolved(ref=row.ref, kind="person", person=row.person, **chosen[row.person]) for row in people}
     for row in accounts:
         found[row.ref] = Resolved(
             ref=row.ref, kind="payee_account", person=row.person, payee_account=_account(vault, row, wanted)
@@ -150,13 +159,14 @@ def _profile(vault: Vault, row: Any, wanted: frozenset[str]) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if name in wanted and value is not None}
 
 
-def _tell_name(told: dict[str, Any], kind: str, name: str, wanted: frozenset[str]) -> None:
-    if kind == "latin" and "latin_name" in wanted:
+def _tell_name(told: dict[str, Any], kind: str, name: str) -> None:
+    """The first Latin and legal name count, whatever else the person was called is a former name."""
+    if kind == "latin":
         told.setdefault("latin_name", name)
-    elif kind == "legal" and "name" in wanted and "name" not in told:
+    elif kind == "legal" and "name" not in told:
         told["name"] = name
-    elif kind != "latin" and "former_names" in wanted:
-        told.setdefault("former_names", []).append(name)
+    elif name not in (former := told.setdefault("former_names", [])):
+        former.append(name)
 
 
 def _tell_document(told: dict[str, Any], row: Any, number: str, wanted: frozenset[str]) -> None:
@@ -165,6 +175,7 @@ def _tell_document(told: dict[str, Any], row: Any, number: str, wanted: frozense
             type=row.type,
             type_title=DocumentType(row.type).label,
             number=number,
+            claimed=row.claimed,
             valid_from=row.valid_from,
             valid_to=row.valid_to,
         )

@@ -13,6 +13,7 @@ from libs.common.auth import Principal
 from services.intake.models import application, payee_account, person
 from services.intake.views import visible
 
+_IN_DOUBT = ("name-differs", "documents-of-different-people", "document-in-doubt")
 _NAMED_BY = (application.c.beneficiary, application.c.applicant, application.c.handler)
 
 
@@ -29,10 +30,10 @@ async def in_sight(tx: AsyncConnection, refs: Collection[UUID], caller: Principa
 
 async def may_rename(tx: AsyncConnection, refs: Collection[UUID], caller: Principal) -> set[UUID]:
     """Those of these people whom a clerk may give a new name: they appeared at the clerk's own platform before, and not
-    just by somebody filing there under their number with another name."""  # fmt: skip
+    just by somebody filing there under their number with another name, or with other documents."""  # fmt: skip
     asked = person.alias("asked")
     query = _appearing(select(asked.c.ref), asked.c.ref, asked.c.merged_into).where(asked.c.ref.in_(refs))
-    in_doubt = application.c.defects.contains([{"code": "name-differs"}])
+    in_doubt = or_(*(application.c.defects.contains([{"code": code}]) for code in _IN_DOUBT))
     query = query.where(application.c.state.in_(("accepted", "correction")), ~in_doubt)
     return set((await tx.execute(visible(query, caller))).scalars())
 

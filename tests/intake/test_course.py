@@ -228,8 +228,8 @@ async def test_a_correction_names_wrong_values_and_what_it_cannot_change(house: 
         422, "invalid-request"
     )
     assert told["errors"][0]["field"].startswith("/materials/")
-    told = (await portal.post(path, {"channel": "on_site"})).problem(422, "invalid-request")
-    assert told["errors"][0]["field"] == "/channel"
+    told = (await portal.post(path, {"channel": "on_site"})).problem(422, "filing-wrong")
+    assert [(error["field"], error["code"]) for error in told["errors"]] == [("/channel", "not-correctable")]
     answer = await portal.post(path, {"materials": licences(*PAPERS)}, headers={"If-Match": '"1"'})
     answer.problem(412, "precondition-failed")
     read = await portal.get(f"/applications/{receipt['id']}")
@@ -294,6 +294,20 @@ async def test_a_withdrawal_that_came_too_late_is_told(house: House) -> None:
     step = (await portal.show(str(application)))["timeline"][-1]
     assert step["title"] == "撤回未生效"
     assert "已有事项作出决定" in step["detail"]
+
+
+async def test_a_withdrawal_after_an_ignored_one_says_what_became_of_it(house: House) -> None:
+    portal = house.portal()
+    application, _ = uuids(await portal.file())
+    path = f"/applications/{application}:withdraw"
+    first = await portal.post(path, key="first")
+    assert (await portal.post(path)).body["withdrawal_asked_at"] == first.body["withdrawal_asked_at"]
+    await house.hear(an_event(WithdrawalIgnored, application, reason="decided"))
+    told = (await portal.post(path)).problem(409, "withdrawal-ignored")
+    assert "已有事项作出决定" in told["detail"]
+    assert "人才办" in told["detail"]
+    assert (await portal.post(path, key="first")).content == first.content
+    assert (await house.kinds(str(application))).count("ApplicationWithdrawn") == 1
 
 
 async def test_a_refused_item_may_be_claimed_again_and_an_expired_certification_too(house: House) -> None:

@@ -281,13 +281,52 @@ async def test_an_employer_without_affiliations_is_judged_by_those_on_record(hou
     assert [defect["code"] for defect in unknown["defects"]] == ["affiliation-missing"]
 
 
+HN_1 = [{"system": "henan_portal", "kind": "case", "value": "HN-1"}]
+
+
 async def test_an_external_number_belongs_to_one_application(house: House) -> None:
-    refs = [{"system": "henan_portal", "kind": "case", "value": "HN-1"}]
-    first = await house.portal().file(external_refs=refs)
-    mine = await house.portal().post("/applications", a_filing(external_refs=refs))
-    assert first["case_no"] in mine.problem(409, "external-ref-taken")["detail"]
-    other = await house.portal("portal-b").post("/applications", a_filing(external_refs=refs))
-    assert first["case_no"] not in other.problem(409, "external-ref-taken")["detail"]
+    first = await house.portal().file(external_refs=HN_1)
+    given = [{"system": "henan_portal", "kind": "case", "value": "HN-2"}, *HN_1]
+    mine = (await house.portal().post("/applications", a_filing(external_refs=given))).problem(
+        409, "external-ref-taken"
+    )
+    assert first["case_no"] in mine["detail"]
+    assert first["id"] in mine["detail"]
+    assert [error["field"] for error in mine["errors"]] == ["/external_refs/1/value"]
+    other = await house.portal("portal-b").post("/applications", a_filing(external_refs=HN_1))
+    told = str(other.problem(409, "external-ref-taken"))
+    assert first["case_no"] not in told
+    assert first["id"] not in told
+
+
+async def test_an_external_number_is_free_again_once_its_application_came_to_nothing(house: House) -> None:
+    portal = house.portal()
+    one = await portal.file(external_refs=HN_1, materials=[])
+    await portal.post(f"/applications/{one['id']}:withdraw")
+    taken_over = await portal.file(
+        external_refs=HN_1, items=[{"code": "flexible_certification", "category": "flexible"}, ALLOWANCE]
+    )
+    assert taken_over["state"] == "not_accepted"
+    three = await house.portal("portal-b").file(external_refs=HN_1)
+    (await portal.post("/applications", a_filing(external_refs=HN_1))).problem(409, "external-ref-taken")
+    for receipt, caller in ((one, portal), (taken_over, portal), (three, house.portal("portal-b"))):
+        refs = (await caller.show(receipt["id"]))["external_refs"]
+        assert refs == [{"system": "henan_portal", "kind": "case", "value": "HN-1"}]
+    found = await house.a("supervisor").get("/applications", params={"external_ref": "henan_portal:case:HN-1"})
+    assert [item["id"] for item in found.body["items"]] == [three["id"], taken_over["id"], one["id"]]
+
+
+async def test_of_two_who_file_a_freed_number_at_once_one_has_it(house: House) -> None:
+    refs = [*HN_1, {"system": "a", "kind": "b", "value": "c"}]
+    portal = house.portal()
+    for _ in range(3):
+        held = await portal.file(external_refs=refs, materials=[])
+        await portal.post(f"/applications/{held['id']}:withdraw")
+        filings = [a_filing(external_refs=given, materials=[]) for given in (refs, refs[::-1], refs)]
+        answers = await asyncio.gather(*(portal.post("/applications", filing) for filing in filings))
+        assert sorted(answer.status for answer in answers) == [201, 409, 409]
+        (won,) = [answer.body["id"] for answer in answers if answer.status == 201]
+        await portal.post(f"/applications/{won}:withdraw")
 
 
 async def test_another_name_under_a_known_number_is_a_defect_and_changes_nothing(house: House) -> None:

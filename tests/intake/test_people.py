@@ -136,16 +136,100 @@ async def test_a_new_account_after_a_bounce_is_a_new_version_and_the_old_one_sta
     (await far.post(f"{path}:manage", other)).problem(404, "not-found")
 
 
-async def test_a_new_number_filed_with_a_known_one_belongs_to_the_same_person(house: House) -> None:
-    known, passport = a_number(), {"type": "passport", "number": "E12345678"}
-    person = a_person(number=known)
-    first = await house.portal().file(beneficiary=person)
-    both = {**person, "documents": [*person["documents"], passport]}
-    await house.portal().file(beneficiary=both, **SERVICE)
-    by_passport = {**person, "documents": [passport]}
-    more = {"items": [{"code": "medical_care"}], "materials": licences("identity_document")}
-    third = await house.portal().file(beneficiary=by_passport, **more)
-    assert third["beneficiary"] == first["beneficiary"]
+PASSPORT = {"type": "passport", "number": "E12345678"}
+CARE: dict[str, Any] = {"items": [{"code": "medical_care"}], "materials": licences("identity_document")}
+VISIT: dict[str, Any] = {"items": [{"code": "spouse_employment"}], "materials": licences("marriage_certificate")}
+
+
+def defects(receipt: Any) -> list[tuple[str, str]]:
+    return [(defect["code"], defect["field"]) for defect in receipt["defects"]]
+
+
+async def test_a_number_stated_beside_a_known_one_is_kept_but_identifies_nobody(house: House) -> None:
+    person = a_person()
+    first = await house.portal().file(beneficiary=person, **CARE)
+    both = {**person, "documents": [*person["documents"], PASSPORT]}
+    second = await house.portal().file(beneficiary=both, **SERVICE)
+    assert (second["state"], second["beneficiary"]) == ("accepted", first["beneficiary"])
+    alone = await house.portal().file(beneficiary={**person, "documents": [PASSPORT]}, **VISIT)
+    assert defects(alone) == [("document-in-doubt", "/beneficiary/documents/0/number")]
+    assert alone["beneficiary"] != first["beneficiary"]
+    answer = await finance(house).post("/people:resolve", a_question(first["beneficiary"], fields=("documents",)))
+    told = [(it["type"], it["claimed"]) for it in answer.body["items"][0]["documents"]]
+    assert told == [("resident_identity_card", False), ("passport", True)]
+
+
+async def test_whoever_states_anothers_passport_beside_their_own_card_is_not_taken_for_its_owner(house: House) -> None:
+    """Of the same name too: the owner's applications and money would else be the other's."""
+    thief, owner = a_person(), a_person()
+    first = await house.portal().file(beneficiary={**thief, "documents": [*thief["documents"], PASSPORT]}, **CARE)
+    both = {**owner, "documents": [*owner["documents"], PASSPORT]}
+    second = await house.portal("portal-b").file(beneficiary=both)
+    assert defects(second) == [("document-in-doubt", "/beneficiary/documents/1/number")]
+    assert second["beneficiary"] != first["beneficiary"]
+    assert "王小明" not in str(second["defects"])
+    path = f"/applications/{second['id']}:correct"
+    card_alone = (await house.portal("portal-b").post(path, {"beneficiary": owner})).body
+    assert (card_alone["state"], card_alone["beneficiary"]) == ("accepted", second["beneficiary"])
+
+
+async def test_a_clerk_who_has_seen_a_passport_gives_it_to_its_owner(house: House) -> None:
+    thief, owner = a_person(), a_person()
+    await house.portal().file(beneficiary={**thief, "documents": [*thief["documents"], PASSPORT]}, **CARE)
+    both = {**owner, "documents": [*owner["documents"], PASSPORT]}
+    seen = await house.clerk().file(beneficiary=both, channel="on_site", **SERVICE)
+    assert seen["state"] == "accepted"
+    alone = await house.portal("portal-b").file(beneficiary={**owner, "documents": [PASSPORT]}, **CARE)
+    assert (alone["state"], alone["beneficiary"]) == ("accepted", seen["beneficiary"])
+    mixed = await house.portal().file(beneficiary={**thief, "documents": [*thief["documents"], PASSPORT]}, **SERVICE)
+    assert defects(mixed) == [("documents-of-different-people", "/beneficiary/documents")]
+    answer = await finance(house).post("/people:resolve", a_question(seen["beneficiary"], fields=("documents",)))
+    told = {it["number"]: it["claimed"] for it in answer.body["items"][0]["documents"]}
+    assert told == {PASSPORT["number"]: False, owner["documents"][0]["number"]: False}
+
+
+async def test_a_card_is_never_added_to_somebody_known_by_something_else_without_a_clerk(house: House) -> None:
+    traveller = {"name": "王小明", "documents": [PASSPORT]}
+    first = await house.portal().file(beneficiary=traveller, **CARE)
+    card = a_person()
+    both = {**traveller, "documents": [PASSPORT, *card["documents"]]}
+    joined = await house.portal("portal-b").file(beneficiary=both, **SERVICE)
+    assert defects(joined) == [("document-in-doubt", "/beneficiary/documents/1/number")]
+    own = await house.portal("portal-b").file(beneficiary=card)
+    assert (own["state"], own["beneficiary"] != first["beneficiary"]) == ("accepted", True)
+    two_cards = {**card, "documents": [*a_person()["documents"], *a_person()["documents"]]}
+    two = await house.portal().file(beneficiary=two_cards, **SERVICE)
+    assert defects(two) == [("document-in-doubt", "/beneficiary/documents/1/number")]
+
+
+async def test_every_name_of_a_merged_record_counts(house: House) -> None:
+    numbers = [a_number(), a_number()]
+    named = a_person("王晓明", numbers[1], latin_name="Wang Xiaoming", former_names=["王二"])
+    into = await house.portal().file(beneficiary=a_person("王小明", numbers[0]), **SERVICE)
+    merged = await house.portal().file(beneficiary=named, payee_account=an_account("王晓明"), **SERVICE)
+    merge = {"merged": merged["beneficiary"], "into": into["beneficiary"], "reason": "一人两证"}
+    office = house.a("talent_office", org_unit=f"{COUNTY}/talent_office")
+    assert (await office.post("/people:merge", merge)).status == 200
+    for name in ("王晓明", "王二", "王小明"):
+        receipt = await house.portal().file(
+            beneficiary=a_person(name, numbers[1]), payee_account=an_account(name), **CARE
+        )
+        assert (receipt["state"], receipt["beneficiary"]) == ("accepted", into["beneficiary"]), name
+    for ref in (merged["beneficiary"], into["beneficiary"]):
+        path = f"/people/{ref}/payee-accounts:manage"
+        for name in ("王晓明", "王小明"):
+            assert (await office.post(path, an_account(name))).status == 201
+    fields = ("name", "latin_name", "former_names")
+    answer = await finance(house).post("/people:resolve", a_question(merged["beneficiary"], fields=fields))
+    (told,) = answer.body["items"]
+    assert (told["name"], told["latin_name"]) == ("王小明", "Wang Xiaoming")
+    assert sorted(told["former_names"]) == ["王二", "王晓明"]
+
+
+async def test_a_legal_name_is_no_former_name_of_whoever_is_not_asked_for_it(house: House) -> None:
+    receipt = await house.portal().file(beneficiary=a_person(former_names=["王二"]))
+    answer = await finance(house).post("/people:resolve", a_question(receipt["beneficiary"], fields=("former_names",)))
+    assert answer.body["items"][0]["former_names"] == ["王二"]
 
 
 async def test_a_stranger_adds_no_document_to_somebody_elses_record(house: House) -> None:
