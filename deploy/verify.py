@@ -74,6 +74,31 @@ class Mirrored:
 
 
 @dataclass(frozen=True)
+class Known:
+    """Each key `here` stands `there` too, where more may stand. Both map a service to a query of (key, value, at); the
+    value `here` names the record, and no key stands here twice."""
+
+    name: str
+    here: Mapping[str, str]
+    there: Mapping[str, str]
+
+    async def look(self, connections: Connections, until: datetime) -> Finding:
+        """Walk both sides together."""
+        checked = violations = 0
+        first: str | None = None
+        here, there = _merged(connections, self.here), _merged(connections, self.there)
+        async with aclosing(here), aclosing(there):
+            async for mine, theirs in _paired(here, there):
+                if mine is None or _since(mine, None) > until:
+                    continue
+                checked += 1
+                if theirs is None:
+                    violations += 1
+                    first = first or f"{mine.value}: {mine.key}"
+        return Finding(self.name, checked, violations, first)
+
+
+@dataclass(frozen=True)
 class Nothing:
     """A query of one service that must find nothing; its first column names a record."""
 
@@ -107,7 +132,27 @@ _SETTLED = """
 _HEARD_OF = """
     SELECT "order"::text, fen || ' on ' || settled_on, NULL::timestamptz FROM payment WHERE settled_on IS NOT NULL
 """
-BETWEEN: tuple[Mirrored, ...] = (
+# Finance keeps the references that it was told; a person merged since is known by any of them.
+_OWED = """
+    SELECT e.item || ' for ' || e.beneficiary, 'entitlement ' || e.id, e.recorded_at FROM entitlement AS e
+"""
+_ASKED = """
+    SELECT i.id || ' for ' || p.ref, '', NULL::timestamptz
+      FROM application_item AS i JOIN application AS a ON a.id = i.application
+      JOIN person AS b ON b.ref = a.beneficiary
+      JOIN person AS p ON coalesce(p.merged_into, p.ref) = coalesce(b.merged_into, b.ref)
+"""
+_PAID_TO = """
+    SELECT 'account ' || o.payee_account || ' of ' || o.beneficiary, 'order ' || min(o.id::text), max(h.recorded_at)
+      FROM payout_order AS o JOIN order_history AS h ON h.order_id = o.id
+     WHERE o.payee_account IS NOT NULL GROUP BY o.payee_account, o.beneficiary
+"""
+_ACCOUNTS = """
+    SELECT 'account ' || a.ref || ' of ' || p.ref, '', NULL::timestamptz
+      FROM payee_account AS a JOIN person AS b ON b.ref = a.person
+      JOIN person AS p ON coalesce(p.merged_into, p.ref) = coalesce(b.merged_into, b.ref)
+"""
+BETWEEN: tuple[Mirrored | Known, ...] = (
     Mirrored(
         "every accepted application has its case, under the same pack",
         {"intake": _ACCEPTED},
@@ -126,6 +171,8 @@ BETWEEN: tuple[Mirrored, ...] = (
             "housing": "SELECT id::text, benefit, NULL::timestamptz FROM eligibility",
         },
     ),
+    Known("every entitlement is of whom its application names", {"finance": _OWED}, {"intake": _ASKED}),
+    Known("every payout order goes to an account of its beneficiary", {"finance": _PAID_TO}, {"intake": _ACCOUNTS}),
     Mirrored("every settled payment is known to intake, to the fen", {"finance": _SETTLED}, {"intake": _HEARD_OF}),
     Mirrored(
         "every published event is in the trail once, and nothing else is",
@@ -167,7 +214,7 @@ async def verify_all(settings: Settings, *, at_rest: bool) -> list[dict[str, Any
             connections = {
                 name: await stack.enter_async_context(_snapshot(database)) for name, database in databases.items()
             }
-            looks: list[Mirrored | Nothing] = [*BETWEEN, *ALWAYS, *(AT_REST if at_rest else ())]
+            looks: list[Mirrored | Known | Nothing] = [*BETWEEN, *ALWAYS, *(AT_REST if at_rest else ())]
             findings = [await each.look(connections, until) for each in looks]
             findings += [_of_finance(check) for check in await reconcile.check(connections["finance"])]
             findings.append(await _trail(connections["audit"], settings))

@@ -76,6 +76,20 @@ INVARIANTS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
+        "every order pays its entitlement, to whom that is due",
+        """
+        SELECT o.id::text AS record, o.treasury, NULL AS month,
+               (o.beneficiary, o.application, o.item, o.benefit, o.treasury)
+               = (e.beneficiary, e.application, e.item, e.benefit, e.treasury)
+               AND (o.state IN ('unfunded', 'due', 'cancelled') OR o.payee_account IS NOT NULL) AS ok,
+               'the order pays ' || o.beneficiary || ' by ' || o.treasury || ' to '
+               || coalesce(o.payee_account::text, 'no account') || ', due to ' || e.beneficiary || ' by ' || e.treasury
+               AS detail
+          FROM payout_order AS o
+          JOIN entitlement AS e ON e.id = o.entitlement_id
+        """,
+    ),
+    (
         "the shares of every order sum to what is paid",
         """
         SELECT o.id::text AS record, o.treasury, NULL AS month,
@@ -106,12 +120,13 @@ INVARIANTS: tuple[tuple[str, str], ...] = (
         "every bank file has the amounts of its orders",
         """
         SELECT b.number AS record, b.treasury, to_char(b.made_on, 'YYYY-MM') AS month,
-               count(*) = b.lines AND sum(l.fen) = b.total_fen
+               count(o.id) = b.lines AND sum(l.fen) = b.total_fen AND sum(o.public_fen) = b.total_fen
                AND bool_and(l.fen = o.public_fen AND o.treasury = b.treasury) AS ok,
-               count(*) || ' lines of ' || b.lines || ', ' || sum(l.fen) || ' fen of ' || b.total_fen AS detail
+               count(o.id) || ' lines of ' || b.lines || ', ' || coalesce(sum(l.fen), 0) || ' fen of ' || b.total_fen
+               || ', orders of ' || coalesce(sum(o.public_fen), 0) AS detail
           FROM payout_batch AS b
-          JOIN batch_line AS l ON l.batch_id = b.id
-          JOIN payout_order AS o ON o.id = l.order_id
+          LEFT JOIN batch_line AS l ON l.batch_id = b.id
+          LEFT JOIN payout_order AS o ON o.id = l.order_id
          GROUP BY b.id
         """,
     ),

@@ -16,6 +16,7 @@ DAMAGE = {
     "every order is posted once where settled, else not at all": """
         UPDATE payout_order SET state = 'due', settled_on = NULL WHERE state = 'settled'""",
     "every posting has the amounts of its order": "UPDATE payout_order SET public_fen = public_fen + 1",
+    "every order pays its entitlement, to whom that is due": "UPDATE payout_order SET beneficiary = gen_random_uuid()",
     "the shares of every order sum to what is paid": "UPDATE payout_order SET employer_fen = employer_fen + 1",
     "no entitlement is paid more than once": "UPDATE instalment SET amount_fen = amount_fen + 1",
     "every bank file has the amounts of its orders": "UPDATE batch_line SET fen = fen + 1",
