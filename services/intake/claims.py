@@ -22,7 +22,7 @@ CAME_TO_NOTHING = """(
         OR EXISTS (SELECT FROM case_end AS e WHERE e.application = held.application
                       AND e.state IN ('withdrawn', 'lapsed')))"""
 # Of a claim under the name `held`, on the day `:today`.
-_FREE = f"""({CAME_TO_NOTHING}
+FREE = f"""({CAME_TO_NOTHING}
         OR EXISTS (SELECT FROM application_item AS i JOIN item_result AS r ON r.item = i.id
                     WHERE i.application = held.application AND i.code = held.code
                       AND (r.result IN ('refused', 'withdrawn') OR r.valid_to < :today)))"""
@@ -32,23 +32,25 @@ _TAKE = text(f"""
     INSERT INTO claim AS held (person, code, application)
     SELECT :person, code, :application FROM unnest(CAST(:codes AS text[])) AS r (code)
     ON CONFLICT (person, code) DO UPDATE SET application = excluded.application
-     WHERE held.application = excluded.application OR {_FREE}
+     WHERE held.application = excluded.application OR {FREE}
     RETURNING code
 """)  # noqa: S608 - parts of our own
 _DROP = text("DELETE FROM claim WHERE application = :application")
+# Where both have ended nobody can give one up any more: that is found afterwards (findings.py), not refused.
 _COLLIDING = text(f"""
-    SELECT a.case_no
-      FROM claim AS held JOIN application AS a ON a.id = held.application
-     WHERE held.person IN (:merged, :into) AND NOT {_FREE}
+    SELECT DISTINCT held.application
+      FROM claim AS held
+     WHERE held.person IN (:merged, :into) AND NOT {FREE}
        AND EXISTS (SELECT FROM claim AS other
                     WHERE other.person IN (:merged, :into) AND other.person <> held.person AND other.code = held.code
-                      AND NOT {_FREE.replace("held.", "other.")})
-     GROUP BY a.case_no ORDER BY a.case_no
+                      AND NOT {FREE.replace("held.", "other.")}
+                      AND NOT (EXISTS (SELECT FROM case_end AS e WHERE e.application = held.application)
+                               AND EXISTS (SELECT FROM case_end AS e WHERE e.application = other.application)))
 """)  # noqa: S608 - parts of our own
 _MOVE = text(f"""
     INSERT INTO claim AS held (person, code, application)
     SELECT CAST(:into AS uuid), code, application FROM claim WHERE person = :merged
-    ON CONFLICT (person, code) DO UPDATE SET application = excluded.application WHERE {_FREE}
+    ON CONFLICT (person, code) DO UPDATE SET application = excluded.application WHERE {FREE}
 """)  # noqa: S608 - parts of our own
 _FORGET = text("DELETE FROM claim WHERE person = :merged")
 
@@ -67,12 +69,12 @@ async def drop(tx: AsyncConnection, application: UUID) -> None:
     await tx.execute(_DROP, {"application": application})
 
 
-async def colliding(tx: AsyncConnection, merged: UUID, into: UUID, today: date) -> list[str]:
-    """The case numbers of the applications by which two people (both locked) hold the same code."""
+async def colliding(tx: AsyncConnection, merged: UUID, into: UUID, today: date) -> list[UUID]:
+    """The applications by which two people (both locked) hold the same code, where one of them has not ended."""
     return list((await tx.execute(_COLLIDING, {"merged": merged, "into": into, "today": today})).scalars())
 
 
 async def move(tx: AsyncConnection, merged: UUID, into: UUID, today: date) -> None:
-    """Let a person have the claims of another record of theirs, once nothing collides."""
+    """Let a person have the claims of another record of theirs; where both have ended theirs stays."""
     await tx.execute(_MOVE, {"merged": merged, "into": into, "today": today})
     await tx.execute(_FORGET, {"merged": merged})

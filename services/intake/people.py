@@ -15,7 +15,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
@@ -24,7 +24,9 @@ from libs.common.errors import DomainError, NotFound
 from libs.common.identity import DocumentType
 from services.intake import claims
 from services.intake.filing import FiledAccount, FiledDocument, FiledLink, FiledPerson
+from services.intake.models import application
 from services.intake.sight import may_rename
+from services.intake.views import visible
 
 _BY_DOCUMENTS = text("""
     SELECT d.id, d.type, d.number_index, d.claimed, COALESCE(p.merged_into, p.ref) AS person
@@ -101,7 +103,7 @@ class ClaimsCollide(DomainError):
 
     status, code, title = 409, "claims-collide", "两份档案有同一事项的申请"
     detail = (
-        "两份档案均已申请或者享受同一事项，合并将重复享受，涉及办件：{case_nos}。"
+        "两份档案均已申请或者享受同一事项，合并将重复享受，涉及办件：{cases}。"
         "请先将其中一件撤回，或者作出不予认定（批准）的决定，再合并档案。"
     )
 
@@ -283,7 +285,9 @@ class People:
         names = await self._names_of(tx, {ref})
         return any(index in names[ref] for index in self._vault.indexes(name, b"name"))
 
-    async def merge(self, tx: AsyncConnection, *, merged: UUID, into: UUID, by: str, reason: str, today: date) -> None:
+    async def merge(
+        self, tx: AsyncConnection, *, merged: UUID, into: UUID, caller: Principal, reason: str, today: date
+    ) -> None:
         """Make one person of two: `merged` leads to `into` from now on, and its claims are theirs. `today` tells
         which certifications have run out. Raises NotFound, CannotMerge, ClaimsCollide."""  # fmt: skip
         rows = {}
@@ -295,10 +299,11 @@ class People:
             raise CannotMerge
         collide = await claims.colliding(tx, merged, into, today)
         if collide:
-            raise ClaimsCollide(case_nos="、".join(collide))
+            raise ClaimsCollide(cases=await _named_to(tx, collide, caller))
         await tx.execute(_MERGE, {"merged": merged, "into": into})
         await claims.move(tx, merged, into, today)
-        await tx.execute(_RECORD_MERGE, {"merged": merged, "into": into, "by": by, "reason": reason})
+        entry = {"merged": merged, "into": into, "by": caller.subject, "reason": reason}
+        await tx.execute(_RECORD_MERGE, entry)
 
     # -- inside
 
@@ -330,6 +335,14 @@ class People:
 def context(table: str, ref: UUID) -> bytes:
     """What a sealed value is bound to: its table, and the reference that its row belongs to."""
     return f"{table}:{ref}".encode()
+
+
+async def _named_to(tx: AsyncConnection, applications: Sequence[UUID], caller: Principal) -> str:
+    """Applications by case number; those out of the caller's sight are only counted."""
+    query = select(application.c.case_no).where(application.c.id.in_(applications)).order_by(application.c.case_no)
+    seen = list((await tx.execute(visible(query, caller))).scalars())
+    hidden = len(applications) - len(seen)
+    return "、".join([*seen, f"其他平台 {hidden} 件"] if hidden else seen)
 
 
 def _lock_key(key: _DocumentKey) -> int:

@@ -12,7 +12,7 @@ from deploy.sample.identities import make_document_number
 from libs.common.auth import ServiceTokens
 from libs.common.events import ApplicationClosed, ItemResult
 from libs.common.identity import DocumentType, Sex
-from tests.intake.builders import ALLOWANCE, CERTIFICATION, COUNTY, a_number, a_person, licences
+from tests.intake.builders import ALLOWANCE, CERTIFICATION, COUNTY, DISTRICT, a_number, a_person, an_employer, licences
 from tests.intake.conftest import Answer, Caller, House, uuids
 
 
@@ -48,6 +48,47 @@ async def test_two_records_that_hold_the_same_benefit_are_not_merged(house: Hous
     assert passport["case_no"] in told["detail"]
     assert not await house.rows("SELECT 1 FROM person WHERE merged_into IS NOT NULL")
     assert not await house.rows("SELECT 1 FROM person_merge")
+
+
+async def test_a_collision_names_no_case_of_another_platform(house: House) -> None:
+    card = await house.portal().file()
+    person, care = by_passport(), {"items": [{"code": "medical_care"}], "materials": licences("identity_document")}
+    here = await house.portal().file(beneficiary=person, **care)
+    there = await house.portal().file(beneficiary=person, employer=an_employer(DISTRICT))
+    told = (await merge(house, here, card)).problem(409, "claims-collide")["detail"]
+    assert card["case_no"] in told
+    assert "其他平台 1 件" in told
+    assert there["case_no"] not in told
+
+
+async def test_what_both_records_were_granted_already_is_found_by_the_merge_and_stays_on_the_list(house: House) -> None:
+    """Nobody can withdraw either: refusing would leave one person two records, and nobody told."""
+    card, passport = await house.portal().file(), await house.portal("portal-b").file(beneficiary=by_passport())
+    for receipt in (card, passport):
+        await end(house, receipt, "closed", "done")
+    answer = await merge(house, passport, card)
+    assert answer.status == 200
+    found = answer.body["double_grants"]
+    assert [(one["item"], one["person"]) for one in found] == [
+        ("living_allowance", card["beneficiary"]), ("talent_certification", card["beneficiary"]),
+    ]  # fmt: skip
+    assert {grant["case_no"] for grant in found[0]["grants"]} == {card["case_no"], passport["case_no"]}
+    assert found[0]["grants"][0]["paid"] == {"fen": 0, "currency": "CNY"}
+    office = house.a("talent_office", org_unit=f"{COUNTY}/talent_office")
+    first = (await office.get("/people/double-grants", params={"limit": 1})).body
+    second = (await office.get("/people/double-grants", params={"limit": 1, "cursor": first["next"]})).body
+    assert [*first["items"], *second["items"]] == found
+    far = house.a("talent_office", org_unit=f"{DISTRICT}/talent_office")
+    assert (await far.get("/people/double-grants")).body["items"] == []
+    (await house.portal().get("/people/double-grants")).problem(403, "forbidden")
+    again = await house.portal().file(beneficiary=by_passport(), items=[CERTIFICATION])
+    assert (await merge(house, again, card)).problem(409, "claims-collide")
+
+
+async def test_nobody_is_on_the_list_whose_second_application_came_to_nothing(house: House) -> None:
+    card, passport = await house.portal().file(), await house.portal("portal-b").file(beneficiary=by_passport())
+    await end(house, card, "refused", "refused")
+    assert (await merge(house, passport, card)).body["double_grants"] == []
 
 
 @pytest.mark.parametrize(("state", "result"), [("withdrawn", "withdrawn"), ("refused", "refused")])

@@ -91,7 +91,7 @@ async def test_two_records_found_to_be_one_person_are_merged_and_both_references
     second = await house.portal().file(**SERVICE)
     merge = {"merged": second["beneficiary"], "into": first["beneficiary"], "reason": "一人两证"}
     answer = await office.post("/people:merge", merge)
-    assert answer.body == {"ref": first["beneficiary"]}
+    assert answer.body == {"ref": first["beneficiary"], "double_grants": []}
     (await office.post("/people:merge", merge)).problem(409, "cannot-merge")
     (await office.post("/people:merge", merge | {"merged": str(uuid4())})).problem(404, "not-found")
     (await house.portal().post("/people:merge", merge)).problem(403, "forbidden")

@@ -15,10 +15,12 @@ from libs.common.auth import Principal
 from libs.common.calendar import local_date
 from libs.common.errors import FieldError, NotFound
 from libs.common.idempotency import IdempotencyKey, Reply, once
+from libs.common.paging import MAX_LIMIT, Page, PageRequest, Paging, page_of
 from libs.common.web import Caller, Tx, guarded_router, requires
 from services.intake.api.desk import AtDesk
 from services.intake.applications import Desk
 from services.intake.filing import FiledAccount, FilingWrong, Text
+from services.intake.findings import DoubleGrant, double_grants
 from services.intake.models import application
 from services.intake.resolve import MOST_REFS, Resolution, ResolveField, resolve
 from services.intake.sight import in_sight
@@ -58,6 +60,7 @@ class Merged(BaseModel):
     """The reference that both lead to."""
 
     ref: UUID
+    double_grants: list[DoubleGrant] = Field(description="合并后发现的重复认定或重复待遇，须逐项处理")
 
 
 class Account(BaseModel):
@@ -91,18 +94,29 @@ async def resolve_people(question: Question, tx: Tx, caller: Caller, desk: AtDes
 
 @router.post("/people:merge", response_model=Merged, summary="合并档案", dependencies=[requires("people:manage")])
 async def merge_people(merge: Merge, tx: Tx, caller: Caller, key: IdempotencyKey, desk: AtDesk) -> Response:
-    """将同一人的两份档案合并，历史保留，原引用继续有效。"""
+    """将同一人的两份档案合并，历史保留，原引用继续有效。同一事项均已办结的，合并后列出，须逐项处理。"""
 
     async def do() -> Reply:
         both = {merge.merged, merge.into}
         if await in_sight(tx, both, caller) != both:
             raise NotFound
         today = local_date(datetime.now(UTC))
-        by, reason = caller.subject, merge.reason
-        await desk.people.merge(tx, merged=merge.merged, into=merge.into, by=by, reason=reason, today=today)
-        return Reply(200, Merged(ref=merge.into))
+        await desk.people.merge(
+            tx, merged=merge.merged, into=merge.into, caller=caller, reason=merge.reason, today=today
+        )
+        all_of_them, pack = PageRequest(limit=MAX_LIMIT, after=None), desk.packs.current()
+        found = await double_grants(tx, pack, caller, all_of_them, today=today, person=merge.into)
+        return Reply(200, Merged(ref=merge.into, double_grants=found))
 
     return await once(tx, caller=caller, operation="people.merge", key=key, body=merge, do=do)
+
+
+@router.get("/people/double-grants", summary="重复享受清单", dependencies=[requires("people:manage")])
+async def list_double_grants(tx: Tx, caller: Caller, desk: AtDesk, wanted: Paging) -> Page[DoubleGrant]:
+    """档案合并后发现的同一人重复认定、重复待遇，含以往合并的；事实消除后不再列出。"""
+    today, pack = local_date(datetime.now(UTC)), desk.packs.current()
+    found = await double_grants(tx, pack, caller, wanted, today=today)
+    return page_of(found, wanted, lambda one: (str(one.person), one.item))
 
 
 @router.post(
