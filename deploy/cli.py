@@ -1,38 +1,104 @@
 """`huanquan`: the one command line, for those who start, watch, replay and repair."""
 
 import asyncio
+import getpass
 import json
+import logging
+import os
+import shlex
 import sys
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvloop
-from rich.console import Console
-from rich.table import Table
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+from typer.exceptions import TyperException
 
 from deploy import rules_cli
-from deploy.local import TOGETHER_PORT, Addresses, Local, NotStarted, PortTaken, home_of_environment
+from deploy.local import TOGETHER_PORT, Addresses, Local, Refusal, home_of_environment
 from deploy.sample.issuer import token
 from libs.common import telemetry
-from libs.common.settings import Settings, SettingsMissing
+from libs.common.db import passing
+from libs.common.policy import PolicyError
+from libs.common.settings import Settings, SettingsMissing, variable
+
+LAST_PORT = 65_535
+WIDTH = 80  # of what is printed for people
+
+
+def _of_settings() -> str:
+    lines = [
+        f"{variable(name)}: {field.description}" if field.description else variable(name)
+        for name, field in Settings.model_fields.items()
+    ]
+    return "Variables: " + "; ".join(lines) + "."
+
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="洹泉 Huanquan: a talent-policy service platform.",
+    help="洹泉 Huanquan: a talent-policy service platform. Commands for operators work on the deployment that the "
+    "environment describes (HUANQUAN_…), else on the one below HUANQUAN_HOME (.huanquan). Exit codes: 0 done, 1 looked "
+    "and found something wrong, 2 refused (one line says why), 130 interrupted.",
 )
-parked = typer.Typer(no_args_is_help=True, help="Events that could not be handled: list, show, release.")
+parked = typer.Typer(
+    no_args_is_help=True, help="Events that could not be handled, kept with their key: list, show, release, discard."
+)
 app.add_typer(rules_cli.policy, name="policy")
 app.command("due-date")(rules_cli.due_date)
 app.command("token")(token)
 app.add_typer(parked, name="parked")
-console = Console()
 
-Port = Annotated[int, typer.Option(envvar="PORT", help="Port p of all together; each alone at p+1 … p+5.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
-ServiceName = Annotated[str, typer.Option("--service", help="intake, workflow, finance, housing or audit.")]
+
+def _writable(file: Path | None) -> Path | None:
+    """A file that can be written, looked at before any work is done for it; `-` is standard output."""
+    if file is None or str(file) == "-":
+        return file
+    if file.is_dir():
+        raise typer.BadParameter(f"{file} is a folder")
+    if not file.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {file.parent}")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise typer.BadParameter(f"{file} cannot be written")
+    return file
+
+
+def _not_stdout(file: Path | None) -> Path | None:
+    if file and str(file) == "-":
+        raise typer.BadParameter("standard output shows the progress: name a file")
+    return _writable(file)
+
+
+Port = Annotated[
+    int,
+    typer.Option(envvar="PORT", min=1, max=LAST_PORT - 5, help="Port p of all five together; each alone at p+1 … p+5."),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", callback=_writable, help="Write the findings as JSON; - prints nothing but them."
+    ),
+]
+SummaryFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        callback=_not_stdout,
+        help="Also write the summary as JSON (money in fen, RSS in MiB).",
+    ),
+]
+ServiceName = Annotated[
+    str, typer.Option("--service", metavar="NAME", help="intake, workflow, finance, housing or audit.")
+]
+OneService = Annotated[str, typer.Option("--service", metavar="NAME", help="Only this service.")]
+ParkedTopic = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic, as `parked list` names it.")]
+ParkedKey = Annotated[str, typer.Argument(metavar="KEY", help="The key, as `parked list` names it (quoted).")]
 ExistingKafka = Annotated[
     str, typer.Option(envvar="HUANQUAN_KAFKA", metavar="HOST:PORT,…", help="Brokers to use instead of our own.")
 ]
@@ -55,24 +121,48 @@ def up(
 
 
 @app.command()
-def demo(port: Port = TOGETHER_PORT, *, json_file: JsonFile = None) -> None:
-    """Run the sample population on the system that answers at the port, else on one of our own; then verify."""
+def demo(port: Port = TOGETHER_PORT, *, json_file: SummaryFile = None) -> None:
+    """Run the sample population on the system that answers at the port, else on one of our own; then verify.
+
+    Exit 1 if an invariant fails.
+    """
     from deploy.demo import run_demo
 
     raise typer.Exit(uvloop.run(run_demo(Local(home_of_environment()), port, json_file)))
 
 
 @app.command()
+def status() -> None:
+    """Say which home and form run, where, and whether each service is ready. Exit 1 where one is not."""
+    from deploy.operations import status_of_home
+
+    lines, ready = asyncio.run(status_of_home())
+    typer.echo("\n".join(lines))
+    raise typer.Exit(0 if ready else 1)
+
+
+@app.command(epilog=_of_settings())
 def serve(
-    services: Annotated[list[str] | None, typer.Argument(help="Which services; all five where none is named.")] = None,
+    services: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SERVICE]…", help="intake, workflow, finance, housing, audit; all where none is named."
+        ),
+    ] = None,
     *,
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on; by default a service's own (8001 …), 8000 for several.")
+        int | None,
+        typer.Option(
+            min=1, max=LAST_PORT, help="Port to listen on; by default a service's own (8001 …), 8000 for several."
+        ),
     ] = None,
-    bind: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    bind: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
 ) -> None:
-    """Serve services of a deployment that the environment describes (HUANQUAN_…)."""
+    """Serve services of a deployment that the environment describes (HUANQUAN_…, below), until stopped.
+
+    In production mode (HUANQUAN_MODE=production) it names every variable that is missing; deploy/compose.yaml sets all.
+    """
     from deploy.engine import SERVICES
     from deploy.forms import StoppedAtStart, die_with_parent, server
 
@@ -90,7 +180,11 @@ def serve(
 
 @app.command()
 def migrate() -> None:
-    """Bring every database up to date, as its owner; make the bus's tables or Kafka's topics."""
+    """Bring every database up to date, as its owner; make the bus's tables or Kafka's topics.
+
+    Reads HUANQUAN_<SERVICE>_MIGRATION_URL for each service, and HUANQUAN_BUS_MIGRATION_URL or HUANQUAN_KAFKA. Where the
+    environment names no database, the databases below HUANQUAN_HOME.
+    """
     from deploy.operations import migrate_deployed
 
     for line in migrate_deployed():
@@ -103,52 +197,94 @@ def verify(
     at_rest: Annotated[bool, typer.Option("--at-rest", help="Also demand that nothing is under way.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Check every invariant across all five databases, reading only. Exit 1 when one is violated."""
+    """Check every invariant across all five databases, reading only. Exit 1 when one is violated.
+
+    On a running system only what is older than 60 seconds is judged, unless --at-rest.
+    """
+    from deploy.engine import SERVICES
     from deploy.operations import opened
     from deploy.verify import verify_all
 
-    async def run() -> list[dict[str, object]]:
-        async with opened() as settings:
+    async def run() -> list[dict[str, Any]]:
+        async with opened(*SERVICES) as settings:
             return await verify_all(settings, at_rest=at_rest)
 
     findings = asyncio.run(run())
-    table = Table("invariant", "checked", "violations", "first")
-    for finding in findings:
-        table.add_row(
-            *(
-                str(finding[name] if finding[name] is not None else "")
-                for name in ("name", "checked", "violations", "first")
-            )
-        )
-    console.print(table)
-    if json_file:
-        json_file.write_text(json.dumps(findings, ensure_ascii=False, indent=2) + "\n")
+    made = json.dumps(findings, ensure_ascii=False, indent=2)
+    if json_file and str(json_file) == "-":
+        typer.echo(made)
+    else:
+        typer.echo(_for_people(findings))
+        if json_file:
+            json_file.write_text(made + "\n")
     raise typer.Exit(1 if any(finding["violations"] for finding in findings) else 0)
 
 
-@parked.command("list")
-def parked_list(service: Annotated[str, typer.Option(help="Only this service.")] = "") -> None:
-    """List parked keys: how many events each holds, since when, why, and what it waits for."""
-    from deploy.operations import parked_keys
+def _for_people(findings: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["checked  violated  invariant"]
+    for finding in findings:
+        lines.append(f"{finding['checked']:>7}  {finding['violations']:>8}  {finding['name']}")
+        if finding["violations"]:
+            lines.append(f"{'':17}  first: {finding['first']}")
+    violated = sum(1 for finding in findings if finding["violations"])
+    return "\n".join([*lines, f"{len(findings) - violated} of {len(findings)} invariants hold"])
 
-    rows = asyncio.run(parked_keys(service or None))
-    table = Table("service", "topic", "key", "events", "since", "waiting for", "reason")
-    for row in rows:
-        table.add_row(*(str(value) for value in row))
-    console.print(table if rows else "nothing is parked")
+
+@parked.command("list")
+def parked_list(
+    service: OneService = "",
+    *,
+    discarded: Annotated[bool, typer.Option("--discarded", help="The events that were discarded instead.")] = False,
+) -> None:
+    """List parked keys: how many events each holds, since when, why, and what it waits for. Instants are UTC."""
+    from deploy.operations import discarded_events, parked_keys
+
+    if discarded:
+        blocks = [_discarded_block(row) for row in asyncio.run(discarded_events(service or None))]
+    else:
+        blocks = [_parked_block(row) for row in asyncio.run(parked_keys(service or None))]
+    nothing = "nothing was discarded" if discarded else "nothing is parked"
+    typer.echo("\n\n".join(blocks) or nothing)
+
+
+def _parked_block(row: Mapping[str, Any]) -> str:
+    facts = {"events": row["events"], "since": f"{row['parked_at']:%Y-%m-%d %H:%M:%SZ}"}
+    return _block(row, facts | {"waiting for": row["waiting_for"], "reason": row["reason"]})
+
+
+def _discarded_block(row: Mapping[str, Any]) -> str:
+    facts = {"discarded": f"{row['discarded_at']:%Y-%m-%d %H:%M:%SZ} by {row['discarded_by']}"}
+    return _block(row, facts | {"because": row["because"], "parked for": row["reason"]})
+
+
+def _block(row: Mapping[str, Any], facts: Mapping[str, object]) -> str:
+    """One key for people: what names it as a command takes it, then a fact a line, no word broken."""
+    lines = [f"--service {row['service']} {row['topic']} {shlex.quote(row['key'])}"]
+    for name, value in facts.items():
+        if value is not None:
+            start, rest = f"  {name}: ", " " * 4
+            lines += textwrap.wrap(
+                str(value),
+                WIDTH,
+                initial_indent=start,
+                subsequent_indent=rest,
+                break_long_words=False,
+                break_on_hyphens=False,
+            ) or [start]
+    return "\n".join(lines)
 
 
 @parked.command("show")
-def parked_show(service: ServiceName, topic: str, key: str) -> None:
-    """Show the parked events of one key, oldest first."""
+def parked_show(service: ServiceName, topic: ParkedTopic, key: ParkedKey) -> None:
+    """Show the parked events of one key as JSON, oldest first."""
     from deploy.operations import parked_events
 
     for event in asyncio.run(parked_events(service, topic, key)):
-        console.print_json(json.dumps(event, ensure_ascii=False))
+        typer.echo(json.dumps(event, ensure_ascii=False, indent=2))
 
 
 @parked.command("release")
-def parked_release(service: ServiceName, topic: str, key: str) -> None:
+def parked_release(service: ServiceName, topic: ParkedTopic, key: ParkedKey) -> None:
     """Try the parked events of one key again, in order. Exit 1 if any is refused again."""
     from deploy.operations import release_key
 
@@ -157,14 +293,43 @@ def parked_release(service: ServiceName, topic: str, key: str) -> None:
     raise typer.Exit(1 if outcome.parked else 0)
 
 
+@parked.command("discard")
+def parked_discard(
+    service: ServiceName,
+    topic: ParkedTopic,
+    key: ParkedKey,
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why it will never be handled; kept for good.")],
+    by: Annotated[str, typer.Option(metavar="NAME", help="Who decided; by default the user of this system.")] = "",
+) -> None:
+    """Give up the OLDEST parked event of one key for good, then try the rest of the key again, in order.
+
+    For what cannot be decoded or will never be handled. The event is kept as it was, with who, when and why; nobody
+    can change that (`parked list --discarded`). It takes no effect later either: a replay skips it, a rebuild leaves
+    it out. Later events of the key go on in their order, without it. Exit 1 if one of them is refused: the key stays
+    parked.
+    """
+    from deploy.operations import discard_oldest
+
+    if not reason.strip():
+        raise typer.BadParameter("say why: it is kept for good", param_hint="--reason")
+    outcome = asyncio.run(discard_oldest(service, topic, key, by=by or getpass.getuser(), because=reason))
+    typer.echo(f"discarded 1, handled {outcome.handled}, still parked {outcome.parked}")
+    raise typer.Exit(1 if outcome.parked else 0)
+
+
 @app.command()
 def replay(
     service: ServiceName,
-    topic: Annotated[str, typer.Option(help="The topic to read again.")],
-    partition: Annotated[int | None, typer.Option(help="Only this partition.")] = None,
-    offset: Annotated[int, typer.Option(help="From this offset on.")] = 0,
+    topic: Annotated[str, typer.Option(metavar="NAME", help="The topic to read again, of those the service hears.")],
+    partition: Annotated[
+        int | None, typer.Option(help="Only this partition (from 0); all where none is named.")
+    ] = None,
+    offset: Annotated[
+        int, typer.Option(help="From this offset (from 0) of each partition on, up to where the service has read.")
+    ] = 0,
 ) -> None:
-    """Give a service a topic's events again; says what was handled and what was skipped."""
+    """Give a service a topic's events again; says, in events, what was handled and what was skipped."""
     from deploy.operations import replay_topic
 
     outcome = asyncio.run(replay_topic(service, topic, partition, offset))
@@ -176,7 +341,7 @@ def replay(
 
 @app.command()
 def rebuild(service: ServiceName) -> None:
-    """Empty a service's projection and make it anew from the log."""
+    """Empty a service's projection (intake and audit have one) and make it anew from the log."""
     from deploy.operations import rebuild_projection
 
     outcome = asyncio.run(rebuild_projection(service))
@@ -185,19 +350,46 @@ def rebuild(service: ServiceName) -> None:
 
 @app.command()
 def clean() -> None:
-    """Stop what runs below HUANQUAN_HOME and remove it."""
+    """Stop what runs below HUANQUAN_HOME and remove its data."""
     from deploy.operations import remove_home
 
     remove_home(home_of_environment())
 
 
-def main() -> None:
-    """Entry point of `huanquan`."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `huanquan`. What a command refuses is one line on standard error, and exit code 2."""
+    telemetry.configure(level="ERROR", messages_of_exceptions=True)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # whoever calls it says what is away
     try:
-        app()
-    except (SettingsMissing, PortTaken, NotStarted, LookupError) as refusal:
-        typer.echo(refusal.args[0], err=True)
-        sys.exit(2)
+        sys.exit(app(args=arguments, standalone_mode=False))
+    except TyperException as wrong:
+        _refuse(_of_usage(wrong))
+    except ValidationError as error:
+        if error.title != Settings.__name__:
+            raise
+        _refuse("; ".join(f"{variable(str(one['loc'][0]))}: {one['msg']}" for one in error.errors()))
+    except (Refusal, SettingsMissing, PolicyError) as refusal:
+        _refuse(str(refusal))
+    except LookupError as refusal:
+        if isinstance(refusal, KeyError | IndexError):
+            raise
+        _refuse(str(refusal))
+    except DBAPIError as error:
+        if not passing(error):
+            raise
+        _refuse(f"a database went away while the command ran, nothing of it was kept: {error.orig}")
+    except OSError as error:  # a file, a port, an engine that went away
+        _refuse(f"{error.filename}: {error.strerror}" if error.filename else f"{type(error).__name__}: {error}")
+
+
+def _of_usage(wrong: TyperException) -> str:
+    message, context = wrong.format_message(), getattr(wrong, "ctx", None)
+    return f"{message} (see `{context.command_path} --help`)" if message and context else message
+
+
+def _refuse(line: str) -> None:
+    typer.echo(line, err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -416,7 +416,6 @@ class Inbox:
         if locked is None:
             raise LookupError(f"nothing is parked under topic {topic}, key {key}")
         await tx.execute(_DISCARD, {"topic": topic, "key": key, "by": by, "because": because})
-        await log.awarning("parked event discarded", topic=topic, key=key, by=by, because=because)
         return await self.release(tx, topic, key)
 
     async def _unpark(self, tx: AsyncConnection, topic: str, key: str, ids: Sequence[int]) -> None:

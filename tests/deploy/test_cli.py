@@ -1,24 +1,28 @@
 """`huanquan`, command by command, as an operator types it, beside a running system."""
 
 import asyncio
+import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-from rich.console import Console
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from deploy import cli
+from deploy.cli import main
 from deploy.local import Local
+from libs.common import telemetry
 from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import Message
 from libs.common.db import connect
@@ -42,17 +46,47 @@ from tests.steps import (
 
 Json = dict[str, Any]
 COUNTY = "410522"
-COMMANDS = {"up", "demo", "serve", "migrate", "verify", "parked", "replay", "rebuild", "due-date", "policy", "token"}
+COMMANDS = {"up", "demo", "status", "serve", "migrate", "verify", "parked", "replay", "rebuild", "clean"} | {
+    "due-date",
+    "policy",
+    "token",
+}
 
 
-def huanquan(system: System, *arguments: str) -> Result:
-    """A command beside a system, in this process: an interpreter of its own for each would take seconds."""
+@dataclass(frozen=True)
+class Ended:
+    """What a command printed, and how it ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def refusal(self) -> str:
+        """The one line that says why."""
+        assert (self.exit_code, self.stdout) == (2, ""), self
+        (line,) = self.stderr.splitlines()
+        return line
+
+
+def command(home: Path, *arguments: str, **variables: str) -> Ended:
+    """A command on a home, in this process: an interpreter of its own for each would take seconds."""
     around = {name: value for name, value in os.environ.items() if not name.startswith("HUANQUAN_")}
+    out, err = io.StringIO(), io.StringIO()
     with (
-        mock.patch.dict(os.environ, around | {"HUANQUAN_HOME": str(system.home)}, clear=True),
-        mock.patch.object(cli, "console", Console(width=400)),
+        mock.patch.dict(os.environ, around | {"HUANQUAN_HOME": str(home)} | variables, clear=True),
+        mock.patch.object(telemetry, "configure"),  # pytest's own log handlers stay
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
     ):
-        return CliRunner().invoke(cli.app, arguments)
+        main(arguments)
+    return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def huanquan(system: System, *arguments: str) -> Ended:
+    """A command beside a system."""
+    return command(system.home, *arguments)
 
 
 @contextmanager
@@ -71,11 +105,8 @@ def running(home: Path) -> Iterator[System]:
 def test_help_lists_every_command() -> None:
     listed = set(re.findall(r"^[│ ]+([a-z][a-z-]+)  ", CliRunner().invoke(cli.app, ["--help"]).output, re.MULTILINE))
     assert listed >= COMMANDS
-    assert set(re.findall(r"\b(list|show|release)\b", CliRunner().invoke(cli.app, ["parked", "--help"]).output)) == {
-        "list",
-        "show",
-        "release",
-    }
+    of_parked = CliRunner().invoke(cli.app, ["parked", "--help"]).output
+    assert set(re.findall(r"^[│ ]+([a-z]+)  ", of_parked, re.MULTILINE)) == {"list", "show", "release", "discard"}
     for command in COMMANDS:
         assert CliRunner().invoke(cli.app, [command, "--help"]).exit_code == 0, command
 
@@ -90,13 +121,87 @@ def test_rules_are_answered_without_a_system(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "none").exists()
 
 
-def test_a_command_for_a_system_that_is_not_there_says_so_and_exits_with_2(tmp_path: Path) -> None:
+NO_DEPLOYMENT = "there is no deployment: "
+KEY = ("--service", "workflow", "application.received", "x")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("verify",),
+        ("status",),
+        ("migrate",),
+        ("parked", "list"),
+        ("parked", "show", *KEY),
+        ("parked", "release", *KEY),
+        ("parked", "discard", *KEY, "--reason", "no use"),
+        ("replay", "--service", "intake", "--topic", "dept.assigned"),
+        ("rebuild", "--service", "intake"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["none", "empty"])
+def test_a_command_for_a_system_that_was_never_started_says_so_and_makes_nothing(
+    tmp_path: Path, line: tuple[str, ...], folder: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert command(tmp_path / folder, *line).refusal.startswith(NO_DEPLOYMENT)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
+def test_a_process_of_its_own_refuses_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "deploy.cli", "verify"]
     around = {name: value for name, value in os.environ.items() if not name.startswith("HUANQUAN_")}
     here = around | {"HUANQUAN_HOME": str(tmp_path / "none")}
     refused = subprocess.run(line, cwd=ROOT, env=here, capture_output=True, text=True, timeout=60, check=False)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("there is no deployment: ")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert refused.stderr.startswith(NO_DEPLOYMENT)
+
+
+@pytest.mark.parametrize(
+    ("line", "variables", "said"),
+    [
+        ("nonsense", {}, "nonsense"),
+        ("verify --json /nowhere/at/all.json", {}, "there is no folder /nowhere/at"),
+        ("demo --json /nowhere/at/all.json", {}, "there is no folder /nowhere/at"),
+        ("verify --json /", {}, "/ is a folder"),
+        ("verify", {"HUANQUAN_MODE": "prod"}, "HUANQUAN_MODE: "),
+        (
+            "verify",
+            {"HUANQUAN_BUS": "x", "HUANQUAN_MAX_BODY_BYTES": "-1"},
+            "HUANQUAN_BUS: .*; HUANQUAN_MAX_BODY_BYTES: ",
+        ),
+        ("verify", {"HUANQUAN_INTAKE_DATABASE_URL": "there"}, "HUANQUAN_INTAKE_DATABASE_URL is no address"),
+        ("up", {"PORT": "eight"}, "PORT"),
+        ("up --port 65534", {}, "--port"),
+        ("parked list --service nobody", {}, "no service 'nobody': one of intake, "),
+        ("parked show --service nobody application.received x", {}, "no service 'nobody'"),
+        ("parked release --service nobody application.received x", {}, "no service 'nobody'"),
+        ("parked discard --service workflow application.received x", {}, "--reason"),
+        ("replay --service nobody --topic dept.assigned", {}, "no service 'nobody'"),
+        ("rebuild --service nobody", {}, "no service 'nobody'"),
+        ("serve nobody", {}, "no service 'nobody'"),
+        ("migrate", {"HUANQUAN_MODE": "production"}, "not set: .*HUANQUAN_BUS_MIGRATION_URL, .*INTAKE_MIGRATION_URL"),
+    ],
+)
+def test_what_is_refused_is_one_line_that_names_it(
+    tmp_path: Path, line: str, variables: dict[str, str], said: str
+) -> None:
+    assert re.search(said, command(tmp_path / "none", *line.split(), **variables).refusal)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+    nobody = "postgresql://intake_app:secret@127.0.0.1:1/intake"
+    refusal = command(tmp_path, "verify", HUANQUAN_INTAKE_DATABASE_URL=nobody).refusal
+    assert "127.0.0.1:1/intake (HUANQUAN_INTAKE_DATABASE_URL) does not answer" in refusal
+    assert "is it up" in refusal
+    assert "secret" not in refusal
+
+
+def test_ctrl_c_ends_a_command_with_130_and_no_traceback(tmp_path: Path) -> None:
+    with mock.patch("deploy.operations._found", side_effect=KeyboardInterrupt):
+        ended = command(tmp_path, "verify")
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (130, "", "")
 
 
 # -- beside a running system
@@ -153,7 +258,34 @@ def test_a_token_of_the_command_opens_the_system(paid: tuple[System, str]) -> No
 def test_nothing_is_parked_where_nothing_failed(paid: tuple[System, str]) -> None:
     listed = huanquan(paid[0], "parked", "list")
     assert (listed.exit_code, listed.stdout) == (0, "nothing is parked\n")
-    assert refused_with(huanquan(paid[0], "parked", "list", "--service", "nobody")).startswith("no service 'nobody'")
+    assert huanquan(paid[0], "parked", "list", "--discarded").stdout == "nothing was discarded\n"
+    absent = huanquan(paid[0], "parked", "release", *KEY).refusal
+    assert absent.startswith("nothing is parked in workflow under topic application.received, key 'x'")
+    unheard = huanquan(paid[0], "parked", "show", "--service", "workflow", "no.topic", "x").refusal
+    assert unheard.startswith("no topic 'no.topic': one of application.received, ")
+
+
+def test_the_status_names_home_form_and_addresses(paid: tuple[System, str], tmp_path: Path) -> None:
+    system, _ = paid
+    told = huanquan(system, "status")
+    assert told.exit_code == 0
+    assert f"home: {system.home}\nform: five services in one process\n" in told.stdout
+    assert told.stdout.count(": ready, http://127.0.0.1:") == 5
+    (tmp_path / "pg").mkdir()
+    (tmp_path / "pg" / "PG_VERSION").write_text("18")
+    stopped = command(tmp_path, "status")
+    assert (stopped.exit_code, "stopped; `huanquan up` starts it" in stopped.stdout) == (1, True)
+
+
+def test_migrate_brings_the_home_up_to_date_where_the_environment_names_no_database(paid: tuple[System, str]) -> None:
+    system, _ = paid
+    asyncio.run(as_superuser(system, "workflow", "SELECT 1", "ALTER TABLE discarded RENAME TO kept"))
+    try:
+        assert "run `huanquan migrate`" in huanquan(system, "parked", "list").refusal
+    finally:
+        asyncio.run(as_superuser(system, "workflow", "SELECT 1", "ALTER TABLE kept RENAME TO discarded"))
+    migrated = huanquan(system, "migrate")
+    assert (migrated.exit_code, migrated.stdout.count(": up to date\n")) == (0, 6)
 
 
 def test_a_replay_says_what_it_skipped_and_does_nothing_twice(paid: tuple[System, str]) -> None:
@@ -167,8 +299,24 @@ def test_a_replay_says_what_it_skipped_and_does_nothing_twice(paid: tuple[System
     certified = huanquan(system, "replay", "--service", "housing", "--topic", "talent.certified")
     assert certified.stdout.startswith("handled 0, skipped ")
     assert told_of(paid) == before
-    refused = refused_with(huanquan(system, "replay", "--service", "intake", "--topic", "people.resolved"))
-    assert refused.startswith("intake does not hear 'people.resolved'")
+    refused = huanquan(system, "replay", "--service", "intake", "--topic", "people.resolved").refusal
+    assert refused.startswith("intake does not hear 'people.resolved'; it hears ")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (("--partition", "99"), "dept.assigned has no partition 99; it has 0 to 5"),
+        (("--partition", "-1"), "dept.assigned has no partition -1; it has 0 to 5"),
+        (("--offset", "-1"), "dept.assigned has no offset -1 that was read; there are 0 to "),
+        (("--offset", "999"), "dept.assigned has no offset 999 that was read; there are 0 to "),
+    ],
+)
+def test_a_replay_of_what_the_log_does_not_hold_names_what_it_holds(
+    paid: tuple[System, str], where: tuple[str, str], said: str
+) -> None:
+    refusal = huanquan(paid[0], "replay", "--service", "intake", "--topic", "dept.assigned", *where).refusal
+    assert refusal.startswith(said)
 
 
 @pytest.mark.parametrize("service", ["intake", "audit"])
@@ -183,13 +331,7 @@ def test_a_rebuilt_projection_answers_as_before(paid: tuple[System, str], servic
 
 
 def test_who_has_no_projection_cannot_rebuild_it(paid: tuple[System, str]) -> None:
-    assert refused_with(huanquan(paid[0], "rebuild", "--service", "finance")) == "finance has no projection"
-
-
-def refused_with(result: Result) -> str:
-    """What `main` tells an operator before it exits with 2."""
-    assert isinstance(result.exception, LookupError)
-    return str(result.exception.args[0])
+    assert huanquan(paid[0], "rebuild", "--service", "finance").refusal == "finance has no projection"
 
 
 def told_of(paid: tuple[System, str]) -> Json:
@@ -235,7 +377,40 @@ DAMAGES = (  # service, damage, how it is mended, what names the broken record
         "UPDATE item SET verdict = 'approve' WHERE kind = 'benefit'",
         "SELECT id::text FROM item WHERE kind = 'benefit'",
     ),
+    (
+        "finance",
+        "UPDATE payout_order SET payee_account = beneficiary",
+        "UPDATE payout_order SET payee_account = e.payee_account FROM entitlement AS e WHERE e.id = entitlement_id",
+        "SELECT 'order ' || id FROM payout_order",
+    ),
+    (
+        "finance",
+        "UPDATE entitlement SET beneficiary = item",
+        "UPDATE entitlement AS e SET beneficiary = o.beneficiary FROM payout_order AS o WHERE e.id = entitlement_id",
+        "SELECT 'entitlement ' || id FROM entitlement",
+    ),
+    (
+        "finance",
+        "UPDATE payout_batch SET total_fen = total_fen + 1",
+        "UPDATE payout_batch SET total_fen = total_fen - 1",
+        "SELECT number FROM payout_batch",
+    ),
 )
+MERGE = """
+    WITH surviving AS (INSERT INTO person (ref, sealed) VALUES (gen_random_uuid(), '') RETURNING ref)
+    UPDATE person SET merged_into = surviving.ref FROM surviving
+     WHERE person.ref = (SELECT beneficiary FROM application)
+"""
+PART = "UPDATE person SET merged_into = NULL; DELETE FROM person WHERE sealed = ''"
+
+
+def test_a_person_merged_since_is_still_whom_the_payment_is_due_to(paid: tuple[System, str]) -> None:
+    asyncio.run(as_superuser(paid[0], "intake", "SELECT 1", MERGE))
+    try:
+        found = huanquan(paid[0], "verify", "--at-rest")
+    finally:
+        asyncio.run(as_superuser(paid[0], "intake", "SELECT 1", PART))
+    assert found.exit_code == 0, found.stdout
 
 
 def test_verify_names_every_broken_record_and_exits_with_1(paid: tuple[System, str], tmp_path: Path) -> None:
@@ -254,6 +429,7 @@ def test_verify_names_every_broken_record_and_exits_with_1(paid: tuple[System, s
     named = [finding["first"] for finding in json.loads(file.read_text()) if finding["violations"]]
     assert [record for record in broken if not any(record in first for first in named)] == [], named
     assert [record for record in broken if record not in found.stdout] == []
+    assert json.loads(huanquan(system, "verify", "--json", "-").stdout)[0]["name"] == whole[0]["name"]
 
 
 async def as_superuser(system: System, service: str, name: str, change: str) -> str:
@@ -283,15 +459,17 @@ REFUSE_CASES = """
 POISON = Message("application.received", "poison", {"ce_type": "ApplicationAccepted", "ce_id": "none"}, b"\xff{")
 
 
-def test_what_is_parked_is_listed_shown_and_released(tmp_path: Path) -> None:
+def test_what_is_parked_is_listed_shown_released_and_discarded(tmp_path: Path) -> None:
     with running(tmp_path / "home") as system:
         asyncio.run(as_superuser(system, "workflow", "SELECT 1", REFUSE_CASES))
         asyncio.run(_publish(system, POISON))
         application = asyncio.run(_file_one(system))
-        rows = parked_rows(system, "workflow")
-        [of_the_poison] = [row for row in rows if not _is_refused(row)]
-        [refused] = [row for row in rows if _is_refused(row)]
-        assert refused[1:4] == ["application.received", application, "1"]
+        keys = parked_keys(system)
+        [of_the_poison] = [key for key in keys if key != application]
+        assert application in keys
+        listed = huanquan(system, "parked", "list", "--service", "workflow").stdout
+        assert "no case today" in " ".join(listed.split())
+        assert max(len(line) for line in listed.splitlines()) <= 80
 
         shown = parked(system, "show", application)
         assert (shown.exit_code, '"ce_type": "ApplicationAccepted"' in shown.stdout) == (0, True)
@@ -302,25 +480,30 @@ def test_what_is_parked_is_listed_shown_and_released(tmp_path: Path) -> None:
         asyncio.run(as_superuser(system, "workflow", "SELECT 1", "DROP FUNCTION refuse CASCADE"))
         released = parked(system, "release", application)
         assert (released.exit_code, released.stdout) == (0, "handled 1, still parked 0\n")
-        assert parked_rows(system, "workflow") == [of_the_poison]  # which no release can mend, and which stops nobody
-        assert parked(system, "release", of_the_poison[2]).exit_code == 1
+        assert parked_keys(system) == [of_the_poison]  # which no release can mend, and which stops nobody
+        assert parked(system, "release", of_the_poison).exit_code == 1
+        assert "\ufffd{" in parked(system, "show", of_the_poison).stdout
         assert asyncio.run(_case(system, application))["state"] == "in_progress"
 
+        discarded = parked(system, "discard", of_the_poison, "--reason", "no JSON at all", "--by", "wang")
+        assert (discarded.exit_code, discarded.stdout) == (0, "discarded 1, handled 0, still parked 0\n")
+        assert parked_keys(system) == []
+        kept = huanquan(system, "parked", "list", "--discarded").stdout
+        assert "by wang" in kept
+        assert "because: no JSON at all" in kept
+        assert "cannot be decoded" in kept
+        assert parked(system, "discard", of_the_poison, "--reason", "twice").refusal.startswith("nothing is parked")
 
-def parked(system: System, action: str, key: str) -> Result:
-    return huanquan(system, "parked", action, "--service", "workflow", "application.received", key)
+
+def parked(system: System, action: str, key: str, *more: str) -> Ended:
+    return huanquan(system, "parked", action, "--service", "workflow", "application.received", key, *more)
 
 
-def parked_rows(system: System, service: str) -> list[list[str]]:
-    """The rows of `parked list`: service, topic, key, events, since, waiting for, reason."""
-    listed = huanquan(system, "parked", "list", "--service", service)
+def parked_keys(system: System) -> list[str]:
+    """The keys of `parked list`, each from the line that names it as a command takes it."""
+    listed = huanquan(system, "parked", "list", "--service", "workflow")
     assert listed.exit_code == 0, listed.stderr
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in listed.stdout.splitlines()]
-    return [row for row in rows if row[0] == service]
-
-
-def _is_refused(row: list[str]) -> bool:
-    return "no case today" in row[-1]
+    return [shlex.split(line)[-1] for line in listed.stdout.splitlines() if line.startswith("--service workflow ")]
 
 
 async def _file_one(system: System) -> str:
