@@ -18,11 +18,21 @@ HEADERS: dict[str, Any] = {
         "ce_type": {"type": "string", "description": "the message's name"},
         "ce_subject": {"type": "string"},
         "ce_time": {"type": "string", "format": "date-time", "description": "UTC instant"},
-        "ce_dataschema": {"type": "string", "format": "uri-reference"},
+        "ce_dataschema": {
+            "type": "string",
+            "format": "uri",
+            "description": "where the publishing deployment served the JSON Schema of the data when the event left:"
+            " fetch it there, or at `/events/<ce_type>.json` of any service. It names no version: a type's"
+            " schema only ever gains optional fields",
+        },
         "ce_traceparent": {"type": "string", "description": "W3C Trace Context"},
         "content-type": {"const": "application/json"},
     },
 }
+
+_DESCRIPTION = """Events of the {} service. `ce_dataschema` is an absolute URI, `<base>/events/<Type>.json`; the base \
+is the deployment's choice (`HUANQUAN_SCHEMAS_URL`, else the address of intake). A subscriber that reaches it \
+under another address finds the same schema at `/events/<Type>.json` of any service."""
 
 
 def schemas(events: Iterable[type[Event]] = EVENTS) -> dict[str, Any]:
@@ -47,7 +57,7 @@ def document(service: str, *, emits: Iterable[type[Event]], hears: Iterable[type
     }
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": f"Huanquan {service}", "version": "1", "description": f"Events of the {service} service."},
+        "info": {"title": f"Huanquan {service}", "version": "1", "description": _DESCRIPTION.format(service)},
         "defaultContentType": "application/json",
         "channels": {topic: _channel(topic, dict.fromkeys([*sends, *receives])) for topic in topics},
         "operations": operations,

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.bus.protocol import Bus, Message
 from libs.common.db import EMITTED, Database, passing
 from libs.common.events import Event
-from libs.common.tasks import being_stopped, set_within
+from libs.common.settings import DEVELOPMENT_URL
+from libs.common.tasks import Pulse, being_stopped, set_within
 from libs.common.telemetry import child_of, current_traceparent
 
 log = structlog.get_logger()
@@ -71,7 +72,8 @@ def caused_by(events: Sequence[Event]) -> Iterator[None]:
 
 
 def headers_of(event: Event) -> dict[str, str]:
-    """CloudEvents 1.0 in Kafka's binary mode: the attributes as `ce_` headers, the data as the value."""
+    """CloudEvents 1.0 in Kafka's binary mode: the attributes as `ce_` headers, the data as the value. The relay makes
+    `ce_dataschema` absolute: where a deployment is reached is not known to the transaction that emits."""
     return {
         "ce_specversion": "1.0",
         "ce_id": str(event.id),
@@ -86,21 +88,26 @@ def headers_of(event: Event) -> dict[str, str]:
 
 
 class Relay:
-    """Carries the outbox to the bus. Run by one process of a service at a time: its leader."""
+    """Carries the outbox to the bus. Run by one process of a service at a time: its leader. `schemas` is the base
+    address below which this deployment serves the schemas of its events."""
 
-    def __init__(self, database: Database, bus: Bus) -> None:
+    def __init__(self, database: Database, bus: Bus, *, schemas: str = DEVELOPMENT_URL) -> None:
         self._database = database
         self._bus = bus
+        self._schemas = schemas.rstrip("/")
+        self.pulse = Pulse()
         self._woken = asyncio.Event()
         database.on_emitted(self._woken.set)
 
     async def run(self) -> None:
         """Publish until cancelled. A bus or a database that is away is waited for; nothing is lost or skipped."""
         failures = 0
+        self.pulse.begin()
         while not being_stopped():
             try:
                 moved = await self.publish_batch()
                 failures = 0
+                self.pulse.beat()
             except Exception as error:
                 if not passing(error):
                     raise
@@ -122,7 +129,10 @@ class Relay:
             rows = (await connection.execute(_UNPUBLISHED, {"limit": limit})).all()
         if not rows:
             return 0
-        await self._bus.publish([Message(row.topic, row.key, row.headers, row.value) for row in rows])
+        await self._bus.publish([Message(row.topic, row.key, self._absolute(row.headers), row.value) for row in rows])
         async with self._database.transaction() as tx:
             await tx.execute(_PUBLISHED, {"ids": [row.id for row in rows]})
         return len(rows)
+
+    def _absolute(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {**headers, "ce_dataschema": self._schemas + headers["ce_dataschema"]}

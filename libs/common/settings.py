@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "HUANQUAN_"
 MIB = 1024 * 1024
+DEVELOPMENT_URL = "http://127.0.0.1:8000"
 POLICIES = Path(__file__).resolve().parents[2] / "deploy" / "policies"
 DEVELOPMENT_ISSUER = "huanquan-development"
 SERVICES = ("intake", "workflow", "finance", "housing", "audit")
@@ -62,7 +63,12 @@ class Settings(BaseSettings):
     audience: str = "huanquan"
 
     policies: Path = POLICIES
-    intake_url: str = Field(default="http://127.0.0.1:8000", description="where people:resolve is asked")
+    intake_url: str = Field(default=DEVELOPMENT_URL, description="where people:resolve is asked")
+    schemas_url: str = Field(
+        default="",
+        description="base address that subscribers fetch event schemas below, `<it>/events/<Type>.json`: any service's;"
+        " intake_url where not set",
+    )
 
     max_body_bytes: int = Field(default=MIB, gt=0)
     body_seconds: float = Field(default=30, gt=0, description="time a client has for each MiB of a body")
@@ -70,7 +76,8 @@ class Settings(BaseSettings):
     requests_burst: int = Field(default=10_000, gt=0, description="per client, at once")
 
     @model_validator(mode="after")
-    def _development_defaults(self) -> Self:
+    def _derived_defaults(self) -> Self:
+        self.schemas_url = self.schemas_url or self.intake_url
         if self.mode == "development":
             self.jwks = self.jwks or str(self.home / "issuer" / "jwks.json")
             self.service_key = self.service_key or self.home / "issuer" / "private.json"

@@ -25,6 +25,12 @@ def test_development_needs_nothing_but_a_home(tmp_path: Path) -> None:
     assert (tmp_path / "vault.key").stat().st_mode & 0o777 == 0o600
 
 
+def test_schemas_are_where_intake_is_unless_the_deployment_says_otherwise() -> None:
+    assert Settings().schemas_url == "http://127.0.0.1:8000"
+    assert Settings(intake_url="http://intake:8001").schemas_url == "http://intake:8001"
+    assert Settings(schemas_url="https://talent.example").schemas_url == "https://talent.example"
+
+
 def test_production_names_every_missing_variable_at_once() -> None:
     with pytest.raises(SettingsMissing) as refused:
         Settings(mode="production").require("intake", "finance")

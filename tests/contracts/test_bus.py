@@ -145,6 +145,22 @@ async def all_records(bus: Bus, topic: str) -> list:  # type: ignore[type-arg]
     return [r for slot, (start, end) in ends.items() if end > start for r in await bus.fetch(slot, start, limit=1000)]
 
 
+async def test_the_schema_of_an_event_is_named_by_an_absolute_address(
+    buses: BusKit, make_database: MakeDatabase
+) -> None:
+    topic = await buses.topic()
+    event = happened_on(topic)
+    publisher, bus = await make_database(metadata), buses.client()
+    for base in ("https://talent.example", "https://talent.example/huanquan/"):
+        async with publisher.transaction() as tx:
+            await count_up(tx, event, "a")
+        await Relay(publisher, bus, schemas=base).publish_batch()
+    assert [record.headers["ce_dataschema"] for record in await all_records(bus, topic)] == [
+        "https://talent.example/events/Happened.json",
+        "https://talent.example/huanquan/events/Happened.json",
+    ]
+
+
 async def test_a_transaction_that_rolls_back_emits_nothing(buses: BusKit, make_database: MakeDatabase) -> None:
     topic = await buses.topic()
     event = happened_on(topic)
