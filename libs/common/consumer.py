@@ -14,14 +14,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.bus.protocol import Bus, Member, OffsetGone, Slot
 from libs.common.db import POOL_SIZE, Database, passing
 from libs.common.inbox import Fenced, Inbox
-from libs.common.tasks import being_stopped
+from libs.common.tasks import Pulse, being_stopped
 
 log = structlog.get_logger()
 
 BATCH = 500
 WAIT_SECONDS = 5.0
 BATCHES_AT_ONCE = POOL_SIZE - 2  # however many partitions wait, connections are left for requests and the leader
+GROUP_SECONDS = 1.0
 RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0)
+
+
+class _Reading(Pulse):
+    """How one partition goes on: each batch taken, and each look that found none, is a beat."""
+
+    error: str | None = None  # what it is tried again for
 
 
 class Consumer:
@@ -39,11 +46,25 @@ class Consumer:
         self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
         self._joined: asyncio.Future[Member]
+        self._in_group = Pulse()
+        self._readings: dict[Slot, _Reading] = {}
 
     @property
     def slots(self) -> frozenset[Slot]:
         """The partitions followed at this moment."""
         return frozenset(self._tasks)
+
+    def standing_still(self) -> str | None:
+        """What does not work, in words: it is not in its group, or a partition is not read. None while all goes on."""
+        if not self._in_group.began or self._in_group.silent:
+            return "not in its group"
+        still = {slot: reading for slot, reading in self._readings.items() if reading.silent}
+        if not still:
+            return None
+        (topic, partition), longest = max(still.items(), key=lambda item: item[1].age)
+        how = f"fails again and again ({longest.error})" if longest.error else "is silent"
+        more = f", and {len(still) - 1} more" if len(still) > 1 else ""
+        return f"{topic}/{partition} {how} for {longest.age:.0f} s{more}"
 
     async def run(self) -> None:
         """Follow whatever the group assigns until cancelled."""
@@ -54,11 +75,17 @@ class Consumer:
             ) as member:
                 self._joined.set_result(member)
                 try:
-                    await asyncio.get_running_loop().create_future()
+                    await self._stay(member)
                 finally:
                     await self._stop(list(self._tasks))  # before leaving: they would ask a bus that is gone
         finally:
             await self._stop(list(self._tasks))
+
+    async def _stay(self, member: Member) -> None:
+        while not being_stopped():
+            if member.joined():
+                self._in_group.beat()
+            await asyncio.sleep(GROUP_SECONDS)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -68,15 +95,19 @@ class Consumer:
     async def _on_assigned(self, slots: frozenset[Slot]) -> None:
         await self._stop([slot for slot in self._tasks if slot not in slots])
         for slot in sorted(slots - self._tasks.keys()):
-            self._tasks[slot] = asyncio.create_task(self._follow(slot), name=f"{self._group} {slot}")
+            reading = self._readings[slot] = _Reading()
+            reading.begin()
+            self._tasks[slot] = asyncio.create_task(self._follow(slot, reading), name=f"{self._group} {slot}")
 
     async def _stop(self, slots: Sequence[Slot]) -> None:
         tasks = [self._tasks.pop(slot) for slot in slots]
+        for slot in slots:
+            del self._readings[slot]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, slot: Slot) -> None:
+    async def _follow(self, slot: Slot, reading: _Reading) -> None:
         member = await asyncio.shield(self._joined)
         failures = 0
         expected: int | None = None  # not known: ask the row where this service is
@@ -91,9 +122,12 @@ class Consumer:
                 if isinstance(error, asyncio.CancelledError) and being_stopped():
                     raise
                 level = log.awarning if passing(error) else log.aexception
+                reading.error = type(error).__name__
                 await level("consumer waits", group=self._group, slot=slot, error=type(error).__name__)
             else:
                 failures = 0
+                reading.beat()
+                reading.error = None
                 continue
             expected = None
             await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])

@@ -77,9 +77,9 @@ class Database:
             for call in self._on_emitted:
                 call()
 
-    async def session(self) -> "asyncpg.Connection[asyncpg.Record]":
+    async def session(self, *, command_timeout: float | None = None) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection outside the pool, for advisory locks and LISTEN. The caller closes it."""
-        return await connect(str(self.url.render_as_string(hide_password=False)))
+        return await connect(str(self.url.render_as_string(hide_password=False)), command_timeout=command_timeout)
 
     async def reachable(self) -> bool:
         """Whether the database answers."""
@@ -95,9 +95,11 @@ class Database:
         await self.engine.dispose()
 
 
-async def connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
-    """A plain asyncpg connection from an SQLAlchemy address (a Unix socket in `?host=` included)."""
-    return cast("asyncpg.Connection[asyncpg.Record]", await asyncpg.connect(**connect_arguments(url)))
+async def connect(url: str, *, command_timeout: float | None = None) -> "asyncpg.Connection[asyncpg.Record]":
+    """A plain asyncpg connection from an SQLAlchemy address (a Unix socket in `?host=` included). A statement that
+    takes more than `command_timeout` seconds raises TimeoutError."""
+    made = await asyncpg.connect(**connect_arguments(url), command_timeout=command_timeout)
+    return cast("asyncpg.Connection[asyncpg.Record]", made)
 
 
 def connect_arguments(url: str) -> dict[str, Any]:

@@ -239,7 +239,8 @@ class Unavailable(DomainError):
 
 
 class NotReady(DomainError):
-    """503 of `/readyz`: names each thing that is not ready."""
+    """503 of `/readyz`: names each thing that is not ready: `database`, `bus`, `leader`, `relay`, `ticker`, or
+    `consumer` with its group or partition (`Service.not_ready` says when)."""
 
     status, code, title = 503, "not-ready", "服务尚未就绪"
     detail = "未就绪：{things}。"

@@ -1,7 +1,7 @@
 """A running service: its database, its handlers, and the three tasks beside its HTTP edge: relay, ticker, consumer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from libs.common.inbox import RELEASE, EventHandler, Inbox
 from libs.common.outbox import Relay
 from libs.common.packs import Packs
 from libs.common.settings import Settings
-from libs.common.tasks import being_stopped
+from libs.common.tasks import Pulse, being_stopped
 from libs.common.ticker import DueHandler, Ticker
 
 log = structlog.get_logger()
@@ -29,6 +29,9 @@ log = structlog.get_logger()
 LEADER_LOCK = crc32(b"huanquan leader")
 ELECTION_SECONDS = 1.0
 LEADER_SILENT_MS = 8_000
+SESSION_SECONDS = 5.0
+REACHABLE_SECONDS = 5.0
+STOP_SECONDS = 5.0
 RESTART_SECONDS = 1.0
 
 
@@ -53,8 +56,9 @@ class Service:
     def __post_init__(self) -> None:
         self.app.state.service = self
         due = {**self.due, RELEASE: self.inbox.on_release_due}
-        self.relay = Relay(self.database, self.bus)
+        self.relay = Relay(self.database, self.bus, schemas=self.settings.schemas_url)
         self.ticker = Ticker(self.database, due)
+        self.leading = Pulse()
         self.consumer = Consumer(
             self.database,
             self.bus,
@@ -69,6 +73,7 @@ class Service:
         """Packs are loaded, then relay, ticker and consumer run while this lasts. Raises PackRefused, PackChanged."""
         await self.packs.load()
         await self.bus.start()
+        self.leading.begin()
         tasks = [
             asyncio.create_task(_kept_alive(self._lead), name=f"{self.name} leader"),
             asyncio.create_task(_kept_alive(self.consumer.run), name=f"{self.name} consumer"),
@@ -80,27 +85,44 @@ class Service:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.bus.stop()
-            await self.database.close()
+            with suppress(TimeoutError):  # a database that does not answer must not keep the process
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self.database.close()
 
     async def _lead(self) -> None:
         """Wait for the leader's lock, then relay and tick until the session that holds it is lost."""
-        session = await self.database.session()
+        session = await self.database.session(command_timeout=SESSION_SECONDS)
         try:
             # A leader that is paused, or whose machine is gone, lets the lock go when its session has been silent.
             await session.execute(f"SET idle_session_timeout = {LEADER_SILENT_MS}")
-            while not await session.fetchval("SELECT pg_try_advisory_lock($1)", LEADER_LOCK):  # noqa: ASYNC110 - no event
+            while not await session.fetchval("SELECT pg_try_advisory_lock($1)", LEADER_LOCK):
+                self._stand_by()
                 await asyncio.sleep(ELECTION_SECONDS)
             await log.ainfo("leading", service=self.name)
-            await _first_ended(self.relay.run(), self.ticker.run(), _held(session))
+            await _first_ended(self.relay.run(), self.ticker.run(), _held(session, self.leading))
         finally:
             with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 await session.close(timeout=2)
 
+    def _stand_by(self) -> None:
+        self.leading.beat()
+        self.relay.pulse.stop()  # another process relays and ticks
+        self.ticker.pulse.stop()
+
     async def not_ready(self) -> list[str]:
-        """What keeps this service from working, by name; empty when it is ready."""
+        """What keeps this service from working, by name; empty when it is ready.
+
+        `database` and `bus`: no answer within seconds. `leader`: neither leads nor stands by. `relay`, `ticker`: this
+        process leads, and nothing of it succeeded for SILENT_SECONDS. `consumer`: it is not in its group, or a
+        partition is silent (nothing ends) or fails again and again (an error of the moment that does not pass).
+        """
         checks = {"database": self.database.reachable(), "bus": self.bus.reachable()}
-        answers = await asyncio.gather(*checks.values())
-        return [name for name, reachable in zip(checks, answers, strict=True) if not reachable]
+        answers = await asyncio.gather(*map(_answers, checks.values()))
+        away = [name for name, reachable in zip(checks, answers, strict=True) if not reachable]
+        jobs = {"leader": self.leading, "relay": self.relay.pulse, "ticker": self.ticker.pulse}
+        still = [f"{name}: stands still for {pulse.age:.0f} s" for name, pulse in jobs.items() if pulse.silent]
+        unread = self.consumer.standing_still()
+        return [*away, *still, *([f"consumer: {unread}"] if unread else [])]
 
 
 def open_bus(settings: Settings) -> Bus:
@@ -110,10 +132,19 @@ def open_bus(settings: Settings) -> Bus:
     return PostgresBus(settings.bus_address())
 
 
-async def _held(session: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Return once the session is lost, and with it the lock."""
+async def _answers(check: Awaitable[bool]) -> bool:
+    try:
+        async with asyncio.timeout(REACHABLE_SECONDS):
+            return await check
+    except TimeoutError:
+        return False
+
+
+async def _held(session: "asyncpg.Connection[asyncpg.Record]", pulse: Pulse) -> None:
+    """Raise once the session is lost, and with it the lock."""
     while True:
-        await session.execute("SELECT 1", timeout=5)
+        await session.execute("SELECT 1")
+        pulse.beat()
         await asyncio.sleep(ELECTION_SECONDS)
 
 

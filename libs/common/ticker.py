@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import EMITTED, Database, passing, savepoint
-from libs.common.tasks import being_stopped, set_within
+from libs.common.tasks import Pulse, being_stopped, set_within
 
 log = structlog.get_logger()
 
@@ -94,11 +94,13 @@ class Ticker:
     def __init__(self, database: Database, handlers: Mapping[str, DueHandler]) -> None:
         self._database = database
         self._handlers = handlers
+        self.pulse = Pulse()
         self._woken = asyncio.Event()
         database.on_emitted(self._woken.set)
 
     async def run(self) -> None:
         """Run due work until cancelled."""
+        self.pulse.begin()
         while not being_stopped():
             try:
                 taken = await self.tick(datetime.now(UTC))
@@ -108,6 +110,7 @@ class Ticker:
                 await log.awarning("ticker waits", error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            self.pulse.beat()
             if taken < BATCH:
                 await self._sleep()
 

@@ -224,6 +224,7 @@ def _mount_operations(app: FastAPI, name: str) -> frozenset[str]:
         return JSONResponse({"status": "alive"})
 
     async def readyz(_request: Request) -> Response:
+        """What does not work is named: see `Service.not_ready`."""
         things = await app.state.not_ready()
         if things:
             raise NotReady(things="、".join(things))

@@ -22,6 +22,7 @@ from libs.common.inbox import Inbox
 from libs.common.outbox import Relay
 from libs.common.ticker import Ticker
 from tests.conftest import BusKit, MakeDatabase, Postgres, create_database
+from tests.contracts.stall import Stall
 from tests.contracts.test_bus import effects, follower, has_effects, message, parked_count, running, until
 from tests.contracts.test_leader import leaders, led, process
 from tests.contracts.toy import PACK, Recorder, happened_on, metadata
@@ -122,6 +123,23 @@ async def test_a_member_joins_once_the_bus_is_made(postgres: Postgres, make_data
 
 
 @pytest.mark.parametrize("buses", ["postgres"], indirect=True)
+async def test_a_reader_whose_database_hangs_stops_at_once_and_takes_no_connection_with_it(buses: BusKit) -> None:
+    slot = Slot(await buses.topic(), 0)
+    async with Stall(buses.address).running() as stall:
+        bus = PostgresBus(stall.url(buses.address), pool_size=1)
+        assert await bus.fetch(slot, 0, limit=1) == []
+        stall.begin()
+        reading = asyncio.create_task(bus.fetch(slot, 0, limit=1))
+        await asyncio.sleep(0.2)
+        reading.cancel()
+        _, pending = await asyncio.wait([reading], timeout=5)
+        stall.end()
+        assert not pending
+        assert await bus.fetch(slot, 0, limit=1) == []
+        await bus.stop()
+
+
+@pytest.mark.parametrize("buses", ["postgres"], indirect=True)
 async def test_a_publish_may_touch_any_number_of_partitions(buses: BusKit) -> None:
     topic = f"toy.{'long' * 20}"
     await create_schema(
@@ -211,6 +229,9 @@ def _noting(run: Callable[[], Awaitable[None]], noted: asyncio.Event) -> Any:
 
 class _Stalled:
     """A bus whose reads time out when they are cancelled, as a database client does that waits with a limit."""
+
+    def joined(self) -> bool:
+        return True
 
     async def read(self, *_: Any, **__: Any) -> list[Record]:
         try:

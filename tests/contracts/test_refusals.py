@@ -177,7 +177,7 @@ async def test_replay_does_not_overtake_what_is_not_read_yet(buses: BusKit, make
     reader, bus = await make_database(metadata), buses.client()
     inbox = Inbox({event: Recorder().on_happened})
     await bus.publish([message(event(policy=PACK, of="a", number=n)) for n in (1, 2, 3)])
-    assert await replay(reader, bus, inbox, topic=topic, offset=1) == Outcome()
+    assert await replay(reader, bus, inbox, topic=topic) == Outcome()
     async with running(follower(buses, reader, inbox, topic).run):
         await until(has_effects(reader, 3))
     assert [number for _, number, _ in await effects(reader)] == [1, 2, 3]

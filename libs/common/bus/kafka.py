@@ -186,6 +186,14 @@ class _Member:
         self._consumer = consumer
         self._committed: dict[Slot, float] = {}
 
+    def joined(self) -> bool:
+        """See the protocol."""
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - there is no public way, here and below
+        if coordinator._coordination_task.done():  # noqa: SLF001 - nothing would ever be assigned again
+            raise BusUnavailable("the client has given its group up")
+        subscription = self._consumer._subscription.subscription  # noqa: SLF001
+        return bool(subscription and coordinator.generation > 0 and not coordinator.need_rejoin(subscription))
+
     async def read(self, slot: Slot, offset: int, *, limit: int, wait: float) -> list[Record]:
         """See the protocol."""
         here = TopicPartition(*slot)

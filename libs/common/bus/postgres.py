@@ -26,6 +26,8 @@ log = structlog.get_logger()
 CHANNEL = "bus"
 TICK_SECONDS = 1.0
 STALE_SECONDS = 8.0
+ACQUIRE_SECONDS = 10.0
+STOP_SECONDS = 5.0
 AWAY = (
     OSError,
     TimeoutError,
@@ -128,8 +130,10 @@ class PostgresBus:
     async def stop(self) -> None:
         """Close the pool."""
         if self._pool:
-            await self._pool.close()
-            self._pool = None
+            pool, self._pool = self._pool, None
+            with suppress(TimeoutError):  # then it has cut off whoever does not answer
+                async with asyncio.timeout(STOP_SECONDS):
+                    await pool.close()
 
     async def _connections(self) -> "asyncpg.Pool[asyncpg.Record]":
         async with self._connecting:
@@ -142,8 +146,13 @@ class PostgresBus:
     async def _connection(self) -> AsyncIterator[Any]:
         try:
             pool = await self._connections()
-            async with pool.acquire(timeout=10) as connection:
-                yield connection
+            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                try:
+                    yield connection
+                except (asyncio.CancelledError, *AWAY):
+                    # Its statement may still run, and giving it back would wait for a database that does not answer.
+                    connection.terminate()
+                    raise
         except AWAY as error:
             raise BusUnavailable(f"{type(error).__name__}: {error}") from error
 
@@ -242,6 +251,11 @@ class _Member:
         self._owned: set[Slot] = set()
         self._ends: dict[Slot, int] = {}
         self._news: dict[Slot, asyncio.Event] = defaultdict(asyncio.Event)
+        self._counted = False
+
+    def joined(self) -> bool:
+        """See the protocol."""
+        return self._counted
 
     async def read(self, slot: Slot, offset: int, *, limit: int, wait: float) -> list[Record]:
         """See the protocol."""
@@ -261,13 +275,14 @@ class _Member:
                 await self._session()
             except Exception as error:  # noqa: BLE001 - a member that ends would leave its process idle, unseen
                 level = log.awarning if isinstance(error, AWAY) else log.aexception
+                self._counted = False
                 await level("left the group", group=self._group, error=type(error).__name__)
                 self._owned.clear()
                 await self._on_assigned(frozenset())
                 await asyncio.sleep(TICK_SECONDS)
 
     async def _session(self) -> None:
-        connection = await connect(self._url)
+        connection = await connect(self._url, command_timeout=STALE_SECONDS / 2)
         try:
             await connection.execute("SELECT set_config('application_name', left('bus ' || $1, 63), false)", self._name)
             await connection.add_listener(CHANNEL, self._heard)
@@ -286,9 +301,11 @@ class _Member:
 
     async def _tick(self, connection: Any) -> None:
         alive = await self._roll(connection)
-        if not await connection.fetchval(_BEAT, self._group, self._name, timeout=STALE_SECONDS / 2):
+        if not await connection.fetchval(_BEAT, self._group, self._name):
+            self._counted = False
             await log.aerror("another process goes by this name", member=self._name)
             return
+        self._counted = True
         counters = {Slot(row[0], row[1]): row[2] for row in await connection.fetch(_COUNTERS, self._topics)}
         for slot, end in counters.items():  # covers a notification that was missed
             if end > self._ends.get(slot, end):
@@ -299,7 +316,7 @@ class _Member:
 
     async def _roll(self, connection: Any) -> list[str]:
         """The living members by name. A dead one's row is removed; a paused one's session is ended first."""
-        rows = await connection.fetch(_MEMBERS, self._group, STALE_SECONDS, self._name, timeout=STALE_SECONDS / 2)
+        rows = await connection.fetch(_MEMBERS, self._group, STALE_SECONDS, self._name)
         gone = [row for row in rows if not row["me"] and (row["stale"] or not row["connected"])]
         for row in gone:
             if row["connected"]:

@@ -54,6 +54,11 @@ class Record:
 class Member(Protocol):
     """One process's membership of a group, while it lasts."""
 
+    def joined(self) -> bool:
+        """Whether the group counts this process among its members now. Raises BusUnavailable where the membership has
+        ended for good: leave the block and join again."""
+        ...
+
     async def read(self, slot: Slot, offset: int, *, limit: int, wait: float) -> list[Record]:
         """Up to `limit` records from `offset` on, waiting up to `wait` seconds for the first. Asking for `offset` also
         says that all below it is done. Raises OffsetGone, BusUnavailable."""
