@@ -145,9 +145,7 @@ def status() -> None:
 def serve(
     services: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[SERVICE]…", help="intake, workflow, finance, housing, audit; all where none is named."
-        ),
+        typer.Argument(metavar="SERVICE", help="intake, workflow, finance, housing, audit; all where none is named."),
     ] = None,
     *,
     port: Annotated[
@@ -182,8 +180,9 @@ def serve(
 def migrate() -> None:
     """Bring every database up to date, as its owner; make the bus's tables or Kafka's topics.
 
-    Reads HUANQUAN_<SERVICE>_MIGRATION_URL for each service, and HUANQUAN_BUS_MIGRATION_URL or HUANQUAN_KAFKA. Where the
-    environment names no database, the databases below HUANQUAN_HOME.
+    Reads HUANQUAN_<SERVICE>_MIGRATION_URL for each service, and
+    HUANQUAN_BUS_MIGRATION_URL or HUANQUAN_KAFKA. Where the environment names no
+    database, it brings those below HUANQUAN_HOME up to date.
     """
     from deploy.operations import migrate_deployed
 
@@ -304,18 +303,26 @@ def parked_discard(
 ) -> None:
     """Give up the OLDEST parked event of one key for good, then try the rest of the key again, in order.
 
-    For what cannot be decoded or will never be handled. The event is kept as it was, with who, when and why; nobody
-    can change that (`parked list --discarded`). It takes no effect later either: a replay skips it, a rebuild leaves
-    it out. Later events of the key go on in their order, without it. Exit 1 if one of them is refused: the key stays
-    parked.
+    For what cannot be decoded or will never be handled. The event is kept as
+    it was, with who, when and why; nobody can change that
+    (`parked list --discarded`). It takes no effect later either: a replay skips
+    it, a rebuild leaves it out. Later events of the key go on in their order,
+    without it. Exit 1 if one of them is refused: the key stays parked.
     """
     from deploy.operations import discard_oldest
 
     if not reason.strip():
         raise typer.BadParameter("say why: it is kept for good", param_hint="--reason")
-    outcome = asyncio.run(discard_oldest(service, topic, key, by=by or getpass.getuser(), because=reason))
+    outcome = asyncio.run(discard_oldest(service, topic, key, by=by or _user(), because=reason))
     typer.echo(f"discarded 1, handled {outcome.handled}, still parked {outcome.parked}")
     raise typer.Exit(1 if outcome.parked else 0)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as containers have
+        raise typer.BadParameter("say who decided: this system has no name for its user", param_hint="--by") from None
 
 
 @app.command()
