@@ -90,6 +90,7 @@ def configure(*, level: str = "INFO", messages_of_exceptions: bool = False, stre
     for name in ("uvicorn", "uvicorn.error"):  # uvicorn brings handlers of its own
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    logging.getLogger("aiokafka").setLevel(logging.NOTSET)  # a command line silences it; whoever serves must hear it
 
 
 class Quiet(logging.Filter):

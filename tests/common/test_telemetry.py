@@ -17,15 +17,13 @@ GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    root, kafka = logging.getLogger(), logging.getLogger("aiokafka")
-    handlers, levels = root.handlers[:], (root.level, kafka.level)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
     configure(stream=stream)
-    kafka.setLevel(logging.NOTSET)  # a command that ran in this process may have silenced it
     yield stream
     root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    kafka.setLevel(levels[1])
+    root.setLevel(level)
 
 
 def test_a_child_keeps_trace_and_flags_and_has_a_span_of_its_own() -> None:
@@ -70,6 +68,8 @@ def test_an_exception_is_told_by_type_and_place_without_its_message(lines: io.St
 
 
 def test_the_kafka_client_complains_once_and_not_in_a_loop(lines: io.StringIO) -> None:
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # as a command does
+    configure(stream=lines)
     own = f"aiokafka.{uuid4().hex}"  # another test of this process may have heard from a real client just now
     for _ in range(5):
         logging.getLogger(own).error("NodeNotReadyError: %s", object())
