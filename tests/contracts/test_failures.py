@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common import service as service_module
+from libs.common.bus import kafka
 from libs.common.bus.postgres import PostgresBus, create_schema
 from libs.common.bus.postgres import _signed as signed
 from libs.common.bus.protocol import BusUnavailable, Message, Record, Slot
@@ -187,6 +188,40 @@ async def test_of_two_processes_alike_one_works_and_the_other_waits(buses: BusKi
 
 async def _follows(consumer: Consumer, count: int) -> bool:
     return len(consumer.slots) == count
+
+
+# -- the Kafka bus
+
+
+class _WithoutBrokers:
+    """A client whose commits no broker answers, and which has nothing to read."""
+
+    def __init__(self) -> None:
+        self.commits = 0
+
+    async def position(self, _partition: object) -> int:
+        return 0
+
+    async def getmany(self, *_: object, **__: object) -> dict[object, list[object]]:
+        return {}
+
+    async def commit(self, _offsets: object) -> None:
+        self.commits += 1
+        await asyncio.sleep(3600)
+
+
+async def test_commits_that_no_broker_answers_do_not_pile_up_and_end_with_the_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kafka, "LAG_SECONDS", 0)
+    client = _WithoutBrokers()
+    member = kafka._Member(client)
+    for _ in range(3):
+        assert await member.read(Slot("toy", 0), 0, limit=1, wait=0) == []
+        await asyncio.sleep(0)
+    assert client.commits == 1
+    async with asyncio.timeout(5):
+        await member.end_commits()
 
 
 # -- the leader

@@ -29,7 +29,6 @@ PUBLISH_SECONDS = 30.0  # an idempotent producer waits for a lost broker without
 STOP_SECONDS = 5.0
 REACHABLE_SECONDS = 5.0
 RETRY_SECONDS = 1.0
-COMMIT_SECONDS = 2.0
 LAG_SECONDS = 5.0
 AWAY = (KafkaError, OSError, TimeoutError)
 
@@ -105,10 +104,14 @@ class KafkaBus:
     ) -> AsyncIterator["_Member"]:
         """Take part in `group` as the static member `<group>-<instance>` until the block ends."""
         consumer = await self._joined(group, topics, instance, on_assigned)
+        member = _Member(consumer)
         try:
-            yield _Member(consumer)
+            yield member
         finally:
-            await _stopped(consumer)
+            try:
+                await _stopped(consumer)  # first: it answers the commits that are under way
+            finally:
+                await member.end_commits()
 
     async def _joined(self, group: str, topics: Sequence[str], instance: str, on_assigned: Assigned) -> Any:
         """A consumer that has started; brokers that are away are waited for, as the relay waits."""
@@ -185,6 +188,7 @@ class _Member:
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
         self._committed: dict[Slot, float] = {}
+        self._commits: dict[Slot, asyncio.Task[None]] = {}
 
     def joined(self) -> bool:
         """See the protocol."""
@@ -200,7 +204,7 @@ class _Member:
         try:
             if await self._consumer.position(here) != offset:
                 self._consumer.seek(here, offset)
-            await self._show_lag(here, slot, offset)
+            self._show_lag(here, slot, offset)
             found = await self._consumer.getmany(here, timeout_ms=int(wait * 1000), max_records=limit)
         except (IllegalStateError, *AWAY) as error:
             raise BusUnavailable(f"{type(error).__name__}: {error}") from error
@@ -209,13 +213,24 @@ class _Member:
             raise OffsetGone(messages[0].offset)
         return [_record(slot, message) for message in messages]
 
-    async def _show_lag(self, here: TopicPartition, slot: Slot, offset: int) -> None:
-        if monotonic() - self._committed.get(slot, 0) < LAG_SECONDS:
+    async def end_commits(self) -> None:
+        """End the commits that nobody answers any more."""
+        for task in self._commits.values():
+            task.cancel()
+        await asyncio.gather(*self._commits.values(), return_exceptions=True)
+
+    def _show_lag(self, here: TopicPartition, slot: Slot, offset: int) -> None:
+        """Commit beside the reading, one at a time: the client waits for a lost broker without end, and a commit that
+        is cut short leaves its error to nobody."""
+        under_way = slot in self._commits and not self._commits[slot].done()
+        if under_way or monotonic() - self._committed.get(slot, 0) < LAG_SECONDS:
             return
         self._committed[slot] = monotonic()
-        with suppress(*AWAY):
-            async with asyncio.timeout(COMMIT_SECONDS):
-                await self._consumer.commit({here: offset})
+        self._commits[slot] = asyncio.create_task(self._commit(here, offset), name=f"commit {slot}")
+
+    async def _commit(self, here: TopicPartition, offset: int) -> None:
+        with suppress(IllegalStateError, *AWAY):
+            await self._consumer.commit({here: offset})
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka publishes no types
