@@ -15,12 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.crypto import Vault
-from libs.common.errors import UnsupportedMediaType
+from libs.common.errors import DomainError, UnsupportedMediaType
 from libs.common.settings import MIB
 from services.intake.filing import FiledMaterial
 
 MAX_BYTES = 20 * MIB
 """The largest file."""
+
+MOST_FILES = 100
+"""Of one application: whatever reads its materials reads them all."""
 
 MEDIA_TYPES = ("application/pdf", "image/jpeg", "image/png")
 _SIGNATURES = ((b"%PDF-", "application/pdf"), (b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
@@ -30,6 +33,7 @@ _UPLOADED_OF = text("""
     SELECT DISTINCT application, code FROM material
      WHERE application = ANY(CAST(:applications AS uuid[])) AND content IS NOT NULL
 """)
+_FILES = text("SELECT count(*) FROM material WHERE application = :application AND content IS NOT NULL")
 _DROP_STATED = text("DELETE FROM material WHERE application = :application AND content IS NULL")
 _ADD_STATED = text("""
     INSERT INTO material (id, application, code, evidence, reference, promised_by)
@@ -61,6 +65,13 @@ _CONTENT = text("""
       FROM material AS m JOIN material_content AS c ON c.id = m.content
      WHERE m.application = :application AND m.id = :material
 """)
+
+
+class TooManyFiles(DomainError):
+    """409: the application holds as many files as one may."""
+
+    status, code, title = 409, "too-many-files", "该申请的文件已达上限"
+    detail = "一份申请至多 {most} 个文件。请将多页材料合并为一个文件；确需补充的，请联系受理窗口。"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,10 @@ async def copy_uploads(tx: AsyncConnection, application: UUID, successor: UUID) 
 
 
 async def add_upload(tx: AsyncConnection, vault: Vault, application: UUID, code: str, file: File) -> UUID:
-    """Store a file, sealed, as a material of an application; gives the material's id."""
+    """Store a file, sealed, as a material of an application (its row is locked); gives the material's id. Raises
+    TooManyFiles."""  # fmt: skip
+    if (await tx.execute(_FILES, {"application": application})).scalar_one() >= MOST_FILES:
+        raise TooManyFiles(most=MOST_FILES)
     content, material = uuid7(), uuid7()
     sealed = await asyncio.to_thread(vault.seal, file.body, _context(content))
     row = {"id": content, "media_type": file.media_type, "size": len(file.body), "sha256": file.sha256}

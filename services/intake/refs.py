@@ -78,8 +78,9 @@ async def _refusal(
     query = query.join(application, held.application == application.c.id).where(held.superseded_by.is_(None))
     rows = await tx.execute(visible(query.where(tuple_(held.system, held.kind, held.value).in_(taken)), caller))
     holders = {(row.system, row.kind, row.value): f"（已有办件 {row.case_no}，申请 {row.id}）" for row in rows}
+    code, title = ExternalRefTaken.code, ExternalRefTaken.title
     errors = [
-        FieldError(f"/external_refs/{n}/value", ExternalRefTaken.code, ExternalRefTaken.title, holders.get(ref, ""))
+        FieldError(f"/external_refs/{n}/value", code, title, f"该编号已对应另一份申请{holders.get(ref, '')}。")
         for n, one in enumerate(filed)
         if (ref := (one.system, one.kind, one.value)) in taken
     ]

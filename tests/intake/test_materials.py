@@ -80,6 +80,25 @@ async def test_a_body_that_is_no_upload_is_refused(house: House) -> None:
     (await send("multipart/form-data; boundary=b", nothing)).problem(422, "invalid-request")
 
 
+async def test_each_missing_part_of_an_upload_is_named(house: House) -> None:
+    portal = house.portal()
+    path, headers = f"/applications/{uuid4()}/materials", {"Idempotency-Key": "k"}
+    for part, missing in (("file", ["/code"]), ("other", ["/code", "/file"])):
+        answer = await portal._ask("POST", path, headers=headers, files={part: ("a", PDF)})
+        assert [error["field"] for error in answer.problem(422, "invalid-request")["errors"]] == missing
+
+
+async def test_an_application_holds_so_many_files_and_no_more(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.intake.materials.MOST_FILES", 2)
+    portal = house.portal()
+    receipt = await portal.file()
+    for _ in range(2):
+        assert (await upload(portal, receipt["id"], PDF)).status == 201
+    told = (await upload(portal, receipt["id"], PDF)).problem(409, "too-many-files")
+    assert "至多 2 个文件" in told["detail"]
+    assert len(await house.rows("SELECT 1 FROM material_content")) == 2
+
+
 async def test_the_same_upload_twice_is_one_material(house: House) -> None:
     portal = house.portal()
     receipt = await portal.file()

@@ -1,5 +1,6 @@
 """Materials over HTTP: files in, files out."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.message import Message
 from typing import Annotated, Any
@@ -86,14 +87,20 @@ async def _upload(request: Request) -> tuple[str, bytes]:
             raise MalformedUpload
         code, file = form.get("code"), form.get("file")
         if not isinstance(code, str) or not isinstance(file, UploadFile):
-            detail = "请以 code（材料代码）和 file（文件）两项提交。"
-            raise InvalidRequest(errors=[FieldError("", "missing", "缺少必填项", detail)])
+            raise InvalidRequest(errors=list(_missing(code, file)))
         body = await file.read()
     finally:
         await form.close()
     if len(body) > materials.MAX_BYTES:
         raise TooLarge
     return code, body
+
+
+def _missing(code: object, file: object) -> Iterator[FieldError]:
+    if not isinstance(code, str):
+        yield FieldError("/code", "missing", "缺少必填项", "请以文本项 code 填写材料代码。")
+    if not isinstance(file, UploadFile):
+        yield FieldError("/file", "missing", "缺少必填项", "请以文件项 file（含文件名）上传文件。")
 
 
 class Uploaded(BaseModel):
