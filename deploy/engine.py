@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,9 @@ class EmbeddedPostgres:
         with _alone(self.folder):
             self._bury()
             if self.is_up and not self._gets_ready():
-                raise NotStarted(f"PostgreSQL on {self.folder} is not ready after {READY_SECONDS:.0f} s")
+                raise NotStarted(
+                    f"PostgreSQL on {self.folder} is not ready after {READY_SECONDS:.0f} s: {self._last_words()}"
+                )
             self._launch()
 
     def stop(self) -> None:
@@ -132,9 +134,7 @@ class EmbeddedPostgres:
         _until(lambda: self.is_up or not _backends(self.folder), ORPHAN_SECONDS)
         if self.is_up:
             return
-        for process in _backends(self.folder):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill(_backends(self.folder))
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock", ".s.PGSQL.5432"):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -231,6 +231,13 @@ def _backends(folder: Path) -> list[psutil.Process]:
             if _serves(process, folder):
                 found.append(process)
     return found
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    """Kill those that are still there: the others went with them meanwhile."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _until(true: Callable[[], bool], seconds: float) -> None:
