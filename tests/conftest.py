@@ -237,6 +237,12 @@ def start_system(home: Path, *arguments: str) -> System:
     return System(addresses, home, process)
 
 
+def environment(home: Path) -> dict[str, str]:
+    """The environment of a command on a home of its own, with ports of its own for brokers."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HUANQUAN_")}
+    return clean | {"HUANQUAN_HOME": str(home), "KAFKA_PORT": str(free_port())}
+
+
 def free_port() -> int:
     """The first of six free ports in a row: a whole system takes p to p + 5. Below the ports that the kernel gives to
     connections going out, and in steps of eight, so that two systems of one worker never share one."""

@@ -7,7 +7,6 @@ the sandbox bank only decides when. So every run comes to the same sums, however
 import asyncio
 import html
 import json
-import os
 import re
 import shutil
 import signal
@@ -32,7 +31,7 @@ from deploy.sample.pages import COUNTY, VISITORS, first_page
 from deploy.sample.portal import read_population
 from libs.common.auth import TokenIssuer
 from libs.common.settings import Settings
-from tests.conftest import ROOT, System, free_port, start_system
+from tests.conftest import ROOT, System, environment, free_port, start_system
 from tests.steps import named_in
 
 Json = dict[str, Any]
@@ -180,11 +179,6 @@ def test_each_of_five_processes_killed_is_started_again_and_the_run_finishes(
 
 
 # -- the system and its commands
-
-
-def environment(home: Path) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HUANQUAN_")}
-    return clean | {"HUANQUAN_HOME": str(home), "KAFKA_PORT": str(free_port())}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.engine import EmbeddedPostgres, _backends, _until
+from deploy.engine import EmbeddedPostgres, _backends, _kill, _until
 from deploy.keeper import DEATHS, keep
 from deploy.refusals import NotStarted
 from libs.common.db import connect
@@ -57,9 +57,7 @@ async def test_killed_with_all_its_children_it_starts_again_on_its_data(
     engine = make_engine(tmp_path / "pg")
     await answer_of(engine, "CREATE TABLE kept AS SELECT 7 AS n")
     for killed in (_backends(engine.folder), [engine.postmaster]):  # all of it; then the postmaster alone
-        for process in killed:
-            if process:
-                process.kill()
+        _kill(process for process in killed if process)
         _until(lambda: not engine.is_up, 10)
         engine.start()
         assert await answer_of(engine, "SELECT n FROM kept") == 7

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 import re
 import shutil
 import signal
@@ -20,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from deploy.demo import _with_where_to_look
-from deploy.engine import _backends
+from deploy.engine import _backends, _kill
 from deploy.forms import brokers
 from deploy.local import Addresses, Local
 from deploy.operations import remove_home
@@ -32,15 +31,10 @@ from deploy.sample.run import NotAtRest
 from libs.common.auth import TokenIssuer
 from libs.common.settings import Settings
 from services.intake.api.examples import FILING
-from tests.conftest import ROOT, System, free_port, start_system
+from tests.conftest import ROOT, System, environment, free_port, start_system
 from tests.steps import case_of, desks_of
 
 SECONDS = 90
-
-
-def environment(home: Path) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HUANQUAN_")}
-    return clean | {"HUANQUAN_HOME": str(home), "KAFKA_PORT": str(free_port())}
 
 
 def started(home: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -92,8 +86,7 @@ def running(home: Path) -> Iterator[System]:
 def test_an_engine_that_was_killed_is_started_again_and_work_goes_on(home: Path) -> None:
     with running(home) as system:
         application = asyncio.run(file_one(system))
-        for process in _backends(Local(home).postgres.folder):
-            process.kill()
+        _kill(_backends(Local(home).postgres.folder))
         assert asyncio.run(file_one(system)) == application
         assert asyncio.run(case_opened(system, application))
         assert system.process.poll() is None
