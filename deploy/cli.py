@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
 from deploy import rules_cli
-from deploy.local import TOGETHER_PORT, Addresses, Local, Refusal, home_of_environment
+from deploy.local import TOGETHER_PORT, Addresses, Local, home_of_environment
+from deploy.refusals import Refusal
 from deploy.sample.issuer import token
 from libs.common import telemetry
 from libs.common.db import passing

@@ -18,18 +18,14 @@ import psutil
 from sqlalchemy import MetaData
 
 from deploy.engine import SERVICES, EmbeddedPostgres, check_service
-from deploy.refusals import NotStarted, PortTaken, Refusal
+from deploy.refusals import NotStarted, Refusal
 from libs.common.bus.postgres import create_schema
 from libs.common.events import TOPICS
 from libs.common.migration import upgrade
 from libs.common.settings import PREFIX, Settings
 
-__all__ = ["Addresses", "Local", "NotStarted", "PortTaken", "Refusal"]
-
 TOGETHER_PORT = 8000
 PARTITIONS = 6
-
-
 FORMS = ("together", "apart")
 OURS = (
     *("form", "lock", "running.json", "huanquan.log", *(f"{service}.log" for service in SERVICES)),

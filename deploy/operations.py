@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from deploy.engine import SERVICES, check_service
 from deploy.forms import create, wipe_brokers
-from deploy.local import PARTITIONS, Local, Refusal, deployed_settings, home_of_environment, metadata_of
+from deploy.local import PARTITIONS, Local, deployed_settings, home_of_environment, metadata_of
+from deploy.refusals import Refusal
 from deploy.topics import apply_topics
 from libs.common.bus.postgres import create_schema
 from libs.common.db import Database, connect

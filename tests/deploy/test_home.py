@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import Local, NotStarted
+from deploy.local import Local
+from deploy.refusals import NotStarted
 
 
 def test_a_second_system_on_the_same_home_is_refused(tmp_path: Path) -> None:
