@@ -64,38 +64,35 @@ class Mirrored:
         here, there = _merged(connections, self.here), _merged(connections, self.there)
         async with aclosing(here), aclosing(there):
             async for mine, theirs in _paired(here, there):
-                if _since(mine, theirs) > until:
+                if not self.concerns(mine) or _since(mine, theirs) > until:
                     continue
                 checked += 1
-                if mine is None or theirs is None or mine.value != theirs.value:
+                if broken := self.broken(mine, theirs):
                     violations += 1
-                    first = first or _named(mine, theirs)
+                    first = first or broken
         return Finding(self.name, checked, violations, first)
 
+    def concerns(self, _mine: Row | None) -> bool:
+        """Whether a pair is looked at."""
+        return True
 
-@dataclass(frozen=True)
-class Known:
-    """Each key `here` stands `there` too, where more may stand. Both map a service to a query of (key, value, at); the
-    value `here` names the record, and no key stands here twice."""
+    def broken(self, mine: Row | None, theirs: Row | None) -> str | None:
+        """What is wrong with a pair, in words."""
+        alike = mine is not None and theirs is not None and mine.value == theirs.value
+        return None if alike else _named(mine, theirs)
 
-    name: str
-    here: Mapping[str, str]
-    there: Mapping[str, str]
 
-    async def look(self, connections: Connections, until: datetime) -> Finding:
-        """Walk both sides together."""
-        checked = violations = 0
-        first: str | None = None
-        here, there = _merged(connections, self.here), _merged(connections, self.there)
-        async with aclosing(here), aclosing(there):
-            async for mine, theirs in _paired(here, there):
-                if mine is None or _since(mine, None) > until:
-                    continue
-                checked += 1
-                if theirs is None:
-                    violations += 1
-                    first = first or f"{mine.value}: {mine.key}"
-        return Finding(self.name, checked, violations, first)
+class Known(Mirrored):
+    """Each key `here` stands `there` too, where more may stand. The value `here` names the record, and no key stands
+    here twice."""
+
+    def concerns(self, mine: Row | None) -> bool:
+        """Whether a key stands here."""
+        return mine is not None
+
+    def broken(self, mine: Row | None, theirs: Row | None) -> str | None:
+        """The record whose key does not stand there."""
+        return f"{mine.value}: {mine.key}" if mine and theirs is None else None
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ _ACCOUNTS = """
       FROM payee_account AS a JOIN person AS b ON b.ref = a.person
       JOIN person AS p ON coalesce(p.merged_into, p.ref) = coalesce(b.merged_into, b.ref)
 """
-BETWEEN: tuple[Mirrored | Known, ...] = (
+BETWEEN: tuple[Mirrored, ...] = (
     Mirrored(
         "every accepted application has its case, under the same pack",
         {"intake": _ACCEPTED},
@@ -214,7 +211,7 @@ async def verify_all(settings: Settings, *, at_rest: bool) -> list[dict[str, Any
             connections = {
                 name: await stack.enter_async_context(_snapshot(database)) for name, database in databases.items()
             }
-            looks: list[Mirrored | Known | Nothing] = [*BETWEEN, *ALWAYS, *(AT_REST if at_rest else ())]
+            looks: list[Mirrored | Nothing] = [*BETWEEN, *ALWAYS, *(AT_REST if at_rest else ())]
             findings = [await each.look(connections, until) for each in looks]
             findings += [_of_finance(check) for check in await reconcile.check(connections["finance"])]
             findings.append(await _trail(connections["audit"], settings))
