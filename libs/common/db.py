@@ -192,13 +192,7 @@ def _messaging(meta: MetaData) -> None:
         "parked",
         meta,
         Column("id", BigInteger, Identity(always=True), primary_key=True),
-        Column("topic", Text, nullable=False),
-        Column("partition", Integer, nullable=False),
-        Column("offset", BigInteger, nullable=False),
-        Column("key", Text, nullable=False),
-        Column("record_key", Text, nullable=False),
-        Column("headers", JSONB, nullable=False),
-        Column("value", LargeBinary, nullable=False),
+        *_record(),
         Column("reason", Text, nullable=False),
         Column("parked_at", DateTime(timezone=True), nullable=False, server_default=now),
     )
@@ -215,13 +209,7 @@ def _messaging(meta: MetaData) -> None:
         "discarded",
         meta,
         Column("id", BigInteger, primary_key=True, autoincrement=False, comment="the one it was parked under"),
-        Column("topic", Text, nullable=False),
-        Column("partition", Integer, nullable=False),
-        Column("offset", BigInteger, nullable=False),
-        Column("key", Text, nullable=False),
-        Column("record_key", Text, nullable=False),
-        Column("headers", JSONB, nullable=False),
-        Column("value", LargeBinary, nullable=False),
+        *_record(),
         Column("reason", Text, nullable=False, comment="why it was parked"),
         Column("parked_at", DateTime(timezone=True), nullable=False),
         Column("discarded_at", DateTime(timezone=True), nullable=False, server_default=now),
@@ -240,3 +228,16 @@ def _messaging(meta: MetaData) -> None:
         PrimaryKeyConstraint("kind", "key"),
     )
     Index("ix_due_at", due.c.at)
+
+
+def _record() -> tuple[Column[Any], ...]:
+    """What is kept of a record that was set aside: its place in the log, the key that it blocks, and the record."""
+    return (
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("offset", BigInteger, nullable=False),
+        Column("key", Text, nullable=False),
+        Column("record_key", Text, nullable=False),
+        Column("headers", JSONB, nullable=False),
+        Column("value", LargeBinary, nullable=False),
+    )
