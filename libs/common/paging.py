@@ -63,8 +63,13 @@ def decode_cursor(cursor: str) -> tuple[Scalar, ...]:
     except (binascii.Error, ValueError):
         after = None
     if not isinstance(after, list) or not all(isinstance(value, Scalar) for value in after):
-        raise InvalidRequest(errors=[FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")])
+        raise wrong_cursor()
     return tuple(after)
+
+
+def wrong_cursor() -> InvalidRequest:
+    """The refusal of a cursor that holds no sort key of the list it was given to."""
+    return InvalidRequest(errors=[FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")])
 
 
 IfMatch = Annotated[str | None, Header(alias="If-Match", max_length=200, description="所读版本的 ETag")]

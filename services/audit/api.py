@@ -14,8 +14,8 @@ from starlette.responses import StreamingResponse
 
 from libs.common.calendar import local_date
 from libs.common.db import Database
-from libs.common.errors import FieldError, InvalidRequest, NotFound
-from libs.common.paging import Page, PageRequest, Paging, page_of
+from libs.common.errors import NotFound
+from libs.common.paging import Page, PageRequest, Paging, page_of, wrong_cursor
 from libs.common.service import Service
 from libs.common.treasuries import TreasuryCode
 from libs.common.web import Tx, guarded_router, requires
@@ -196,4 +196,4 @@ def _position(asked: PageRequest) -> int:
             return 0
         case (int(seq),) if 0 <= seq < 2**63:
             return seq
-    raise InvalidRequest(errors=[FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")])
+    raise wrong_cursor()

@@ -11,9 +11,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.calendar import CALENDAR, Light
-from libs.common.errors import FieldError, InvalidRequest
 from libs.common.packs import Packs
-from libs.common.paging import PageRequest
+from libs.common.paging import PageRequest, wrong_cursor
 from libs.common.policy import NoRuleInForce, PackIdentity
 from libs.common.policy.model import Lights
 from services.audit.supervision import ClockKind
@@ -188,5 +187,4 @@ def _position(asked: PageRequest) -> tuple[date | None, UUID | None]:
         due_on, record = asked.after
         return date.fromisoformat(str(due_on)), UUID(str(record))
     except ValueError:
-        wrong = FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")
-        raise InvalidRequest(errors=[wrong]) from None
+        raise wrong_cursor() from None

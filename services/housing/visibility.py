@@ -8,8 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, false, select
 
 from libs.common.auth import Principal
-from libs.common.errors import FieldError, InvalidRequest
-from libs.common.paging import PageRequest
+from libs.common.paging import PageRequest, wrong_cursor
 from services.housing.models import eligibility, flat
 
 
@@ -73,5 +72,4 @@ def _position(asked: PageRequest) -> UUID:
         (position,) = asked.after or ()
         return UUID(str(position))
     except ValueError:
-        wrong = FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")
-        raise InvalidRequest(errors=[wrong]) from None
+        raise wrong_cursor() from None

@@ -11,9 +11,8 @@ from sqlalchemy import ARRAY, Select, Text, Uuid, any_, func, select, text, tupl
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
-from libs.common.errors import FieldError, InvalidRequest
 from libs.common.money import Amount
-from libs.common.paging import PageRequest
+from libs.common.paging import PageRequest, wrong_cursor
 from libs.common.policy import Pack
 from services.intake.claims import FREE
 from services.intake.models import application, application_item, payment
@@ -114,5 +113,4 @@ def _after(after: tuple[Any, ...]) -> tuple[UUID, str]:
         person, code = after
         return UUID(str(person)), str(code)
     except ValueError:
-        error = FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")
-        raise InvalidRequest(errors=[error]) from None
+        raise wrong_cursor() from None

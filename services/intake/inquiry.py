@@ -8,10 +8,10 @@ from sqlalchemy import BigInteger, ColumnElement, Select, Text, case, cast, func
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
-from libs.common.errors import FieldError, InvalidRequest, NotFound
+from libs.common.errors import NotFound
 from libs.common.money import Amount, format_yuan
 from libs.common.packs import Packs
-from libs.common.paging import PageRequest, Scalar, encode_cursor
+from libs.common.paging import PageRequest, Scalar, encode_cursor, wrong_cursor
 from libs.common.policy import Pack
 from services.intake.models import (
     application,
@@ -157,8 +157,7 @@ def _last(after: tuple[Scalar, ...]) -> UUID:
         (last,) = after
         return UUID(str(last))
     except ValueError:
-        error = FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")
-        raise InvalidRequest(errors=[error]) from None
+        raise wrong_cursor() from None
 
 
 async def changes(tx: AsyncConnection, packs: Packs, caller: Principal, after: tuple[int, int], limit: int) -> Changes:

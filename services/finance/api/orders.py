@@ -9,10 +9,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Select, select, tuple_
 from starlette.responses import Response
 
-from libs.common.errors import FieldError, InvalidRequest
 from libs.common.idempotency import IdempotencyKey, Reply, known_keys, once
 from libs.common.money import Amount
-from libs.common.paging import Page, PageRequest, Paging, page_of
+from libs.common.paging import Page, PageRequest, Paging, page_of, wrong_cursor
 from libs.common.policy import PackIdentity
 from libs.common.web import Caller, Tx, guarded_router, requires
 from services.finance import payouts
@@ -127,9 +126,7 @@ def _after(page: PageRequest) -> tuple[date, UUID]:
         due_on, last = (str(part) for part in page.after or ())
         return date.fromisoformat(due_on), UUID(last)
     except ValueError:
-        raise InvalidRequest(
-            errors=[FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")]
-        ) from None
+        raise wrong_cursor() from None
 
 
 @router.get("/orders/{order_id}", dependencies=[requires("finance:read")], summary="支付令及其全部经过")
