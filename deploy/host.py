@@ -5,6 +5,7 @@ nothing is rewritten and no `root_path` is set. The lifespan enters `running()` 
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from html import escape
@@ -69,6 +70,7 @@ def host(*services: Hosted, extra: Callable[[], str] = str) -> Host:
             try:
                 for service in services:
                     await stack.enter_async_context(service.running())
+                _settle_memory()
             except Exception as error:
                 failures.append(error)
                 raise
@@ -95,6 +97,14 @@ def host(*services: Hosted, extra: Callable[[], str] = str) -> Host:
     front = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers())
     front.router.redirect_slashes = False
     return Host(front, {service.name: service.app for service in services}, failures)
+
+
+def _settle_memory() -> None:
+    """What a started process holds stays as long as it: let the collector look at what comes later only, and less
+    often. Looking through all of it took a seventh of the time of a filing."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 async def _livez(_request: Request) -> Response:

@@ -1,6 +1,6 @@
 """A service's database: its pool, its transactions, its session connection, and the tables of messaging."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -139,6 +139,11 @@ async def savepoint(tx: AsyncConnection) -> AsyncIterator[None]:
         yield
         await tx.execute(_CHECK_NOW)
         await tx.execute(_CHECK_LATER)
+
+
+def columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    """Rows (one at least) as the columns that a statement with `unnest` takes."""
+    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def metadata() -> MetaData:

@@ -78,7 +78,7 @@ def idempotency_table(metadata: MetaData) -> Table:
     )
 
 
-def idempotency_key(
+async def idempotency_key(
     key: Annotated[
         str | None, Header(alias="Idempotency-Key", description="本次操作的唯一编号；重试时使用同一编号")
     ] = None,

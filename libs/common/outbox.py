@@ -8,7 +8,7 @@ transaction commits late would be skipped for good.
 import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import structlog
@@ -61,10 +61,15 @@ async def emit(tx: AsyncConnection, *events: Event) -> None:
     )
 
 
-@contextmanager
-def caused_by(events: Sequence[Event]) -> Iterator[None]:
+def caused_by(events: Sequence[Event]) -> AbstractContextManager[None]:
     """While this lasts, what is emitted under a key of these events continues that event's trace."""
-    token = _CAUSES.set({event.key: event.trace for event in events if event.trace})
+    return continuing({event.key: event.trace for event in events if event.trace})
+
+
+@contextmanager
+def continuing(traces: Mapping[str, str]) -> Iterator[None]:
+    """While this lasts, what is emitted under one of these keys continues that trace (a `traceparent`)."""
+    token = _CAUSES.set(traces)
     try:
         yield
     finally:

@@ -33,7 +33,7 @@ class PageRequest:
     after: tuple[Scalar, ...] | None
 
 
-def paging(
+async def paging(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="每页条数")] = 50,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR, description="上一页返回的 next")] = None,
 ) -> PageRequest:

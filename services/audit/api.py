@@ -30,7 +30,7 @@ router = guarded_router()
 _SEQ = re.compile(r"[1-9][0-9]{0,17}")
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

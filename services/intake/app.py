@@ -20,9 +20,11 @@ from libs.common.service import Service, open_bus
 from libs.common.settings import Settings
 from libs.common.web import create_app
 from services.intake.api import applications, batch, changes, materials, people, policy
-from services.intake.applications import LAPSE, Desk
+from services.intake.api.group import GroupCommit
+from services.intake.applications import Desk
 from services.intake.feedback import PROJECTION_TABLES, Feedback
 from services.intake.promises import PROMISE, Promises
+from services.intake.settlement import LAPSE
 
 EMITS: tuple[type[Event], ...] = (
     ApplicationReceived,
@@ -56,7 +58,7 @@ def create(settings: Settings) -> Service:
         asyncapi=lambda: document("intake", emits=EMITS, hears=handlers),
         not_ready=not_ready,
     )
-    app.state.desk = desk
+    app.state.desk, app.state.group = desk, GroupCommit(database, desk)
     service = Service(
         name="intake",
         settings=settings,

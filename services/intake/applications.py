@@ -8,10 +8,11 @@ A case number is the pack's `case_prefix`, then as `identity.make_case_no` says.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -19,82 +20,35 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.auth import Principal
-from libs.common.calendar import end_of_day, local_date
+from libs.common.calendar import local_date
 from libs.common.crypto import Vault
 from libs.common.errors import DomainError
-from libs.common.events import (
-    AcceptedItem,
-    ApplicationNotAccepted,
-    ApplicationWithdrawn,
-)
+from libs.common.events import ApplicationNotAccepted, ApplicationWithdrawn
 from libs.common.identity import make_case_no
-from libs.common.outbox import emit
+from libs.common.outbox import continuing, emit
 from libs.common.packs import Packs
 from libs.common.policy import Pack, PolicyError, platform_of
-from libs.common.policy.model import ItemKind
-from libs.common.ticker import Due, cancel, schedule
-from services.intake import claims, employers, materials, refs
-from services.intake.domain import TITLES, Known, State, answer_by, categories, examine, move, promises
-from services.intake.filing import FiledPerson, Filing, read_correction, read_filing
+from libs.common.ticker import Due, cancel
+from services.intake import claims, materials, people, refs
+from services.intake.domain import TITLES, State, move
+from services.intake.examination import Examined, examine_all
+from services.intake.filing import Filing, read_correction, read_filing
 from services.intake.materials import File
-from services.intake.outcome import Case, Docket, Outcome, Parties, facts, identity_of, receipt_of, received, step_of
-from services.intake.people import Enrolled, People
-from services.intake.promises import await_materials
+from services.intake.outcome import Case, Docket, identity_of, step_of
+from services.intake.settlement import LAPSE, Entry, filing_context, settle
 from services.intake.timeline import Step, tell
-from services.intake.views import (
-    Receipt,
-    SuccessorView,
-    as_json,
-    defect_views,
-    material_title,
-)
-
-LAPSE = "correction.lapse"
-"""The kind of due work that ends an application whose correction was not answered; its key is the application's id."""
+from services.intake.views import Receipt, material_title
 
 _NEXT_NUMBERS = text("""
     INSERT INTO case_counter (platform, day, last)
-    SELECT platform, :day, 1 FROM unnest(CAST(:platforms AS text[])) AS r (platform)
-    ON CONFLICT (platform, day) DO UPDATE SET last = case_counter.last + 1
+    SELECT platform, :day, wanted
+      FROM unnest(CAST(:platforms AS text[]), CAST(:wanted AS integer[])) AS r (platform, wanted)
+     ORDER BY platform  -- in order, so that two groups of filings cannot wait in a ring
+    ON CONFLICT (platform, day) DO UPDATE SET last = case_counter.last + excluded.last
     RETURNING platform, last
-""")
-_SAVE = text("""
-    INSERT INTO application (
-        id, case_no, state, channel, platform, treasury, client, filed_by, applicant, beneficiary, handler, employer,
-        employer_kind, payee_account, sealed, defects, received_at, accepted_on, decided_on, answer_by, reason,
-        successor, predecessor, policy_city, policy_version, policy_sha256)
-    VALUES (
-        :id, :case_no, :state, :channel, :platform, :treasury, :client, :filed_by, :applicant, :beneficiary, :handler,
-        :employer, :employer_kind, :payee_account, :sealed, CAST(:defects AS jsonb), :received_at, :accepted_on,
-        :decided_on, :answer_by, :reason, :successor, :predecessor, :policy_city, :policy_version, :policy_sha256)
-    ON CONFLICT (id) DO UPDATE SET
-        state = excluded.state, treasury = excluded.treasury, applicant = excluded.applicant,
-        beneficiary = excluded.beneficiary, handler = excluded.handler, employer = excluded.employer,
-        employer_kind = excluded.employer_kind, payee_account = excluded.payee_account, sealed = excluded.sealed,
-        defects = excluded.defects, accepted_on = excluded.accepted_on, decided_on = excluded.decided_on,
-        answer_by = excluded.answer_by, reason = excluded.reason, successor = excluded.successor,
-        policy_city = excluded.policy_city, policy_version = excluded.policy_version,
-        policy_sha256 = excluded.policy_sha256
-""")
-_SAVE_ITEMS = text("""
-    INSERT INTO application_item (id, application, position, code, kind, category, certification)
-    SELECT id, :application, n, code, kind, category, certification
-      FROM unnest(CAST(:ids AS uuid[]), CAST(:codes AS text[]), CAST(:kinds AS text[]), CAST(:categories AS text[]),
-                  CAST(:certifications AS text[]))
-           WITH ORDINALITY AS r (id, code, kind, category, certification, n)
-    ON CONFLICT (application, code) DO UPDATE SET
-        position = excluded.position, category = excluded.category, certification = excluded.certification
-    RETURNING id, code
 """)
 _DROP_ITEMS = text("""
     DELETE FROM application_item WHERE application = :application AND NOT code = ANY(CAST(:codes AS text[]))
-""")
-_EARLIER = text("""
-    SELECT r.number, r.category
-      FROM item_result AS r JOIN application AS a ON a.id = r.application
-      JOIN person AS p ON p.ref = a.beneficiary
-     WHERE r.number = ANY(CAST(:numbers AS text[])) AND COALESCE(p.merged_into, p.ref) = :person
-       AND r.valid_to IS NOT NULL
 """)
 _END = text("UPDATE application SET state = :state, decided_on = :on, reason = :reason WHERE id = :id")
 _ASK_WITHDRAWAL = text("UPDATE application SET withdrawal_asked_at = :now WHERE id = :id")
@@ -123,30 +77,48 @@ class WithdrawalAlreadyIgnored(DomainError):
     detail = "此前已申请撤回，办理环节的答复是：{told}"
 
 
+class Filed(NamedTuple):
+    """A filing that came in, and the trace (`traceparent`) of the request that brought it."""
+
+    filing: Filing
+    trace: str | None = None
+
+
 class Desk:
     """The receiving desk: its operations take a transaction, and never commit."""
 
     def __init__(self, vault: Vault, packs: Packs) -> None:
         self.vault = vault
-        self.people = People(vault)
+        self.people = people.People(vault)
         self.packs = packs
 
-    # -- commands
+    def read(self, raw: Mapping[str, Any], caller: Principal, now: datetime) -> Filing:
+        """What a filing says. Raises InvalidRequest, FilingWrong."""
+        pack, today = self.packs.current(), local_date(now)
+        return read_filing(raw, pack, today, window=_window(pack, caller, today))
 
-    async def file(self, tx: AsyncConnection, raw: Mapping[str, Any], caller: Principal, now: datetime) -> Receipt:
-        """Take a filing in. Raises InvalidRequest, FilingWrong, ExternalRefTaken; then nothing is stored."""
+    async def file(
+        self, tx: AsyncConnection, filed: Sequence[Filed], caller: Principal, now: datetime
+    ) -> list[Receipt]:
+        """Take filings in, in order. Raises ExternalRefTaken where one of them names a number of another's."""
         pack, today = self.packs.current(), local_date(now)
         window = _window(pack, caller, today)
-        filing = read_filing(raw, pack, today, window=window)
-        case = await self._examine(tx, filing, caller, now=now)
-        here = window or _filed_at(case)
-        there = case.verdict.platform or here
-        numbers = await _numbers(tx, pack, {here, there}, today)
-        docket = Docket(uuid7(), numbers[here], filing.channel, here, caller.client, caller.subject, now)
-        onward = _onward(docket, there, numbers[there]) if there != here else None
-        receipt = await self._settle(tx, docket, case, State.RECEIVED, onward=onward)
-        await refs.add(tx, filing.external_refs, (onward or docket).id, caller)
-        return receipt
+        cases = await examine_all(
+            tx, self.people, pack, [Examined(one.filing) for one in filed], caller=caller, now=now
+        )
+        ways = [(here := window or _filed_at(case), case.verdict.platform or here) for case in cases]
+        numbers = await _numbers(tx, pack, [platform for way in ways for platform in dict.fromkeys(way)], today)
+        entries = []
+        for case, (here, there) in zip(cases, ways, strict=True):
+            docket = Docket(uuid7(), next(numbers[here]), case.filing.channel, here, caller.client, caller.subject, now)
+            onward = _onward(docket, there, next(numbers[there])) if there != here else None
+            entries.append(Entry(docket, case, State.RECEIVED, onward=onward))
+        traces = {str(it.docket.id): one.trace for it, one in zip(entries, filed, strict=True) if one.trace}
+        with continuing(traces):
+            receipts = await settle(tx, self.vault, entries)
+        held = [((it.onward or it.docket).id, it.case.filing.external_refs) for it in entries]
+        await refs.add(tx, held, caller)
+        return receipts
 
     async def correct(
         self,
@@ -164,11 +136,11 @@ class Desk:
         FilingWrong.
         """
         move(State(row.state), "request_correction")
-        filed = json.loads(self.vault.open(row.sealed, _context(row.id)))
+        filed = json.loads(self.vault.open(row.sealed, filing_context(row.id)))
         pack, today = self.packs.current(), local_date(now)
         filing = read_correction(filed, raw, pack, today)
         uploaded = await materials.uploaded(tx, row.id)
-        case = await self._examine(tx, filing, caller, now=now, uploaded=uploaded)
+        [case] = await examine_all(tx, self.people, pack, [Examined(filing, uploaded)], caller=caller, now=now)
         docket = _docket(row)
         await cancel(tx, LAPSE, [str(row.id)])
         await claims.drop(tx, row.id)
@@ -177,9 +149,10 @@ class Desk:
         there = case.verdict.platform or docket.platform
         if there == docket.platform:
             told = [defect["title"] for defect in row.defects] if quiet else []
-            return await self._settle(tx, docket, case, State.CORRECTION, deadline=row.answer_by, told=told)
-        onward = _onward(docket, there, (await _numbers(tx, pack, {there}, today))[there])
-        receipt = await self._settle(tx, docket, case, State.CORRECTION, onward=onward)
+            [receipt] = await settle(tx, self.vault, [Entry(docket, case, State.CORRECTION, row.answer_by, told)])
+            return receipt
+        onward = _onward(docket, there, next((await _numbers(tx, pack, [there], today))[there]))
+        [receipt] = await settle(tx, self.vault, [Entry(docket, case, State.CORRECTION, onward=onward)])
         await materials.copy_uploads(tx, docket.id, onward.id)
         await refs.move(tx, docket.id, onward.id)
         return receipt
@@ -235,147 +208,6 @@ class Desk:
 
     # -- examination
 
-    async def _examine(
-        self,
-        tx: AsyncConnection,
-        filing: Filing,
-        caller: Principal,
-        *,
-        now: datetime,
-        uploaded: frozenset[str] = frozenset(),
-    ) -> Case:
-        pack, today = self.packs.current(), local_date(now)
-        seen_by = caller if filing.channel == "on_site" and "intake:assist" in caller.scopes else None
-        places = _people(filing)
-        enrolled = await self.people.enrol(tx, list(places.values()), seen_by=seen_by)
-        people = dict(zip(places, enrolled, strict=True))
-        parties = await self._parties(tx, filing, people, today)
-        known = Known(
-            affiliations=await employers.affiliations(tx, parties.employer) if parties.employer else (),
-            uploaded=uploaded,
-            categories=await _earlier(tx, filing, parties.beneficiary),
-            misnamed=[place for place, one in people.items() if one.misnamed],
-            mixed=[place for place, one in people.items() if one.mixed],
-            doubtful=[f"{place}/documents/{n}" for place, one in people.items() for n in one.doubtful],
-            unsure=not people["/beneficiary"].certain,
-        )
-        if filing.employer is not None and parties.employer is not None:
-            await employers.state_affiliations(tx, parties.employer, filing.employer)
-        verdict = examine(pack, filing, known, today)
-        return Case(pack, filing, [pack.item(it.code, today) for it in filing.items], parties, known, verdict, now)
-
-    async def _parties(
-        self, tx: AsyncConnection, filing: Filing, people: Mapping[str, Enrolled], today: date
-    ) -> Parties:
-        employer = await employers.enrol(tx, filing.employer, today) if filing.employer else None
-        beneficiary = people["/beneficiary"]
-        links = [people[f"/beneficiary/links/{n}/person"].ref for n in range(len(filing.beneficiary.links))]
-        account = None
-        # Who files under another's number must not add to that person's record.
-        if beneficiary.certain:
-            await self.people.link(tx, beneficiary.ref, filing.beneficiary.links, links)
-            if filing.payee_account is not None:
-                account = await self.people.add_account(tx, beneficiary.ref, filing.payee_account)
-        applicant = people.get("/applicant/person", beneficiary) if filing.applicant.kind == "person" else None
-        handler = people.get("/handler/person")
-        return Parties(
-            applicant=applicant.ref if applicant else None,
-            beneficiary=beneficiary.ref,
-            handler=handler.ref if handler else None,
-            employer=employer,
-            payee_account=account,
-        )
-
-    # -- settlement
-
-    async def _settle(
-        self,
-        tx: AsyncConnection,
-        docket: Docket,
-        case: Case,
-        state: State,
-        *,
-        deadline: date | None = None,
-        told: Collection[str] = (),
-        onward: Docket | None = None,
-    ) -> Receipt:
-        """Decide, store, emit and tell. `onward`: it belongs to another platform and lives on there under this docket.
-        `deadline` and `told`: the last day and the titles of the defects that were told already."""  # fmt: skip
-        if onward is None:
-            outcome = await _decide(tx, docket, case, state, deadline)
-            if told and outcome.state is State.CORRECTION:
-                outcome = replace(outcome, known={defect.title for defect in outcome.defects} <= set(told))
-            return await self._record(tx, docket, case, outcome, state)
-        outcome = await _decide(tx, onward, case, State.RECEIVED, None)
-        successor = SuccessorView(id=onward.id, case_no=onward.case_no, platform=onward.platform, state=outcome.state)
-        transferred = Outcome(move(state, "transfer"), successor=successor)
-        receipt = await self._record(tx, docket, case, transferred, state)
-        await self._record(tx, onward, case, outcome, State.RECEIVED)
-        return receipt
-
-    async def _record(
-        self, tx: AsyncConnection, docket: Docket, case: Case, outcome: Outcome, before: State
-    ) -> Receipt:
-        await tx.execute(_SAVE, self._row(docket, case, outcome))
-        items = await _save_items(tx, docket, case)
-        await materials.add_stated(tx, docket.id, case.filing.materials, case.known.uploaded)
-        if outcome.state is State.CORRECTION and outcome.answer_by is not None:
-            await schedule(tx, [Due(LAPSE, str(docket.id), end_of_day(outcome.answer_by))])
-        if outcome.state is State.ACCEPTED:
-            await await_materials(tx, docket.id, promises(case.filing, case.items, case.known.uploaded))
-        told = [] if outcome.known else facts(docket, case, outcome, items)
-        if before is State.RECEIVED:
-            told = [received(docket, case, items), *told]
-        await emit(tx, *(event for event, _ in told))
-        await tell(tx, [step for _, step in told])
-        return receipt_of(docket, case, outcome, items)
-
-    def _row(self, docket: Docket, case: Case, outcome: Outcome) -> dict[str, Any]:
-        stated = case.filing.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        sealed = self.vault.seal(json.dumps(stated, ensure_ascii=False).encode(), _context(docket.id))
-        employer, identity = case.filing.employer, case.pack.identity
-        ended = outcome.state in {State.NOT_ACCEPTED, State.TRANSFERRED}
-        return {
-            **asdict(docket),
-            **asdict(case.parties),
-            "state": outcome.state.value,
-            "treasury": case.verdict.treasury,
-            "employer_kind": employer.kind.value if employer else None,
-            "sealed": sealed,
-            "defects": json.dumps(as_json(defect_views(outcome.defects)), ensure_ascii=False),
-            "accepted_on": case.today if outcome.state is State.ACCEPTED else None,
-            "decided_on": case.today if ended else None,
-            "answer_by": outcome.answer_by,
-            "reason": outcome.reason,
-            "successor": outcome.successor.id if outcome.successor else None,
-            "policy_city": identity.city,
-            "policy_version": identity.version,
-            "policy_sha256": identity.sha256,
-        }
-
-
-# -- examination
-
-
-def _people(filing: Filing) -> dict[str, FiledPerson]:
-    """Everybody whom a filing names, by place."""
-    people: dict[str, FiledPerson] = {"/beneficiary": filing.beneficiary}
-    if filing.applicant.person is not None and filing.applicant.kind == "person":
-        people["/applicant/person"] = filing.applicant.person
-    if filing.handler is not None:
-        people["/handler/person"] = filing.handler.person
-    links = filing.beneficiary.links
-    return people | {f"/beneficiary/links/{n}/person": link.person for n, link in enumerate(links)}
-
-
-async def _earlier(tx: AsyncConnection, filing: Filing, beneficiary: UUID) -> dict[str, str]:
-    """The categories of the beneficiary's certifications that the filing names, where intake has heard of them."""
-    numbers = [item.certification for item in filing.items if item.certification is not None]
-    if not numbers:
-        return {}
-    rows = await tx.execute(_EARLIER, {"numbers": numbers, "person": beneficiary})
-    return {row.number: row.category for row in rows}
-
 
 def _window(pack: Pack, caller: Principal, today: date) -> str | None:
     """The platform of a clerk's window."""
@@ -396,64 +228,23 @@ def _platform(pack: Pack, treasury: str, today: date) -> str:
         return treasury
 
 
-async def _numbers(tx: AsyncConnection, pack: Pack, platforms: set[str], today: date) -> dict[str, str]:
-    """A case number at each platform. The counters are taken in order, so that two transfers cannot wait in a ring."""
-    rows = await tx.execute(_NEXT_NUMBERS, {"platforms": sorted(platforms), "day": today})
-    return {row.platform: make_case_no(pack.case_prefix, row.platform, today, row.last) for row in rows}
+async def _numbers(tx: AsyncConnection, pack: Pack, platforms: Iterable[str], today: date) -> dict[str, Iterator[str]]:
+    """The next case numbers at each platform, as many as it stands there."""
+    wanted = Counter(platforms)
+    given = {"platforms": list(wanted), "wanted": list(wanted.values()), "day": today}
+    return {
+        row.platform: iter(
+            [
+                make_case_no(pack.case_prefix, row.platform, today, n)
+                for n in range(row.last - wanted[row.platform] + 1, row.last + 1)
+            ]
+        )
+        for row in await tx.execute(_NEXT_NUMBERS, given)
+    }
 
 
 def _onward(docket: Docket, platform: str, case_no: str) -> Docket:
     return replace(docket, id=uuid7(), case_no=case_no, platform=platform, predecessor=docket.id)
-
-
-# -- settlement
-
-
-async def _decide(tx: AsyncConnection, docket: Docket, case: Case, state: State, deadline: date | None) -> Outcome:
-    reason = case.verdict.reason
-    if reason is None and not await _claimed(tx, docket, case):
-        reason = "duplicate"
-    if reason is not None:
-        return Outcome(move(state, "not_accept"), reason=reason)
-    if case.verdict.defects:
-        last = deadline or answer_by(case.pack, case.today)
-        return Outcome(move(state, "request_correction"), defects=case.verdict.defects, answer_by=last)
-    return Outcome(move(state, "accept"))
-
-
-async def _claimed(tx: AsyncConnection, docket: Docket, case: Case) -> bool:
-    """Claim what the filing asks for, for the beneficiary; false where another application holds any of it.
-
-    While it is in doubt who the beneficiary is nothing is claimed: the one whose number was used would be turned away.
-    """
-    if case.known.unsure:
-        return True
-    codes = [item.code for item in case.items if item.kind in claims.KINDS]
-    return await claims.take(tx, case.parties.beneficiary, docket.id, codes, case.today)
-
-
-async def _save_items(tx: AsyncConnection, docket: Docket, case: Case) -> list[AcceptedItem]:
-    found = categories(case.filing, case.items, case.known)
-    stated = {
-        "application": docket.id,
-        "ids": [uuid7() for _ in case.items],
-        "codes": [item.code for item in case.items],
-        "kinds": [item.kind.value for item in case.items],
-        "categories": found,
-        "certifications": [filed.certification for filed in case.filing.items],
-    }
-    ids = {row.code: row.id for row in await tx.execute(_SAVE_ITEMS, stated)}
-    return [
-        AcceptedItem(
-            item=ids[item.code],
-            code=item.code,
-            kind=item.kind.value,
-            category=category,
-            benefit=item.code if item.kind is ItemKind.BENEFIT else None,
-            certification=filed.certification,
-        )
-        for filed, item, category in zip(case.filing.items, case.items, found, strict=True)
-    ]
 
 
 # -- rows
@@ -463,7 +254,3 @@ def _docket(row: Any) -> Docket:
     return Docket(
         row.id, row.case_no, row.channel, row.platform, row.client, row.filed_by, row.received_at, row.predecessor
     )
-
-
-def _context(of: UUID) -> bytes:
-    return f"application:{of}".encode()

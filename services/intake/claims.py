@@ -5,11 +5,13 @@ A claim is free where the application that holds it came to nothing, or where it
 
 from collections.abc import Sequence
 from datetime import date
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.db import columns
 from libs.common.policy.model import ItemKind
 
 KINDS = (ItemKind.CERTIFICATION, ItemKind.BENEFIT)
@@ -27,13 +29,20 @@ FREE = f"""({CAME_TO_NOTHING}
                     WHERE i.application = held.application AND i.code = held.code
                       AND (r.result IN ('refused', 'withdrawn') OR r.valid_to < :today)))"""
 # The person may be merged while the filing is under examination: whoever waited here reads where it leads to.
-_LEADING = text("SELECT COALESCE(merged_into, ref) FROM person WHERE ref = :person FOR KEY SHARE")
+_LEADING = text("""
+    SELECT ref, COALESCE(merged_into, ref) AS leading FROM person
+     WHERE ref = ANY(CAST(:people AS uuid[])) ORDER BY ref FOR KEY SHARE
+""")
+# Of two in one group that ask for the same, the first one has it.
 _TAKE = text(f"""
     INSERT INTO claim AS held (person, code, application)
-    SELECT :person, code, :application FROM unnest(CAST(:codes AS text[])) AS r (code)
+    SELECT DISTINCT ON (person, code) person, code, application
+      FROM unnest(CAST(:people AS uuid[]), CAST(:codes AS text[]), CAST(:applications AS uuid[]))
+           WITH ORDINALITY AS r (person, code, application, n)
+     ORDER BY person, code, n
     ON CONFLICT (person, code) DO UPDATE SET application = excluded.application
      WHERE held.application = excluded.application OR {FREE}
-    RETURNING code
+    RETURNING application, code
 """)  # noqa: S608 - parts of our own
 _DROP = text("DELETE FROM claim WHERE application = :application")
 # Where both have ended nobody can give one up any more: that is found afterwards (findings.py), not refused.
@@ -55,13 +64,24 @@ _MOVE = text(f"""
 _FORGET = text("DELETE FROM claim WHERE person = :merged")
 
 
-async def take(tx: AsyncConnection, person: UUID, application: UUID, codes: Sequence[str], today: date) -> bool:
-    """Claim each code for a person; false where another application holds one."""
-    if not codes:
-        return True
-    leading = (await tx.execute(_LEADING, {"person": person})).scalar_one()
-    claim = {"person": leading, "application": application, "codes": sorted(codes), "today": today}
-    return len((await tx.execute(_TAKE, claim)).all()) == len(codes)
+class Claim(NamedTuple):
+    """What an application asks for, for a person."""
+
+    person: UUID
+    application: UUID
+    codes: Sequence[str]
+
+
+async def take(tx: AsyncConnection, asked: Sequence[Claim], today: date) -> set[UUID]:
+    """Claim each code for a person, in order; gives the applications of which another one holds a code."""
+    people = {claim.person for claim in asked if claim.codes}
+    if not people:
+        return set()
+    leading = {row.ref: row.leading for row in await tx.execute(_LEADING, {"people": list(people)})}
+    rows = [(leading[claim.person], code, claim.application) for claim in asked for code in claim.codes]
+    given = columns(("people", "codes", "applications"), rows)
+    taken = {(row.application, row.code) for row in await tx.execute(_TAKE, {**given, "today": today})}
+    return {application for _, code, application in rows if (application, code) not in taken}
 
 
 async def drop(tx: AsyncConnection, application: UUID) -> None:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.crypto import Vault
+from libs.common.db import columns
 from libs.common.errors import DomainError, UnsupportedMediaType
 from libs.common.settings import MIB
 from services.intake.filing import FiledMaterial
@@ -37,10 +39,10 @@ _FILES = text("SELECT count(*) FROM material WHERE application = :application AN
 _DROP_STATED = text("DELETE FROM material WHERE application = :application AND content IS NULL")
 _ADD_STATED = text("""
     INSERT INTO material (id, application, code, evidence, reference, promised_by)
-    SELECT id, :application, code, evidence, reference, promised_by
-      FROM unnest(CAST(:ids AS uuid[]), CAST(:codes AS text[]), CAST(:evidences AS text[]),
-                  CAST(:references AS text[]), CAST(:bys AS date[]))
-           AS r (id, code, evidence, reference, promised_by)
+    SELECT id, application, code, evidence, reference, promised_by
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:applications AS uuid[]), CAST(:codes AS text[]),
+                  CAST(:evidences AS text[]), CAST(:references AS text[]), CAST(:bys AS date[]))
+           AS r (id, application, code, evidence, reference, promised_by)
 """)
 _COPY = text("""
     INSERT INTO material (id, application, code, evidence, content)
@@ -109,25 +111,26 @@ async def drop_stated(tx: AsyncConnection, application: UUID) -> None:
     await tx.execute(_DROP_STATED, {"application": application})
 
 
-async def add_stated(
-    tx: AsyncConnection, application: UUID, filed: Sequence[FiledMaterial], here: Collection[str]
-) -> None:
-    """Record what a filing states of materials; announced or promised files that are here already are left out."""
+class Stated(NamedTuple):
+    """What a filing states of materials; `here`: the codes of those whose bytes are here already."""
+
+    application: UUID
+    filed: Sequence[FiledMaterial]
+    here: Collection[str]
+
+
+async def add_stated(tx: AsyncConnection, stated: Sequence[Stated]) -> None:
+    """Record what filings state of materials; announced or promised files that are here already are left out."""
     kept = {"upload", "promised"}
-    stated = [material for material in filed if not (material.evidence in kept and material.code in here)]
-    if not stated:
-        return
-    await tx.execute(
-        _ADD_STATED,
-        {
-            "application": application,
-            "ids": [uuid7() for _ in stated],
-            "codes": [material.code for material in stated],
-            "evidences": [material.evidence for material in stated],
-            "references": [material.reference for material in stated],
-            "bys": [material.by for material in stated],
-        },
-    )
+    rows = [
+        (uuid7(), one.application, it.code, it.evidence, it.reference, it.by)
+        for one in stated
+        for it in one.filed
+        if not (it.evidence in kept and it.code in one.here)
+    ]
+    if rows:
+        names = ("ids", "applications", "codes", "evidences", "references", "bys")
+        await tx.execute(_ADD_STATED, columns(names, rows))
 
 
 async def copy_uploads(tx: AsyncConnection, application: UUID, successor: UUID) -> None:

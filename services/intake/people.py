@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import select, text
@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
 from libs.common.crypto import Vault
+from libs.common.db import columns
 from libs.common.errors import DomainError, NotFound
 from libs.common.identity import DocumentType
 from services.intake import claims
@@ -69,18 +70,25 @@ _ADD_NAMES = text("""
 """)
 _ADD_LINKS = text("""
     INSERT INTO person_link (person, relation, other)
-    SELECT :person, relation, other
-      FROM unnest(CAST(:relations AS text[]), CAST(:others AS uuid[])) AS r (relation, other)
+    SELECT person, relation, other
+      FROM unnest(CAST(:people AS uuid[]), CAST(:relations AS text[]), CAST(:others AS uuid[]))
+           AS r (person, relation, other)
     ON CONFLICT DO NOTHING
 """)
 # NO KEY: whoever only refers to the person (as another's handler) must not wait, let alone in a ring.
-_LOCK_PERSON = text("SELECT merged_into FROM person WHERE ref = :ref FOR NO KEY UPDATE")
-_LATEST_ACCOUNT = text("""
-    SELECT ref, version, account_index FROM payee_account WHERE person = :person ORDER BY version DESC LIMIT 1
+_LOCK_PEOPLE = text("""
+    SELECT ref FROM person WHERE ref = ANY(CAST(:people AS uuid[])) ORDER BY ref FOR NO KEY UPDATE
 """)
-_ADD_ACCOUNT = text("""
+_LATEST_ACCOUNTS = text("""
+    SELECT DISTINCT ON (person) person, ref, version, account_index
+      FROM payee_account WHERE person = ANY(CAST(:people AS uuid[])) ORDER BY person, version DESC
+""")
+_ADD_ACCOUNTS = text("""
     INSERT INTO payee_account (ref, person, version, account_index, sealed)
-    VALUES (:ref, :person, :version, :account_index, :sealed)
+    SELECT ref, person, version, account_index, sealed
+      FROM unnest(CAST(:refs AS uuid[]), CAST(:people AS uuid[]), CAST(:versions AS integer[]),
+                  CAST(:indexes AS bytea[]), CAST(:sealed AS bytea[]))
+           AS r (ref, person, version, account_index, sealed)
 """)
 _MERGE = text("""
     UPDATE person SET merged_into = CAST(:into AS uuid)
@@ -112,6 +120,21 @@ CARDS = frozenset(
     {DocumentType.RESIDENT_IDENTITY_CARD, DocumentType.FOREIGN_PERMANENT_RESIDENCE, DocumentType.HMT_RESIDENCE_PERMIT}
 )
 """What a person is known by first: issued here, for good, with a check digit."""
+
+
+class Appearing(NamedTuple):
+    """Somebody whom a filing names; `seen`: with their documents, by a clerk."""
+
+    person: FiledPerson
+    seen: bool
+
+
+class Family(NamedTuple):
+    """Members of a person's family, as filed, with their references."""
+
+    person: UUID
+    links: Sequence[FiledLink]
+    others: Sequence[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +178,14 @@ class People:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
-    async def enrol(
-        self, tx: AsyncConnection, people: Sequence[FiledPerson], *, seen_by: Principal | None
-    ) -> list[Enrolled]:
-        """Find or add people, in order. `seen_by`: the clerk who saw the documents: so none of them is in doubt, and
-        another name than on record is a new name, of whoever appeared at that clerk's platform before.
+    async def enrol(self, tx: AsyncConnection, appearing: Sequence[Appearing], caller: Principal) -> list[Enrolled]:
+        """Find or add people, in order: who stands there twice is found the second time. Where the caller, a clerk, saw
+        the documents none of them is in doubt, and another name than on record is a new name, of whoever appeared at
+        that clerk's platform before.
 
         Nothing is added to the record of whoever is not certain to be that person.
         """
+        people = [one.person for one in appearing]
         keys = [[self._document_key(document) for document in one.documents] for one in people]
         known = await self._by_documents(tx, people)
         if any(key not in known for each in keys for key in each):
@@ -172,15 +195,15 @@ class People:
             known = await self._by_documents(tx, people)
         holders = {held.person for held in known.values()}
         names = await self._names_of(tx, holders)
-        renamed = await may_rename(tx, holders, seen_by) if seen_by and known else set()
+        renamed = await may_rename(tx, holders, caller) if known and any(one.seen for one in appearing) else set()
         additions, found = _Additions(), []
-        for one, mine in zip(people, keys, strict=True):
-            enrolled = self._enrolled(one, mine, known, names, renamed, seen=seen_by is not None)
+        for (one, seen), mine in zip(appearing, keys, strict=True):
+            enrolled = self._enrolled(one, mine, known, names, renamed if seen else set(), seen=seen)
             found.append(enrolled)
             new = enrolled.ref not in names
             if new or enrolled.certain:
                 additions.people += [self._profile(one, enrolled.ref)] if new else []
-                self._add_documents(additions, one, mine, enrolled, known, seen=seen_by is not None)
+                self._add_documents(additions, one, mine, enrolled, known, seen=seen)
                 self._add_names(additions, one, names.setdefault(enrolled.ref, set()), enrolled.ref)
         await self._store(tx, additions)
         return found
@@ -249,36 +272,44 @@ class People:
             await tx.execute(_ADD_PEOPLE, {"refs": list(refs), "sealed": list(sealed)})
         if additions.documents:
             names = ("people", "types", "indexes", "sealed", "froms", "tos", "claimed")
-            await tx.execute(_ADD_DOCUMENTS, _columns(names, additions.documents))
+            await tx.execute(_ADD_DOCUMENTS, columns(names, additions.documents))
         if additions.seen:
-            await tx.execute(_SEEN, _columns(("ids", "people", "sealed"), additions.seen))
+            await tx.execute(_SEEN, columns(("ids", "people", "sealed"), additions.seen))
         if additions.names:
-            await tx.execute(_ADD_NAMES, _columns(("people", "kinds", "indexes", "sealed"), additions.names))
+            await tx.execute(_ADD_NAMES, columns(("people", "kinds", "indexes", "sealed"), additions.names))
 
-    async def link(self, tx: AsyncConnection, ref: UUID, links: Sequence[FiledLink], others: Sequence[UUID]) -> None:
-        """Record members of a person's family; what is known is no error."""
-        if links:
-            relations = [link.relation for link in links]
-            await tx.execute(_ADD_LINKS, {"person": ref, "relations": relations, "others": list(others)})
+    async def link(self, tx: AsyncConnection, families: Sequence[Family]) -> None:
+        """Record members of people's families; what is known is no error."""
+        rows = [
+            (family.person, link.relation, other)
+            for family in families
+            for link, other in zip(family.links, family.others, strict=True)
+        ]
+        if rows:
+            await tx.execute(_ADD_LINKS, columns(("people", "relations", "others"), rows))
 
-    async def add_account(self, tx: AsyncConnection, ref: UUID, account: FiledAccount) -> UUID:
-        """The reference of a payee account: the newest version where it is the same, else a new one."""
-        await tx.execute(_LOCK_PERSON, {"ref": ref})  # two versions at the same moment would share a number
-        latest = (await tx.execute(_LATEST_ACCOUNT, {"person": ref})).first()
-        stated = json.dumps(account.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-        if latest is not None and bytes(latest.account_index) in self._vault.indexes(stated, b"payee_account"):
-            known: UUID = latest.ref
-            return known
-        made = uuid4()
-        row = {
-            "ref": made,
-            "person": ref,
-            "version": (latest.version if latest else 0) + 1,
-            "account_index": self._vault.index(stated, b"payee_account"),
-            "sealed": self._vault.seal(stated.encode(), context("payee_account", made)),
-        }
-        await tx.execute(_ADD_ACCOUNT, row)
-        return made
+    async def add_accounts(self, tx: AsyncConnection, accounts: Sequence[tuple[UUID, FiledAccount]]) -> list[UUID]:
+        """The references of people's payee accounts, in order: of the newest version where it is the same, else of a
+        new one."""
+        if not accounts:
+            return []
+        people = list({person for person, _ in accounts})
+        await tx.execute(_LOCK_PEOPLE, {"people": people})  # two versions at the same moment would share a number
+        rows = await tx.execute(_LATEST_ACCOUNTS, {"people": people})
+        latest = {row.person: (row.version, bytes(row.account_index), row.ref) for row in rows}
+        added, found = [], []
+        for person, account in accounts:
+            stated = json.dumps(account.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+            version, index, ref = latest.get(person, (0, b"", None))
+            if ref is None or index not in self._vault.indexes(stated, b"payee_account"):
+                ref, index = uuid4(), self._vault.index(stated, b"payee_account")
+                latest[person] = version + 1, index, ref
+                sealed = self._vault.seal(stated.encode(), context("payee_account", ref))
+                added.append((ref, person, version + 1, index, sealed))
+            found.append(ref)
+        if added:
+            await tx.execute(_ADD_ACCOUNTS, columns(("refs", "people", "versions", "indexes", "sealed"), added))
+        return found
 
     async def is_named(self, tx: AsyncConnection, ref: UUID, name: str) -> bool:
         """Whether a person is on record under a name."""
@@ -347,7 +378,3 @@ async def _named_to(tx: AsyncConnection, applications: Sequence[UUID], caller: P
 
 def _lock_key(key: _DocumentKey) -> int:
     return int.from_bytes(key[1][:8], "big", signed=True)
-
-
-def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
-    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

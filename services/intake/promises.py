@@ -34,13 +34,13 @@ _LOCK_GOING = text("""
 """)
 
 
-async def await_materials(tx: AsyncConnection, application: UUID, owed: Mapping[str, date]) -> None:
-    """Look at the end of the first promised day whether its materials have come. `owed` maps codes to last days.
+def materials_due(application: UUID, owed: Mapping[str, date]) -> Due:
+    """To look at the end of the first promised day whether its materials have come. `owed` maps codes to last days.
 
     An upload does not take this back: it would lock due work and application in the other order than the ticker.
     """
-    if owed:
-        await schedule(tx, [_due(application, owed)])
+    days = {code: day.isoformat() for code, day in owed.items()}
+    return Due(PROMISE, str(application), end_of_day(min(owed.values())), days)
 
 
 class Promises:
@@ -62,7 +62,7 @@ class Promises:
             if missed:
                 told.append(self._missed(row, missed, due_at=now))
             elif owed:
-                later.append(_due(row.id, owed))
+                later.append(materials_due(row.id, owed))
         await schedule(tx, later)
         await emit(tx, *(event for event, _ in told))
         await tell(tx, [step for _, step in told])
@@ -74,8 +74,3 @@ class Promises:
         )
         titles = "、".join(material_title(pack, code) for code in event.materials)
         return event, step_of(event, due_at, "承诺补交的材料逾期未交", f"承诺于 {first} 前补交的材料未收到：{titles}。")
-
-
-def _due(application: UUID, owed: Mapping[str, date]) -> Due:
-    days = {code: day.isoformat() for code, day in owed.items()}
-    return Due(PROMISE, str(application), end_of_day(min(owed.values())), days)

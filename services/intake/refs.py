@@ -11,31 +11,33 @@ from sqlalchemy import select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
+from libs.common.db import columns
 from libs.common.errors import DomainError, FieldError
 from services.intake.claims import CAME_TO_NOTHING
 from services.intake.filing import FiledExternalRef
 from services.intake.models import application, external_ref
 from services.intake.views import visible
 
+_ASKED = """unnest(CAST(:systems AS text[]), CAST(:kinds AS text[]), CAST(:values AS text[]),
+                  CAST(:applications AS uuid[])) AS r (system, kind, value, application)"""
 # Locked in order: two filings under the same numbers must not wait in a ring.
 _TAKE_OVER = text(f"""
     WITH free AS (
-        SELECT held.system, held.kind, held.value
+        SELECT held.system, held.kind, held.value, r.application
           FROM external_ref AS held
-          JOIN unnest(CAST(:systems AS text[]), CAST(:kinds AS text[]), CAST(:values AS text[]))
-               AS r (system, kind, value) USING (system, kind, value)
+          JOIN {_ASKED} USING (system, kind, value)
          WHERE held.superseded_by IS NULL AND {CAME_TO_NOTHING}
          ORDER BY held.system, held.kind, held.value FOR UPDATE OF held)
-    UPDATE external_ref AS held SET superseded_by = :application FROM free
+    UPDATE external_ref AS held SET superseded_by = free.application FROM free
      WHERE (held.system, held.kind, held.value) = (free.system, free.kind, free.value) AND held.superseded_by IS NULL
 """)  # noqa: S608 - parts of our own
-_ADD = text("""
+_ADD = text(f"""
     INSERT INTO external_ref (system, kind, value, application)
-    SELECT system, kind, value, :application
-      FROM unnest(CAST(:systems AS text[]), CAST(:kinds AS text[]), CAST(:values AS text[])) AS r (system, kind, value)
+    SELECT system, kind, value, application FROM {_ASKED}
+     ORDER BY system, kind, value
     ON CONFLICT DO NOTHING
-    RETURNING system, kind, value
-""")
+    RETURNING system, kind, value, application
+""")  # noqa: S608 - parts of our own
 _MOVE = text("UPDATE external_ref SET application = :successor WHERE application = :application")
 
 _Ref = tuple[str, str, str]
@@ -51,18 +53,19 @@ class ExternalRefTaken(DomainError):
     )
 
 
-async def add(tx: AsyncConnection, filed: Sequence[FiledExternalRef], holder: UUID, caller: Principal) -> None:
-    """Let an application hold these numbers. Raises ExternalRefTaken, naming each that another one holds."""
-    refs = sorted({(ref.system, ref.kind, ref.value) for ref in filed})
-    if not refs:
+async def add(tx: AsyncConnection, filed: Sequence[tuple[UUID, Sequence[FiledExternalRef]]], caller: Principal) -> None:
+    """Let applications hold these numbers. Raises ExternalRefTaken for the first application of whose numbers another
+    one holds some, naming each of them."""
+    rows = sorted({(ref.system, ref.kind, ref.value, holder) for holder, refs in filed for ref in refs})
+    if not rows:
         return
-    systems, kinds, values = zip(*refs, strict=True)
-    given = {"systems": list(systems), "kinds": list(kinds), "values": list(values), "application": holder}
+    given = columns(("systems", "kinds", "values", "applications"), rows)
     await tx.execute(_TAKE_OVER, given)
-    added = {(row.system, row.kind, row.value) for row in await tx.execute(_ADD, given)}
-    taken = [ref for ref in refs if ref not in added]
-    if taken:
-        raise await _refusal(tx, filed, taken, caller)
+    added = {tuple(row) for row in await tx.execute(_ADD, given)}
+    for holder, refs in filed:
+        taken = [row[:3] for row in rows if row[3] == holder and row not in added]
+        if taken:
+            raise await _refusal(tx, refs, taken, caller)
 
 
 async def move(tx: AsyncConnection, predecessor: UUID, successor: UUID) -> None:

@@ -104,27 +104,27 @@ class HistoryOut(BaseModel):
     record: UUID | None
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The running service."""
     return cast("Service", request.app.state.service)
 
 
-def vault_of(request: Request) -> Vault:
+async def vault_of(request: Request) -> Vault:
     """Finance's vault for bank files."""
     return cast("Vault", request.app.state.vault)
 
 
-def payees_of(request: Request) -> Payees:
+async def payees_of(request: Request) -> Payees:
     """Who asks intake for accounts."""
     return cast("Payees", request.app.state.payees)
 
 
-def packs_of(request: Request) -> Packs:
+async def packs_of(request: Request) -> Packs:
     """The policy packs."""
-    return service_of(request).packs
+    return (await service_of(request)).packs
 
 
-def own_treasury(caller: Caller) -> str:
+async def own_treasury(caller: Caller) -> str:
     """The treasury that the caller works for. Raises NotFound for one without."""
     treasury = treasury_of(caller)
     if treasury is None:

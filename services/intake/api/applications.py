@@ -1,27 +1,25 @@
 """Applications over HTTP: filed, corrected, withdrawn, and read."""
 
-import json
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Body, Query
 from starlette.responses import Response
 
-from libs.common.errors import FieldError, InvalidRequest, MalformedBody
+from libs.common.errors import FieldError, InvalidRequest
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.identity import normalise_number
 from libs.common.paging import IfMatch, Page, Paging, check_version, etag, page_of
+from libs.common.telemetry import current_traceparent
 from libs.common.web import Caller, Tx, guarded_router, requires
 from services.intake import inquiry
-from services.intake.api.desk import AtDesk
+from services.intake.api.desk import AtDesk, InGroup
 from services.intake.api.examples import CORRECTION, FILING
+from services.intake.api.group import Wanted, canonical
 from services.intake.domain import TITLES
 from services.intake.filing import RawCorrection, RawFiling
 from services.intake.views import ApplicationView, Receipt, Summary
-
-FILE = "applications.file"
-"""The operation of an idempotency key, whether the filing came alone or as a line of a file."""
 
 router = guarded_router(tags=["申请"])
 
@@ -35,19 +33,13 @@ router = guarded_router(tags=["申请"])
 )
 async def file_application(
     raw: Annotated[RawFiling, Body(openapi_examples={"认定并申领生活补贴": {"value": FILING}})],
-    tx: Tx,
     caller: Caller,
     key: IdempotencyKey,
-    desk: AtDesk,
+    group: InGroup,
 ) -> Response:
     """提交一份申请。资料齐全的当场受理；有缺项的一次性告知；填报内容有误的不收件并逐项说明。"""
-    now = datetime.now(UTC)
-
-    async def do() -> Reply:
-        receipt = await desk.file(tx, raw, caller, now)
-        return Reply(201, receipt, {"Location": f"/intake/v1/applications/{receipt.id}"})
-
-    return await once(tx, caller=caller, operation=FILE, key=key, body=canonical(raw), do=do)
+    reply = await group.file(caller, Wanted(key, raw, canonical(raw), current_traceparent()))
+    return reply.response()
 
 
 @router.get("/applications", summary="申请列表", dependencies=[requires("intake:read")])
@@ -132,14 +124,6 @@ async def withdraw_application(
 
     target = str(application)
     return await once(tx, caller=caller, operation="applications.withdraw", key=key, body=b"", do=do, target=target)
-
-
-def canonical(raw: Any) -> bytes:
-    """A JSON body as bytes that do not depend on blanks or the order of keys. Raises MalformedBody."""
-    try:
-        return json.dumps(raw, sort_keys=True, separators=(",", ":")).encode()
-    except RecursionError:  # nested deeper than any filing
-        raise MalformedBody from None
 
 
 def _state(state: str | None) -> str | None:

@@ -1,14 +1,13 @@
 """Many filings in one file: JSON lines in, one result a line out, in order.
 
-Each line is a transaction of its own with a key of its own, so a bad line harms no other and a file sent again does
-nothing twice. Lines are read as they come; what is held is one line and the results.
+Each line has a key of its own, so a file sent again does nothing twice. Lines are filed in groups as they come
+(`group.py`), and a bad line harms no other; what is held is one group and the results.
 """
 
 import json
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Sequence
 from email.message import Message
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,13 +24,14 @@ from libs.common.errors import (
     UnsupportedMediaType,
 )
 from libs.common.field_errors import field_errors
-from libs.common.idempotency import Reply, once, valid_key
+from libs.common.idempotency import Reply, valid_key
 from libs.common.problems import failure_response, problem_response
 from libs.common.settings import MIB
+from libs.common.telemetry import current_traceparent
 from libs.common.web import Caller, body_limit, guarded_router, requires
-from services.intake.api.applications import FILE, canonical
 from services.intake.api.desk import AtDesk
 from services.intake.api.examples import LINE
+from services.intake.api.group import MOST, Answer, Wanted, canonical, file_together
 from services.intake.applications import Desk
 
 MAX_LINES = 1_000
@@ -85,13 +85,27 @@ async def file_batch(request: Request, caller: Caller, desk: AtDesk) -> Response
         raise UnsupportedMediaType(accepted=MEDIA_TYPE)
     database: Database = request.app.state.service.database
     results: list[str] = []
+    async for group in _groups(request):
+        answers = await _answers(database, desk, caller, group)
+        results += [json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in answers]
+    return Response("".join(f"{result}\n" for result in results), media_type=MEDIA_TYPE)
+
+
+async def _groups(request: Request) -> AsyncIterator[list[tuple[int, bytes | DomainError]]]:
+    """The lines in groups, each with its number: its bytes, or why it is not read."""
+    group: list[tuple[int, bytes | DomainError]] = []
+    seen = 0
     async for number, raw in _lines(request):
-        over = len(results) >= MAX_LINES
-        result = await _result(database, desk, caller, raw, over=over)
-        results.append(json.dumps({"line": number, **result}, ensure_ascii=False, separators=(",", ":")))
+        seen += 1
+        over = seen > MAX_LINES
+        group.append((number, BatchTooLong(lines=MAX_LINES) if over else raw if raw is not None else TooLarge()))
         if over:
             break
-    return Response("".join(f"{result}\n" for result in results), media_type=MEDIA_TYPE)
+        if len(group) == MOST:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 async def _lines(request: Request) -> AsyncIterator[tuple[int, bytes | None]]:
@@ -110,25 +124,45 @@ async def _lines(request: Request) -> AsyncIterator[tuple[int, bytes | None]]:
         yield number + 1, None if over else held
 
 
-async def _result(
-    database: Database, desk: Desk, caller: Principal, raw: bytes | None, *, over: bool
-) -> dict[str, Any]:
+async def _answers(
+    database: Database, desk: Desk, caller: Principal, group: Sequence[tuple[int, bytes | DomainError]]
+) -> list[dict[str, Any]]:
+    """One result a line, in order."""
+    lines = [_read(raw) for _, raw in group]
+    wanted = [line.filing for line in lines if isinstance(line.filing, Wanted)]
+    filed = iter(await file_together(database, desk, caller, wanted))
+    return [
+        {"line": number, **line.key, **_told(next(filed) if isinstance(line.filing, Wanted) else line.filing)}
+        for (number, _), line in zip(group, lines, strict=True)
+    ]
+
+
+class _Read(NamedTuple):
+    """A line as far as it could be read: the key by which the sender knows it, and a filing or why it is none."""
+
+    key: dict[str, str]
+    filing: Wanted | DomainError
+
+
+def _read(raw: bytes | DomainError) -> _Read:
     key: dict[str, str] = {}
     try:
-        if over:
-            raise BatchTooLong(lines=MAX_LINES)
-        if raw is None:
-            raise TooLarge
+        if isinstance(raw, DomainError):
+            raise raw
         found = _loaded(raw)
         key = _readable_key(found)
         line = _checked(found)
-        answer = await _file(database, desk, caller, line)
-        return {**key, "status": answer.status_code, "application": json.loads(bytes(answer.body))}
+        body = canonical(line.application)
     except DomainError as refused:
-        answer = problem_response(refused)
-    except Exception as error:  # noqa: BLE001 - one line's failure is that line's answer
-        answer = failure_response(error)
-    return {**key, "status": answer.status_code, "problem": json.loads(bytes(answer.body))}
+        return _Read(key, refused)
+    return _Read(key, Wanted(line.idempotency_key, line.application, body, current_traceparent()))
+
+
+def _told(answer: Answer) -> dict[str, Any]:
+    if isinstance(answer, Reply):
+        return {"status": answer.status, "application": json.loads(answer.text())}
+    problem = problem_response(answer) if isinstance(answer, DomainError) else failure_response(answer)
+    return {"status": problem.status_code, "problem": json.loads(bytes(problem.body))}
 
 
 def _loaded(raw: bytes) -> Any:
@@ -153,15 +187,3 @@ def _checked(found: Any) -> _Line:
     if not valid_key(line.idempotency_key):
         raise IdempotencyKeyMissing
     return line
-
-
-async def _file(database: Database, desk: Desk, caller: Principal, line: _Line) -> Response:
-    now = datetime.now(UTC)
-    async with database.transaction() as tx:
-
-        async def do() -> Reply:
-            receipt = await desk.file(tx, line.application, caller, now)
-            return Reply(201, receipt, {"Location": f"/intake/v1/applications/{receipt.id}"})
-
-        body = canonical(line.application)
-        return await once(tx, caller=caller, operation=FILE, key=line.idempotency_key, body=body, do=do)

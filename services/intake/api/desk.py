@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from services.intake.api.group import GroupCommit
 from services.intake.applications import Desk
 
 
@@ -12,4 +13,10 @@ async def _desk(request: Request) -> Desk:
     return found
 
 
+async def _group(request: Request) -> GroupCommit:
+    found: GroupCommit = request.app.state.group
+    return found
+
+
 AtDesk = Annotated[Desk, Depends(_desk)]
+InGroup = Annotated[GroupCommit, Depends(_group)]

@@ -160,7 +160,8 @@ async def _add_account(
         if not await desk.people.is_named(tx, ref, account.holder):
             detail = "补贴只发放到受益人本人账户，请填写本人账户。"
             raise FilingWrong(errors=[FieldError("/holder", "payee-holder-differs", "收款账户户名不是受益人", detail)])
-        return Reply(201, Account(payee_account=await desk.people.add_account(tx, ref, account)))
+        [made] = await desk.people.add_accounts(tx, [(ref, account)])
+        return Reply(201, Account(payee_account=made))
 
     operation, target = "payee-accounts.add", str(ref)
     return await once(tx, caller=caller, operation=operation, key=key, body=account, do=do, target=target)

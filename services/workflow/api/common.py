@@ -29,7 +29,7 @@ class DuplicateLine(DomainError):
     detail = "同一批次中已有该记录的一行，本行未处理。"
 
 
-def packs_of(request: Request) -> Packs:
+async def packs_of(request: Request) -> Packs:
     """The packs that the service holds."""
     packs: Packs = request.app.state.service.packs
     return packs

@@ -1,0 +1,162 @@
+"""Examination: who and what filings name is found or put on record, and the rules judge each of them (`domain.py`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.auth import Principal
+from libs.common.calendar import local_date
+from libs.common.policy import Pack
+from services.intake import employers, people
+from services.intake.domain import Known, examine
+from services.intake.filing import FiledPerson, Filing
+from services.intake.outcome import Case, Parties
+
+_EARLIER = text("""
+    SELECT r.number, r.category, COALESCE(p.merged_into, p.ref) AS person
+      FROM item_result AS r JOIN application AS a ON a.id = r.application
+      JOIN person AS p ON p.ref = a.beneficiary
+     WHERE r.number = ANY(CAST(:numbers AS text[])) AND r.valid_to IS NOT NULL
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A filing to be examined; `uploaded`: the codes of its materials whose bytes are here."""
+
+    filing: Filing
+    uploaded: frozenset[str] = frozenset()
+
+
+async def examine_all(
+    tx: AsyncConnection,
+    record: people.People,
+    pack: Pack,
+    asked: Sequence[Examined],
+    *,
+    caller: Principal,
+    now: datetime,
+) -> list[Case]:
+    """Examine filings under a policy, in order: each finds what those before it put on record."""
+    today = local_date(now)
+    filings = [one.filing for one in asked]
+    named = await _enrol(tx, record, filings, caller)
+    employed = [filing.employer for filing in filings if filing.employer is not None]
+    enrolled = iter(await employers.enrol(tx, employed, today))
+    employer = [next(enrolled) if filing.employer is not None else None for filing in filings]
+    parties = await _parties(tx, record, filings, named, employer)
+    earlier = await _earlier(tx, filings, parties)
+    cases = []
+    for one, mine, works_at, party, known in zip(asked, named, employer, parties, earlier, strict=True):
+        facts = _known(mine, works_at, uploaded=one.uploaded, categories=known)
+        verdict = examine(pack, one.filing, facts, today)
+        items = [pack.item(it.code, today) for it in one.filing.items]
+        cases.append(Case(pack, one.filing, items, party, facts, verdict, now))
+    return cases
+
+
+async def _enrol(
+    tx: AsyncConnection, record: people.People, filings: Sequence[Filing], caller: Principal
+) -> list[dict[str, people.Enrolled]]:
+    """Everybody whom each filing names, by place, as they are on record."""
+    assists = "intake:assist" in caller.scopes
+    places = [_people(filing) for filing in filings]
+    appearing = [
+        people.Appearing(person, assists and filing.channel == "on_site")
+        for filing, each in zip(filings, places, strict=True)
+        for person in each.values()
+    ]
+    enrolled = iter(await record.enrol(tx, appearing, caller))
+    return [{place: next(enrolled) for place in each} for each in places]
+
+
+async def _parties(
+    tx: AsyncConnection,
+    record: people.People,
+    filings: Sequence[Filing],
+    named: Sequence[Mapping[str, people.Enrolled]],
+    employed: Sequence[employers.Enrolled | None],
+) -> list[Parties]:
+    # Who files under another's number must not add to that person's record.
+    certain = [each["/beneficiary"].certain for each in named]
+    families = [
+        people.Family(each["/beneficiary"].ref, filing.beneficiary.links, _linked(filing, each))
+        for filing, each, sure in zip(filings, named, certain, strict=True)
+        if sure
+    ]
+    await record.link(tx, families)
+    stated = [filing.payee_account if sure else None for filing, sure in zip(filings, certain, strict=True)]
+    mine = [(each["/beneficiary"].ref, it) for each, it in zip(named, stated, strict=True) if it is not None]
+    accounts = iter(await record.add_accounts(tx, mine))
+    return [
+        _party(filing, each, works_at, next(accounts) if account is not None else None)
+        for filing, each, works_at, account in zip(filings, named, employed, stated, strict=True)
+    ]
+
+
+def _people(filing: Filing) -> dict[str, FiledPerson]:
+    """Everybody whom a filing names, by place."""
+    people: dict[str, FiledPerson] = {"/beneficiary": filing.beneficiary}
+    if filing.applicant.person is not None and filing.applicant.kind == "person":
+        people["/applicant/person"] = filing.applicant.person
+    if filing.handler is not None:
+        people["/handler/person"] = filing.handler.person
+    links = filing.beneficiary.links
+    return people | {f"/beneficiary/links/{n}/person": link.person for n, link in enumerate(links)}
+
+
+def _linked(filing: Filing, named: Mapping[str, people.Enrolled]) -> list[UUID]:
+    return [named[f"/beneficiary/links/{n}/person"].ref for n in range(len(filing.beneficiary.links))]
+
+
+def _party(
+    filing: Filing,
+    named: Mapping[str, people.Enrolled],
+    employer: employers.Enrolled | None,
+    account: UUID | None,
+) -> Parties:
+    beneficiary, handler = named["/beneficiary"], named.get("/handler/person")
+    applicant = named.get("/applicant/person", beneficiary) if filing.applicant.kind == "person" else None
+    return Parties(
+        applicant=applicant.ref if applicant else None,
+        beneficiary=beneficiary.ref,
+        handler=handler.ref if handler else None,
+        employer=employer.ref if employer else None,
+        payee_account=account,
+    )
+
+
+def _known(
+    named: Mapping[str, people.Enrolled],
+    employer: employers.Enrolled | None,
+    *,
+    uploaded: frozenset[str],
+    categories: Mapping[str, str],
+) -> Known:
+    return Known(
+        affiliations=employer.affiliations if employer else (),
+        uploaded=uploaded,
+        categories=categories,
+        misnamed=[place for place, one in named.items() if one.misnamed],
+        mixed=[place for place, one in named.items() if one.mixed],
+        doubtful=[f"{place}/documents/{n}" for place, one in named.items() for n in one.doubtful],
+        unsure=not named["/beneficiary"].certain,
+    )
+
+
+async def _earlier(
+    tx: AsyncConnection, filings: Sequence[Filing], parties: Sequence[Parties]
+) -> list[Mapping[str, str]]:
+    """Of each beneficiary's certifications that the filing names, where intake has heard of them, the category."""
+    named = [[item.certification for item in filing.items if item.certification is not None] for filing in filings]
+    numbers = [number for each in named for number in each]
+    rows = (await tx.execute(_EARLIER, {"numbers": numbers})).all() if numbers else ()
+    known = {(row.number, row.person): row.category for row in rows}
+    return [
+        {number: known[number, party.beneficiary] for number in each if (number, party.beneficiary) in known}
+        for each, party in zip(named, parties, strict=True)
+    ]

@@ -1,0 +1,230 @@
+"""Settlement of filings: decided, numbered items and materials stored, emitted, and told to applicants, in order."""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid6 import uuid7
+
+from libs.common.calendar import end_of_day
+from libs.common.crypto import Vault
+from libs.common.db import columns
+from libs.common.events import AcceptedItem
+from libs.common.outbox import emit
+from libs.common.policy.model import ItemKind
+from libs.common.ticker import Due, schedule
+from services.intake import claims, materials
+from services.intake.domain import State, answer_by, categories, move, promises
+from services.intake.outcome import Case, Docket, Outcome, Told, facts, receipt_of, received
+from services.intake.promises import materials_due
+from services.intake.timeline import tell
+from services.intake.views import Receipt, SuccessorView, as_json, defect_views
+
+LAPSE = "correction.lapse"
+"""The kind of due work that ends an application whose correction was not answered; its key is the application's id."""
+
+_COLUMNS = {
+    "id": "uuid",
+    "case_no": "text",
+    "state": "text",
+    "channel": "text",
+    "platform": "text",
+    "treasury": "text",
+    "client": "text",
+    "filed_by": "text",
+    "applicant": "uuid",
+    "beneficiary": "uuid",
+    "handler": "uuid",
+    "employer": "uuid",
+    "employer_kind": "text",
+    "payee_account": "uuid",
+    "sealed": "bytea",
+    "defects": "jsonb",
+    "received_at": "timestamptz",
+    "accepted_on": "date",
+    "decided_on": "date",
+    "answer_by": "date",
+    "reason": "text",
+    "successor": "uuid",
+    "predecessor": "uuid",
+    "policy_city": "text",
+    "policy_version": "text",
+    "policy_sha256": "text",
+}
+_FIXED = {"id", "case_no", "channel", "platform", "client", "filed_by", "received_at", "predecessor"}
+_SAVE = text(f"""
+    INSERT INTO application ({", ".join(_COLUMNS)})
+    SELECT * FROM unnest({", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _COLUMNS.items())})
+    ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in _FIXED)}
+""")  # noqa: S608 - names of our own
+_SAVE_ITEMS = text("""
+    INSERT INTO application_item (id, application, position, code, kind, category, certification)
+    SELECT id, application, position, code, kind, category, certification
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:applications AS uuid[]), CAST(:positions AS integer[]),
+                  CAST(:codes AS text[]), CAST(:kinds AS text[]), CAST(:categories AS text[]),
+                  CAST(:certifications AS text[]))
+           AS r (id, application, position, code, kind, category, certification)
+    ON CONFLICT (application, code) DO UPDATE SET
+        position = excluded.position, category = excluded.category, certification = excluded.certification
+    RETURNING id, application, code
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A filing to be settled, in the state it is in. `deadline` and `told`: the last day and the titles of the defects
+    that were told already. `onward`: it belongs to another platform and lives on there under this docket."""
+
+    docket: Docket
+    case: Case
+    state: State
+    deadline: date | None = None
+    told: Collection[str] = ()
+    onward: Docket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An application as it is stored: what became of it, from which state."""
+
+    docket: Docket
+    case: Case
+    outcome: Outcome
+    before: State
+
+
+async def settle(tx: AsyncConnection, vault: Vault, entries: Sequence[Entry]) -> list[Receipt]:
+    """Decide, store, emit and tell, in order."""
+    refused = await _duplicates(tx, entries)
+    records: list[Record] = []
+    first = []
+    for entry in entries:
+        first.append(len(records))
+        records += _outcomes(entry, duplicate=(entry.onward or entry.docket).id in refused)
+    rows = [_row(vault, record) for record in records]
+    await tx.execute(_SAVE, columns(tuple(_COLUMNS), [tuple(row[name] for name in _COLUMNS) for row in rows]))
+    items = await _save_items(tx, records)
+    stated = [materials.Stated(it.docket.id, it.case.filing.materials, it.case.known.uploaded) for it in records]
+    await materials.add_stated(tx, stated)
+    await schedule(tx, [due for record in records for due in _dues(record)])
+    told = [one for record, mine in zip(records, items, strict=True) for one in _told(record, mine)]
+    await emit(tx, *(event for event, _ in told))
+    await tell(tx, [step for _, step in told])
+    return [receipt_of(records[n].docket, records[n].case, records[n].outcome, items[n]) for n in first]
+
+
+def _row(vault: Vault, record: Record) -> dict[str, Any]:
+    docket, case, outcome = record.docket, record.case, record.outcome
+    stated = case.filing.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    sealed = vault.seal(json.dumps(stated, ensure_ascii=False).encode(), filing_context(docket.id))
+    employer, identity = case.filing.employer, case.pack.identity
+    ended = outcome.state in {State.NOT_ACCEPTED, State.TRANSFERRED}
+    return {
+        **asdict(docket),
+        **asdict(case.parties),
+        "state": outcome.state.value,
+        "treasury": case.verdict.treasury,
+        "employer_kind": employer.kind.value if employer else None,
+        "sealed": sealed,
+        "defects": json.dumps(as_json(defect_views(outcome.defects)), ensure_ascii=False),
+        "accepted_on": case.today if outcome.state is State.ACCEPTED else None,
+        "decided_on": case.today if ended else None,
+        "answer_by": outcome.answer_by,
+        "reason": outcome.reason,
+        "successor": outcome.successor.id if outcome.successor else None,
+        "policy_city": identity.city,
+        "policy_version": identity.version,
+        "policy_sha256": identity.sha256,
+    }
+
+
+def filing_context(application: UUID) -> bytes:
+    """What a sealed filing is bound to."""
+    return f"application:{application}".encode()
+
+
+async def _duplicates(tx: AsyncConnection, entries: Sequence[Entry]) -> set[UUID]:
+    """Claim what the filings ask for, for their beneficiaries; gives the applications of which another one holds some.
+
+    While it is in doubt who the beneficiary is nothing is claimed: the one whose number was used would be turned away.
+    """
+    asked = [
+        claims.Claim(
+            entry.case.parties.beneficiary,
+            (entry.onward or entry.docket).id,
+            sorted(item.code for item in entry.case.items if item.kind in claims.KINDS),
+        )
+        for entry in entries
+        if entry.case.verdict.reason is None and not entry.case.known.unsure
+    ]
+    return await claims.take(tx, asked, entries[0].case.today)
+
+
+def _outcomes(entry: Entry, *, duplicate: bool) -> list[Record]:
+    """What becomes of a filing, and of its successor where it belongs to another platform."""
+    docket, case, onward = entry.docket, entry.case, entry.onward
+    if onward is None:
+        outcome = _outcome(case, entry.state, entry.deadline, duplicate=duplicate)
+        if entry.told and outcome.state is State.CORRECTION:
+            outcome = replace(outcome, known={defect.title for defect in outcome.defects} <= set(entry.told))
+        return [Record(docket, case, outcome, entry.state)]
+    outcome = _outcome(case, State.RECEIVED, None, duplicate=duplicate)
+    successor = SuccessorView(id=onward.id, case_no=onward.case_no, platform=onward.platform, state=outcome.state)
+    transferred = Outcome(move(entry.state, "transfer"), successor=successor)
+    return [Record(docket, case, transferred, entry.state), Record(onward, case, outcome, State.RECEIVED)]
+
+
+def _outcome(case: Case, state: State, deadline: date | None, *, duplicate: bool) -> Outcome:
+    reason = case.verdict.reason or ("duplicate" if duplicate else None)
+    if reason is not None:
+        return Outcome(move(state, "not_accept"), reason=reason)
+    if case.verdict.defects:
+        last = deadline or answer_by(case.pack, case.today)
+        return Outcome(move(state, "request_correction"), defects=case.verdict.defects, answer_by=last)
+    return Outcome(move(state, "accept"))
+
+
+def _dues(record: Record) -> Iterator[Due]:
+    docket, case, outcome = record.docket, record.case, record.outcome
+    if outcome.state is State.CORRECTION and outcome.answer_by is not None:
+        yield Due(LAPSE, str(docket.id), end_of_day(outcome.answer_by))
+    owed = promises(case.filing, case.items, case.known.uploaded)
+    if outcome.state is State.ACCEPTED and owed:
+        yield materials_due(docket.id, owed)
+
+
+def _told(record: Record, items: Sequence[AcceptedItem]) -> list[Told]:
+    told = [] if record.outcome.known else facts(record.docket, record.case, record.outcome, items)
+    return [received(record.docket, record.case, items), *told] if record.before is State.RECEIVED else told
+
+
+async def _save_items(tx: AsyncConnection, records: Sequence[Record]) -> list[list[AcceptedItem]]:
+    rows = []
+    found = [categories(record.case.filing, record.case.items, record.case.known) for record in records]
+    for record, mine in zip(records, found, strict=True):
+        for n, (filed, item, category) in enumerate(
+            zip(record.case.filing.items, record.case.items, mine, strict=True)
+        ):
+            rows.append((uuid7(), record.docket.id, n + 1, item.code, item.kind.value, category, filed.certification))
+    names = ("ids", "applications", "positions", "codes", "kinds", "categories", "certifications")
+    saved = await tx.execute(_SAVE_ITEMS, columns(names, rows))
+    ids = {(row.application, row.code): row.id for row in saved}
+    return [
+        [
+            AcceptedItem(
+                item=ids[record.docket.id, item.code],
+                code=item.code,
+                kind=item.kind.value,
+                category=category,
+                benefit=item.code if item.kind is ItemKind.BENEFIT else None,
+                certification=filed.certification,
+            )
+            for filed, item, category in zip(record.case.filing.items, record.case.items, mine, strict=True)
+        ]
+        for record, mine in zip(records, found, strict=True)
+    ]
