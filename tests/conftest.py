@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+import structlog
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -59,6 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
     rights another run of pytest changes under our feet."""
     if not hasattr(config, "workerinput"):
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="huanquan-test-")
+    # By default a traceback is drawn with every local variable: seconds for each error that a test brings about.
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
