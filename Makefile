@@ -3,9 +3,12 @@ PORT ?= 8000
 PYTHON ?= python3.11
 VENV := .venv
 READY := $(VENV)/.ready
+BENCH_VENV := .venv-bench
+BENCH_READY := $(BENCH_VENV)/.ready
+ROUNDS ?= 4
 HUANQUAN := PORT=$(PORT) $(VENV)/bin/huanquan
 
-.PHONY: help up demo up-kafka test test-kafka check docs migration clean
+.PHONY: help up demo up-kafka test test-kafka bench check docs migration clean
 
 help:  ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,6 +27,9 @@ test: $(READY)  ## Set up and run all tests; with Kafka where java and maven are
 
 test-kafka: $(READY)  ## Run the tests that need a real broker; fails where none can be had
 	@tests/run --kafka-only
+
+bench: $(READY) $(BENCH_READY)  ## Measure speed beside a limit and peers, judge the floors: make bench ROUNDS=4 ONLY=name,name
+	@BENCH_PYTHON=$(BENCH_VENV)/bin/python $(VENV)/bin/python -m tests.bench --rounds "$(ROUNDS)" --only "$(ONLY)"
 
 check: $(READY)  ## Lint, types, import rules, generated documents
 	@$(VENV)/bin/ruff check .
@@ -52,4 +58,10 @@ $(READY): requirements.lock pyproject.toml
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . >$(VENV)/install.log 2>&1 \
 	  || { cat $(VENV)/install.log >&2; exit 1; }
+	@touch $@
+
+$(BENCH_READY): tests/bench/requirements.lock | $(READY)
+	@echo "setting up: peers and chart of the benchmarks"
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/bench/requirements.lock
 	@touch $@

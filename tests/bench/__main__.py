@@ -1,0 +1,58 @@
+"""`make bench`: every benchmark in turn on one PostgreSQL. Exit 0: every floor held; 1: one was missed on its worst
+round; 2: asked for a benchmark that there is not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console
+
+from tests.bench import report, six_steps
+from tests.bench.ground import standing
+from tests.bench.harness import Measured, measure
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (six_steps.BENCHMARK,)}
+FEWEST_ROUNDS = 4
+
+console = Console(width=160 if not sys.stdout.isatty() else None)
+
+
+async def run(names: list[str], rounds: int, home: Path) -> list[Measured]:
+    """Measure these benchmarks one after another."""
+    async with standing(home) as ground:
+        return [await measure(BENCHMARKS[name], ground, rounds, console.print) for name in names]
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each benchmark; fewer than four prove nothing.")] = 4,
+    only: Annotated[str, typer.Option(help="Benchmarks to run, comma between; all where empty.")] = "",
+) -> None:
+    """Measure, write and show the results."""
+    names = [name for name in only.split(",") if name] or list(BENCHMARKS)
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        console.print(f"no benchmark {', '.join(unknown)}: one of {', '.join(BENCHMARKS)}", style="red")
+        raise typer.Exit(2)
+    home = Path(os.environ.get("HUANQUAN_BENCH_HOME", ".huanquan-bench")).resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    measured = uvloop.run(run(names, rounds, home))
+    report.write(measured)
+    report.show(measured, console)
+    draw()
+    if missed := report.missed(measured):
+        console.print(f"floors missed: {'; '.join(missed)}", style="red")
+        raise typer.Exit(1)
+
+
+def draw() -> None:
+    """Draw the chart, by the libraries that only benchmarks have."""
+    subprocess.run([os.environ["BENCH_PYTHON"], "-m", "tests.bench.chart"], check=True)
+
+
+if __name__ == "__main__":
+    cli = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    cli.command()(main)
+    cli()

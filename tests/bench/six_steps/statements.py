@@ -1,0 +1,28 @@
+"""The six steps of a case, and the SQL of one step: the same for the product, the limit and the peers.
+
+Each step changes one case row and appends one history and one outbox row. Without SQLAlchemy or the product, for the
+peers have an environment of their own.
+"""
+
+CLIENTS = 32
+SECONDS = 5.0
+ACTOR = "talent_office/officer-1"
+
+STEPS = (  # action, state before, state after
+    ("open", "", "opened"),
+    ("assign", "opened", "assigned"),
+    ("complete", "assigned", "completed"),
+    ("certify", "completed", "certified"),
+    ("order", "certified", "ordered"),
+    ("settle", "ordered", "settled"),
+)
+OPEN = "INSERT INTO cases (id, state) VALUES (:case, :state)"
+MOVE = """
+    UPDATE cases SET state = :state, version = version + 1, changed_at = clock_timestamp()
+     WHERE id = :case AND state = :before
+"""
+TELL = "INSERT INTO history (case_id, action, state, actor) VALUES (:case, :action, :state, :actor)"
+APPEND = """
+    INSERT INTO outbox (event_id, topic, key, headers, value)
+    VALUES (:event, :topic, :key, CAST(:headers AS jsonb), :body)
+"""
