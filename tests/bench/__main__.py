@@ -11,11 +11,11 @@ import typer
 import uvloop
 from rich.console import Console
 
-from tests.bench import report, six_steps
+from tests.bench import filing, report, six_steps
 from tests.bench.ground import standing
 from tests.bench.harness import Measured, measure
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (six_steps.BENCHMARK,)}
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (filing.BENCHMARK, six_steps.BENCHMARK)}
 FEWEST_ROUNDS = 4
 
 console = Console(width=160 if not sys.stdout.isatty() else None)
