@@ -353,7 +353,8 @@ def rebuild(service: ServiceName) -> None:
     from deploy.operations import rebuild_projection
 
     outcome = asyncio.run(rebuild_projection(service))
-    typer.echo(f"applied {outcome.handled} events, skipped {outcome.known} repeated ones, parked {outcome.parked}")
+    left = f"left out {outcome.parked} that are parked, discarded or refused"
+    typer.echo(f"applied {outcome.handled} events, skipped {outcome.known} repeated ones, {left}")
 
 
 @app.command()

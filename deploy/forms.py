@@ -113,8 +113,8 @@ def server(
     kind: type[Server] = Server,
 ) -> Server:
     """A server of these services, not yet running."""
+    settings.require(*names)  # first: it names everything that is missing
     services = [create(name, settings) for name in names]
-    settings.require(*names)
     app = host(*services, extra=extra)
     config = uvicorn.Config(
         app, host=bind, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=STOP_SECONDS // 2

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -263,9 +264,7 @@ class Inbox:
                 arrival = self._arrival(record)
             except (ValueError, KeyError) as error:  # ValidationError is a ValueError
                 where = f"partition {record.slot.partition} offset {record.offset}"
-                undecodable.append(
-                    _Refusal(record, where, f"cannot be decoded: {type(error).__name__}: {error}"[:2000])
-                )
+                undecodable.append(_Refusal(record, where, f"cannot be decoded: {_why(error)}"[:2000]))
                 continue
             if arrival:
                 arrivals.append(arrival)
@@ -466,6 +465,16 @@ def _waves(arrivals: Sequence[_Arrival]) -> list[list[_Arrival]]:
         last[arrival.key] = (level, arrival.handler)
         groups[level, arrival.handler].append(arrival)
     return [groups[at] for at in sorted(groups, key=lambda at: at[0])]
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a record, without what stands in it: that may be somebody's."""
+    if isinstance(error, ValidationError):
+        faults = error.errors(include_input=False, include_url=False, include_context=False)
+        return "; ".join(f"{'/'.join(map(str, fault['loc'])) or 'the event'}: {fault['msg']}" for fault in faults)
+    if isinstance(error, KeyError):
+        return f"no header {error}"
+    return f"{type(error).__name__}: {error}"
 
 
 def identity_of(record: Record) -> UUID:
