@@ -27,6 +27,7 @@ from libs.common.ticker import DueHandler, Ticker
 log = structlog.get_logger()
 
 LEADER_LOCK = crc32(b"huanquan leader")
+LEADER_NAME = "huanquan leader "  # and the instance: how PostgreSQL names the session of whoever leads
 ELECTION_SECONDS = 1.0
 LEADER_SILENT_MS = 8_000
 SESSION_SECONDS = 5.0
@@ -98,11 +99,16 @@ class Service:
             while not await session.fetchval("SELECT pg_try_advisory_lock($1)", LEADER_LOCK):
                 self._stand_by()
                 await asyncio.sleep(ELECTION_SECONDS)
+            await session.execute("SELECT set_config('application_name', $1, false)", self._leader_name)
             await log.ainfo("leading", service=self.name)
             await _first_ended(self.relay.run(), self.ticker.run(), _held(session, self.leading))
         finally:
             with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 await session.close(timeout=2)
+
+    @property
+    def _leader_name(self) -> str:
+        return f"{LEADER_NAME}{self.settings.instance}"[:63]  # PostgreSQL keeps no more
 
     def _stand_by(self) -> None:
         self.leading.beat()
