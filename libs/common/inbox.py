@@ -9,7 +9,7 @@ whole batch back and it is tried again for ever; only a refusal that repeats for
 import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -113,6 +113,10 @@ class Outcome:
     known: int = 0  # taken before: skipped
     foreign: int = 0  # of no use to this service: skipped
     parked: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """The same by name, without what did not happen."""
+        return {name: n for name, n in asdict(self).items() if n}
 
     def __iadd__(self, other: "Outcome") -> "Outcome":
         self.handled += other.handled

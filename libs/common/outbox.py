@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from time import monotonic
 
 import structlog
 from sqlalchemy import text
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.bus.protocol import Bus, Message
 from libs.common.db import EMITTED, Database, passing
 from libs.common.events import Event
+from libs.common.measures import Batches
 from libs.common.settings import DEVELOPMENT_URL
 from libs.common.tasks import Pulse, being_stopped, set_within
 from libs.common.telemetry import child_of, current_traceparent
@@ -96,9 +98,12 @@ class Relay:
     """Carries the outbox to the bus. Run by one process of a service at a time: its leader. `schemas` is the base
     address below which this deployment serves the schemas of its events."""
 
-    def __init__(self, database: Database, bus: Bus, *, schemas: str = DEVELOPMENT_URL) -> None:
+    def __init__(
+        self, database: Database, bus: Bus, *, schemas: str = DEVELOPMENT_URL, batches: Batches | None = None
+    ) -> None:
         self._database = database
         self._bus = bus
+        self._batches = batches or Batches.unheard()
         self._schemas = schemas.rstrip("/")
         self.pulse = Pulse()
         self._woken = asyncio.Event()
@@ -130,6 +135,7 @@ class Relay:
     async def publish_batch(self, limit: int = BATCH) -> int:
         """Publish the oldest unpublished rows, then mark them; returns how many. A crash in between publishes them
         again under the same event ids, which the inbox of each reader knows."""
+        began = monotonic()
         async with self._database.engine.connect() as connection:
             rows = (await connection.execute(_UNPUBLISHED, {"limit": limit})).all()
         if not rows:
@@ -137,6 +143,7 @@ class Relay:
         await self._bus.publish([Message(row.topic, row.key, self._absolute(row.headers), row.value) for row in rows])
         async with self._database.transaction() as tx:
             await tx.execute(_PUBLISHED, {"ids": [row.id for row in rows]})
+        self._batches.published([row.topic for row in rows], monotonic() - began)
         return len(rows)
 
     def _absolute(self, headers: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import EMITTED, Database, passing, savepoint
+from libs.common.measures import Batches
 from libs.common.tasks import Pulse, being_stopped, set_within
 
 log = structlog.get_logger()
@@ -91,8 +93,11 @@ async def cancel(tx: AsyncConnection, kind: str, keys: Sequence[str]) -> None:
 class Ticker:
     """Runs due work. `handlers` maps each kind to its handler; a kind without one is parked, never dropped."""
 
-    def __init__(self, database: Database, handlers: Mapping[str, DueHandler]) -> None:
+    def __init__(
+        self, database: Database, handlers: Mapping[str, DueHandler], *, batches: Batches | None = None
+    ) -> None:
         self._database = database
+        self._batches = batches or Batches.unheard()
         self._handlers = handlers
         self.pulse = Pulse()
         self._woken = asyncio.Event()
@@ -120,6 +125,7 @@ class Ticker:
 
     async def tick(self, now: datetime) -> int:
         """Run what is due at `now` (UTC instant), at most one batch; returns how many rows were taken."""
+        began = monotonic()
         async with self._database.transaction() as tx:
             rows = (await tx.execute(_TAKE, {"now": now, "limit": BATCH})).all()
             dues = sorted((Due(r.kind, r.key, r.at, r.payload) for r in rows), key=lambda due: (due.kind, due.at))
@@ -127,6 +133,8 @@ class Ticker:
             for kind, group in groupby(dues, key=lambda due: due.kind):
                 await self._attempt(tx, kind, list(group), refused)
             await self._park(tx, refused)
+        if rows:
+            self._batches.worked(len(rows), monotonic() - began)
         return len(rows)
 
     async def _attempt(
