@@ -10,6 +10,8 @@ from zlib import crc32
 import asyncpg
 import structlog
 from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.bus.kafka import KafkaBus
 from libs.common.bus.postgres import PostgresBus
@@ -18,6 +20,7 @@ from libs.common.consumer import Consumer
 from libs.common.db import Database, passing
 from libs.common.events import Event
 from libs.common.inbox import RELEASE, EventHandler, Inbox
+from libs.common.measures import MESSAGING, Batches, Gauges, Live, Measure, Rows
 from libs.common.outbox import Relay
 from libs.common.packs import Packs
 from libs.common.settings import Settings
@@ -34,6 +37,7 @@ SESSION_SECONDS = 5.0
 REACHABLE_SECONDS = 5.0
 STOP_SECONDS = 5.0
 RESTART_SECONDS = 1.0
+_OFFSETS = text("SELECT topic, partition, next FROM consumer_offset")
 
 
 @dataclass(kw_only=True)
@@ -49,6 +53,7 @@ class Service:
     due: Mapping[str, DueHandler] = field(default_factory=dict)
     app: FastAPI
     packs: Packs
+    measures: Sequence[Measure] = ()  # gauges of its own, beside those of messaging
     projection: tuple[Sequence[str], Mapping[type[Event], EventHandler]] | None = (
         None  # tables and handlers of a rebuild
     )
@@ -57,8 +62,9 @@ class Service:
     def __post_init__(self) -> None:
         self.app.state.service = self
         due = {**self.due, RELEASE: self.inbox.on_release_due}
-        self.relay = Relay(self.database, self.bus, schemas=self.settings.schemas_url)
-        self.ticker = Ticker(self.database, due)
+        batches = Batches(self.name, self.app.state.metrics)
+        self.relay = Relay(self.database, self.bus, schemas=self.settings.schemas_url, batches=batches)
+        self.ticker = Ticker(self.database, due, batches=batches)
         self.leading = Pulse()
         self.consumer = Consumer(
             self.database,
@@ -67,7 +73,43 @@ class Service:
             group=self.name,
             topics=self.topics,
             instance=self.settings.instance,
+            batches=batches,
         )
+        self.gauges = Gauges(
+            self.name, self.database, [*MESSAGING, self._unread_measure(), *self.measures], self._live()
+        )
+        self.app.state.metrics.register(self.gauges)
+        self.app.state.gauges = self.gauges
+
+    def _live(self) -> Sequence[Live]:
+        jobs = {"leader": self.leading, "relay": self.relay.pulse, "ticker": self.ticker.pulse}
+        pool: Any = self.database.engine.pool  # SQLAlchemy types only what all pools have
+        return (
+            Live("leader", "1 where this process relays and ticks", "", lambda: {"": self.relay.pulse.began}),
+            Live("pool_size", "Connections that the pool may hold", "", lambda: {"": pool.size()}),
+            Live("pool_in_use", "Connections of the pool in use", "", lambda: {"": pool.checkedout()}),
+            Live("partitions", "Partitions that this process reads", "", lambda: {"": len(self.consumer.slots)}),
+            Live(
+                "job_silent_seconds",
+                "How long a job of this process has stood still",
+                "job",
+                lambda: {name: pulse.age for name, pulse in jobs.items()} | {"consumer": self.consumer.silence},
+            ),
+        )
+
+    def _unread_measure(self) -> Measure:
+        return Measure(
+            gauges={"topic_unread": "Events on the bus that the service has not read"},
+            labels=("topic",),
+            look=self._unread,
+        )
+
+    async def _unread(self, connection: AsyncConnection) -> Rows:
+        read = {(row.topic, row.partition): row.next for row in await connection.execute(_OFFSETS)}
+        unread = dict.fromkeys(self.topics, 0)
+        for slot, (start, end) in (await self.bus.ends(self.topics)).items():
+            unread[slot.topic] += max(0, end - max(start, read.get((slot.topic, slot.partition), 0)))
+        return [{"topic": topic, "topic_unread": n} for topic, n in unread.items()]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

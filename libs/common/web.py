@@ -197,7 +197,7 @@ def create_app(
 
     `asyncapi` makes the AsyncAPI document; `not_ready` names what is not ready (empty: ready). Raises TypeError where
     a route has no guard or two operations share a name. `app.state` holds `settings`, `verifier`, `metrics` (the
-    Prometheus registry), `not_ready`, and later `service`, whose `database` serves `Tx`.
+    Prometheus registry), `not_ready`, and later `service`, whose `database` serves `Tx`, and its `gauges`.
     """
     metrics = Metrics()
     app = ServiceApp(
@@ -212,6 +212,7 @@ def create_app(
         exception_handlers=handlers(),
     )
     app.state.settings, app.state.not_ready, app.state.metrics = settings, not_ready, metrics.registry
+    app.state.gauges = None
     app.state.verifier = Verifier(str(settings.jwks), issuer=str(settings.issuer), audience=settings.audience)
     app.state.rate_limit = RateLimit(per_second=settings.requests_per_second, burst=settings.requests_burst)
     for router in routers:
@@ -248,6 +249,8 @@ def _mount_operations(app: FastAPI, name: str) -> frozenset[str]:
         return JSONResponse({"status": "ready"})
 
     async def metrics(_request: Request) -> Response:
+        if app.state.gauges is not None:
+            await app.state.gauges.refresh()
         return Response(generate_latest(app.state.metrics), media_type=CONTENT_TYPE_LATEST)
 
     pages = {f"/{name}/livez": livez, f"/{name}/readyz": readyz, f"/{name}/metrics": metrics}

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from sqlalchemy import BigInteger, Column, Identity, Integer, Table, Text, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +24,13 @@ Table(
     Column("by", Text, nullable=False),
 )
 Table("counter", metadata, Column("key", Text, primary_key=True), Column("number", Integer, nullable=False))
+
+
+def an_app() -> FastAPI:
+    """What a service needs of its application."""
+    app = FastAPI()
+    app.state.metrics = CollectorRegistry()
+    return app
 
 
 class Happened(Event):
