@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
-from deploy import rules_cli
+from deploy import backup_cli, rules_cli
 from deploy.local import TOGETHER_PORT, Addresses, Local, home_of_environment
 from deploy.refusals import Refusal
 from deploy.sample.issuer import token
@@ -58,6 +58,8 @@ app.add_typer(rules_cli.policy, name="policy")
 app.command("due-date")(rules_cli.due_date)
 app.command("token")(token)
 app.add_typer(parked, name="parked")
+app.add_typer(backup_cli.backup, name="backup")
+app.command("restore")(backup_cli.restore)
 
 
 def _writable(file: Path | None) -> Path | None:

@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 LEADER_LOCK = crc32(b"huanquan leader")
 LEADER_NAME = "huanquan leader "  # and the instance: how PostgreSQL names the session of whoever leads
+EDGE_LOCK = crc32(b"huanquan edge")  # held by whoever wants the edges closed: `deploy/drain.py`
 ELECTION_SECONDS = 1.0
 LEADER_SILENT_MS = 8_000
 SESSION_SECONDS = 5.0
@@ -38,6 +39,10 @@ REACHABLE_SECONDS = 5.0
 STOP_SECONDS = 5.0
 RESTART_SECONDS = 1.0
 _OFFSETS = text("SELECT topic, partition, next FROM consumer_offset")
+
+_EDGE_IS_OPEN = """
+    SELECT CASE WHEN pg_try_advisory_lock_shared($1) THEN pg_advisory_unlock_shared($1) ELSE false END
+"""
 
 
 @dataclass(kw_only=True)
@@ -140,10 +145,11 @@ class Service:
             await session.execute(f"SET idle_session_timeout = {LEADER_SILENT_MS}")
             while not await session.fetchval("SELECT pg_try_advisory_lock($1)", LEADER_LOCK):
                 self._stand_by()
+                await self._look_at_edge(session)
                 await asyncio.sleep(ELECTION_SECONDS)
             await session.execute("SELECT set_config('application_name', $1, false)", self._leader_name)
             await log.ainfo("leading", service=self.name)
-            await _first_ended(self.relay.run(), self.ticker.run(), _held(session, self.leading))
+            await _first_ended(self.relay.run(), self.ticker.run(), self._held(session))
         finally:
             with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 await session.close(timeout=2)
@@ -151,6 +157,18 @@ class Service:
     @property
     def _leader_name(self) -> str:
         return f"{LEADER_NAME}{self.settings.instance}"[:63]  # PostgreSQL keeps no more
+
+    async def _held(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Raise once the session is lost, and with it the lock."""
+        while True:
+            await self._look_at_edge(session)
+            self.leading.beat()
+            await asyncio.sleep(ELECTION_SECONDS)
+
+    async def _look_at_edge(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Close or open this process to whatever would change something, as the database's edge lock says."""
+        closed = not await session.fetchval(_EDGE_IS_OPEN, EDGE_LOCK)
+        self.app.state.closed = self.ticker.paused = closed
 
     def _stand_by(self) -> None:
         self.leading.beat()
@@ -186,14 +204,6 @@ async def _answers(check: Awaitable[bool]) -> bool:
             return await check
     except TimeoutError:
         return False
-
-
-async def _held(session: "asyncpg.Connection[asyncpg.Record]", pulse: Pulse) -> None:
-    """Raise once the session is lost, and with it the lock."""
-    while True:
-        await session.execute("SELECT 1")
-        pulse.beat()
-        await asyncio.sleep(ELECTION_SECONDS)
 
 
 async def _first_ended(*jobs: Any) -> None:

@@ -100,15 +100,16 @@ class Ticker:
         self._batches = batches or Batches.unheard()
         self._handlers = handlers
         self.pulse = Pulse()
+        self.paused = False
         self._woken = asyncio.Event()
         database.on_emitted(self._woken.set)
 
     async def run(self) -> None:
-        """Run due work until cancelled."""
+        """Run due work until cancelled; while `paused`, leave it for later."""
         self.pulse.begin()
         while not being_stopped():
             try:
-                taken = await self.tick(datetime.now(UTC))
+                taken = 0 if self.paused else await self.tick(datetime.now(UTC))
             except Exception as error:
                 if not passing(error):
                     raise

@@ -25,7 +25,15 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from libs.common.auth import SCOPES, Principal, Verifier
 from libs.common.edge import Edge, Metrics, RateLimit, limited
-from libs.common.errors import FieldProblem, Forbidden, NotReady, Problem, Unauthenticated, UnsupportedMediaType
+from libs.common.errors import (
+    FieldProblem,
+    Forbidden,
+    NotReady,
+    Problem,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
 from libs.common.problems import MEDIA_TYPE, handlers
 from libs.common.settings import Settings
 
@@ -114,6 +122,8 @@ class GuardedRoute(APIRoute):
             if self.guarding_scope is not None:
                 request.state.principal = await _admitted(request, self.guarding_scope)
                 state.rate_limit.take(request.state.principal.client)
+            if state.closed and request.method != "GET":
+                raise Unavailable
             if reads_json:
                 _check_media_type(request)
             receive = limited(
@@ -197,7 +207,8 @@ def create_app(
 
     `asyncapi` makes the AsyncAPI document; `not_ready` names what is not ready (empty: ready). Raises TypeError where
     a route has no guard or two operations share a name. `app.state` holds `settings`, `verifier`, `metrics` (the
-    Prometheus registry), `not_ready`, and later `service`, whose `database` serves `Tx`, and its `gauges`.
+    Prometheus registry), `not_ready`, `closed` (whatever would change something is refused for the moment), and later
+    `service`, whose `database` serves `Tx`, and its `gauges`.
     """
     metrics = Metrics()
     app = ServiceApp(
@@ -212,7 +223,7 @@ def create_app(
         exception_handlers=handlers(),
     )
     app.state.settings, app.state.not_ready, app.state.metrics = settings, not_ready, metrics.registry
-    app.state.gauges = None
+    app.state.gauges, app.state.closed = None, False
     app.state.verifier = Verifier(str(settings.jwks), issuer=str(settings.issuer), audience=settings.audience)
     app.state.rate_limit = RateLimit(per_second=settings.requests_per_second, burst=settings.requests_burst)
     for router in routers:
