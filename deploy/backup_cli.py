@@ -1,6 +1,9 @@
-"""`huanquan backup` and `huanquan restore` on the command line."""
+"""`huanquan backup`, `restore` and `bus-diff` on the command line."""
 
 import asyncio
+import getpass
+import json
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +18,8 @@ backup = typer.Typer(
     no_args_is_help=True,
     help="Copies of every database, and what is committed from then on: take, follow, list, verify, forget.",
 )
+BATCH = 500
+COMPARED = "bus-diff --mend"
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the backups of this system are kept.")]
 
 
@@ -163,6 +168,66 @@ def restore(
         typer.echo("its bus lies elsewhere: `huanquan bus-diff` says what either of them does not know of the other")
     else:
         typer.echo("start it with `huanquan up --no-sample`, then `huanquan verify`")
+
+
+def bus_diff(
+    *,
+    mend: Annotated[bool, typer.Option("--mend", help="Set right what differs; see above.")] = False,
+    kafka: Annotated[
+        str | None,
+        typer.Option(envvar="HUANQUAN_KAFKA", metavar="HOST:PORT,…", help="The brokers of a home that does not run."),
+    ] = None,
+    own_broker: Annotated[
+        bool, typer.Option("--own-broker", help="A home that does not run: start the broker of its own for it.")
+    ] = False,
+    by: Annotated[str, typer.Option(metavar="NAME", help="Who mends; by default the user of this system.")] = "",
+) -> None:
+    """Compare the bus with every outbox and offset, by key: after a restore, or a loss on the bus.
+
+    unknown: on the bus, in no outbox; it was published after what was restored.
+    lost: published says the outbox; not on the bus. ahead: a service has read
+    further than the bus goes. One JSON object a line on standard output; exit 1
+    where there is any.
+
+    --mend, best before the services start: an unknown event is discarded by every
+    reader that has not taken it (`parked list --discarded` keeps it: somebody has
+    to do again what it told of); a lost one is published again under its id; a
+    topic that lost something is read again from its start by all, and what was
+    taken before is skipped. Exit 1 where a reader has taken an unknown event already.
+    """
+    from deploy.bus_diff import comparison
+
+    counts: Counter[str] = Counter()
+
+    async def run() -> int:
+        async with comparison(kafka=kafka, own_broker=own_broker) as compared:
+            taken, batch = 0, []
+            async for difference in compared.differences():
+                typer.echo(json.dumps(difference.to_json(), ensure_ascii=False))
+                counts[difference.what] += 1
+                taken += bool(difference.taken_by)
+                batch.append(difference)
+                if mend and len(batch) == BATCH:
+                    await compared.mend(batch, by=by or user_of_this_system(), because=COMPARED)
+                    batch.clear()
+            if mend:
+                await compared.mend(batch, by=by or user_of_this_system(), because=COMPARED)
+        return taken
+
+    taken = asyncio.run(run())
+    if mend or not counts:
+        Local(home_of_environment()).restored.unlink(missing_ok=True)
+    told = ", ".join(f"{counts[what]} {what}" for what in ("unknown", "lost", "ahead"))
+    typer.echo(f"{told}{', mended' if mend and counts else ''}", err=True)
+    raise typer.Exit(1 if taken or (counts and not mend) else 0)
+
+
+def user_of_this_system() -> str:
+    """Who types. Raises BadParameter where the system has no name for them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as containers have
+        raise typer.BadParameter("say who decided: this system has no name for its user", param_hint="--by") from None
 
 
 def _mib(size: int) -> str:

@@ -1,7 +1,6 @@
 """`huanquan`: the one command line, for those who start, watch, replay and repair."""
 
 import asyncio
-import getpass
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
 from deploy import backup_cli, rules_cli
+from deploy.backup_cli import user_of_this_system
 from deploy.local import TOGETHER_PORT, Addresses, Local, home_of_environment
 from deploy.refusals import Refusal
 from deploy.sample.issuer import token
@@ -60,6 +60,7 @@ app.command("token")(token)
 app.add_typer(parked, name="parked")
 app.add_typer(backup_cli.backup, name="backup")
 app.command("restore")(backup_cli.restore)
+app.command("bus-diff")(backup_cli.bus_diff)
 
 
 def _writable(file: Path | None) -> Path | None:
@@ -325,16 +326,9 @@ def parked_discard(
 
     if not reason.strip():
         raise typer.BadParameter("say why: it is kept for good", param_hint="--reason")
-    outcome = asyncio.run(discard_oldest(service, topic, key, by=by or _user(), because=reason))
+    outcome = asyncio.run(discard_oldest(service, topic, key, by=by or user_of_this_system(), because=reason))
     typer.echo(f"discarded 1, handled {outcome.handled}, still parked {outcome.parked}")
     raise typer.Exit(1 if outcome.parked else 0)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as containers have
-        raise typer.BadParameter("say who decided: this system has no name for its user", param_hint="--by") from None
 
 
 @app.command()

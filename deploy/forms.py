@@ -171,6 +171,7 @@ async def apart(local: Local, addresses: Addresses, *, kafka: str | None = None)
     stop = stopped_by_signal()
     local.claim("apart")
     try:
+        _check_compared(local)
         bootstrap = kafka or await _cluster(local, "up", "1", stop=stop)
         stop.check()
         await asyncio.gather(local.prepare(stop), _make_topics(bootstrap))
@@ -236,6 +237,19 @@ def brokers(local: Local) -> list[psutil.Process]:
     return found
 
 
+@asynccontextmanager
+async def own_broker(local: Local) -> AsyncIterator[str]:
+    """The home's own broker while nothing else runs on it, with the topics. Raises NotStarted."""
+    local.claim("apart")
+    try:
+        bootstrap = await _cluster(local, "up", "1")
+        await _make_topics(bootstrap)
+        yield bootstrap
+    finally:
+        await _cluster(local, "down")
+        local.release()
+
+
 def wipe_brokers(local: Local) -> None:
     """Stop the home's own cluster and delete its data. Raises NotStarted where it says why it cannot."""
     if (local.home / "kafka").exists():
@@ -271,6 +285,12 @@ async def _keep(service: str, local: Local, addresses: Addresses, environment: d
             raise
         await log.aerror("service died and is started again", service=service, code=code)
         await asyncio.sleep(RESTART_SECONDS)
+
+
+def _check_compared(local: Local) -> None:
+    if local.restored.exists():
+        what = f"{local.home} was restored, and its bus may know more than its databases, or less"
+        raise NotStarted(f"{what}: `huanquan bus-diff` shows it, `huanquan bus-diff --mend` sets it right")
 
 
 async def _cluster(local: Local, *arguments: str, stop: Stop | None = None) -> str:
