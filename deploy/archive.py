@@ -159,7 +159,9 @@ class Archive:
             raise Refusal(f"{self.folder} holds {named}; `huanquan backup list {self.folder}` shows what it holds")
         early = [each for each in found if until is None or each.taken_at < until]
         if not early:
-            raise Refusal(f"{found[0].name} is the oldest backup of {self.folder}: nothing leads to {until}")
+            raise Refusal(
+                f"{found[0].name} is the oldest backup of {self.folder}: nothing leads to {until:%Y-%m-%d %H:%M:%SZ}"
+            )
         return early[-1]
 
     def claim(self, clusters: Sequence[Cluster]) -> None:

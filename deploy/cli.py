@@ -25,6 +25,7 @@ from deploy.refusals import Refusal
 from deploy.sample.issuer import token
 from libs.common import telemetry
 from libs.common.db import passing
+from libs.common.migration import TablesBusy
 from libs.common.policy import PolicyError
 from libs.common.settings import Settings, SettingsMissing, variable
 
@@ -382,7 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.title != Settings.__name__:
             raise
         _refuse("; ".join(f"{variable(str(one['loc'][0]))}: {one['msg']}" for one in error.errors()))
-    except (Refusal, SettingsMissing, PolicyError) as refusal:
+    except (Refusal, SettingsMissing, PolicyError, TablesBusy) as refusal:
         _refuse(str(refusal))
     except LookupError as refusal:
         if isinstance(refusal, KeyError | IndexError):
