@@ -9,8 +9,8 @@ from services.finance.entitlements import INSTALMENT
 from services.finance.payouts import DEADLINE as PAYOUT_DEADLINE
 from services.housing.allocation import HOLD_EXPIRY, LEASE_END
 from services.intake.app import EMITS as INTAKE_EMITS
-from services.intake.applications import LAPSE
 from services.intake.promises import PROMISE
+from services.intake.settlement import LAPSE
 from services.workflow.assignment import DEADLINE as TASK_DEADLINE
 
 # -- what was done was told, once: event type → field that names the record, and the records

@@ -128,7 +128,7 @@ class Gauges(Collector):
         try:
             async with asyncio.timeout(LOOK_SECONDS), self._database.engine.connect() as connection:
                 look.rows = list(await look.measure.look(connection))
-        except Exception as error:  # one gauge that cannot be told must not hide the others
+        except Exception as error:  # noqa: BLE001 - one gauge that cannot be told must not hide the others
             look.failed = True
             level = log.awarning if passing(error) else log.aexception
             await level("not measured", gauges=list(look.measure.gauges), error=type(error).__name__)
