@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.bus.protocol import Bus, Member, OffsetGone, Slot
 from libs.common.db import POOL_SIZE, Database, passing
 from libs.common.inbox import Fenced, Inbox
-from libs.common.measures import Batches
 from libs.common.tasks import Pulse, being_stopped
+from libs.common.watch import Watch
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class Consumer:
         group: str,
         topics: Sequence[str],
         instance: str,
-        batches: Batches | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._database = database
         self._bus = bus
@@ -53,7 +53,7 @@ class Consumer:
         self._group = group
         self._topics = list(topics)
         self._instance = instance
-        self._batches = batches or Batches.unheard()
+        self._watch = watch or Watch()
         self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
         self._joined: asyncio.Future[Member]
@@ -161,9 +161,10 @@ class Consumer:
         if not records:
             return expected
         began = monotonic()
-        async with self._transaction() as tx:
-            outcome = await self._inbox.take(tx, slot, expected, records)
-        self._batches.taken(slot.topic, outcome.counts(), monotonic() - began)
+        with self._watch.handling(records, self._inbox.hears):
+            async with self._transaction() as tx:
+                outcome = await self._inbox.take(tx, slot, expected, records)
+        self._watch.taken(slot.topic, outcome.counts(), began)
         return records[-1].offset + 1
 
     async def _skip_gap(self, slot: Slot, expected: int, start: int) -> int:

@@ -178,6 +178,10 @@ class Inbox:
         self._every = every
         self._take_ids = text(_TAKE_NEW.format(taken=taken))
 
+    def hears(self, record: Record) -> bool:
+        """Whether a handler here is for records of this type."""
+        return self._every is not None or BY_TYPE.get(record.headers.get("ce_type", "")) in self._handlers
+
     async def position(self, tx: AsyncConnection, slot: Slot) -> int:
         """Where this service goes on in a partition; 0 at its first time."""
         where = {"topic": slot.topic, "partition": slot.partition}

@@ -69,11 +69,6 @@ class Batches:
             "huanquan_batch_seconds", "Time of a batch, its commit included", labels, buckets=SECONDS, registry=registry
         )
 
-    @classmethod
-    def unheard(cls) -> "Batches":
-        """For whoever runs a job without metrics."""
-        return cls("", CollectorRegistry())
-
     def published(self, topics: Iterable[str], seconds: float) -> None:
         """The relay carried a batch to the bus: the topic of each event."""
         counts = Tally(topics)

@@ -19,10 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.bus.protocol import Bus, Message
 from libs.common.db import EMITTED, Database, passing
 from libs.common.events import Event
-from libs.common.measures import Batches
 from libs.common.settings import DEVELOPMENT_URL
 from libs.common.tasks import Pulse, being_stopped, set_within
 from libs.common.telemetry import child_of, current_traceparent
+from libs.common.tracing import handled_as
+from libs.common.watch import Watch
 
 log = structlog.get_logger()
 
@@ -65,7 +66,8 @@ async def emit(tx: AsyncConnection, *events: Event) -> None:
 
 def caused_by(events: Sequence[Event]) -> AbstractContextManager[None]:
     """While this lasts, what is emitted under a key of these events continues that event's trace."""
-    return continuing({event.key: event.trace for event in events if event.trace})
+    traces = {event.key: handled_as(str(event.id), event.trace) for event in events}
+    return continuing({key: trace for key, trace in traces.items() if trace})
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def headers_of(event: Event) -> dict[str, str]:
         "ce_subject": event.subject,
         "ce_time": event.time.isoformat().replace("+00:00", "Z"),
         "ce_dataschema": f"/events/{type(event).__name__}.json",
-        "ce_traceparent": child_of(_CAUSES.get().get(event.key) or current_traceparent()),
+        "ce_traceparent": _CAUSES.get().get(event.key) or current_traceparent() or child_of(None),
         "content-type": "application/json",
     }
 
@@ -99,11 +101,11 @@ class Relay:
     address below which this deployment serves the schemas of its events."""
 
     def __init__(
-        self, database: Database, bus: Bus, *, schemas: str = DEVELOPMENT_URL, batches: Batches | None = None
+        self, database: Database, bus: Bus, *, schemas: str = DEVELOPMENT_URL, watch: Watch | None = None
     ) -> None:
         self._database = database
         self._bus = bus
-        self._batches = batches or Batches.unheard()
+        self._watch = watch or Watch()
         self._schemas = schemas.rstrip("/")
         self.pulse = Pulse()
         self._woken = asyncio.Event()
@@ -143,7 +145,7 @@ class Relay:
         await self._bus.publish([Message(row.topic, row.key, self._absolute(row.headers), row.value) for row in rows])
         async with self._database.transaction() as tx:
             await tx.execute(_PUBLISHED, {"ids": [row.id for row in rows]})
-        self._batches.published([row.topic for row in rows], monotonic() - began)
+        self._watch.published(rows, began)
         return len(rows)
 
     def _absolute(self, headers: Mapping[str, str]) -> dict[str, str]:

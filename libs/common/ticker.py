@@ -18,8 +18,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import EMITTED, Database, passing, savepoint
-from libs.common.measures import Batches
 from libs.common.tasks import Pulse, being_stopped, set_within
+from libs.common.watch import Watch
 
 log = structlog.get_logger()
 
@@ -93,11 +93,9 @@ async def cancel(tx: AsyncConnection, kind: str, keys: Sequence[str]) -> None:
 class Ticker:
     """Runs due work. `handlers` maps each kind to its handler; a kind without one is parked, never dropped."""
 
-    def __init__(
-        self, database: Database, handlers: Mapping[str, DueHandler], *, batches: Batches | None = None
-    ) -> None:
+    def __init__(self, database: Database, handlers: Mapping[str, DueHandler], *, watch: Watch | None = None) -> None:
         self._database = database
-        self._batches = batches or Batches.unheard()
+        self._watch = watch or Watch()
         self._handlers = handlers
         self.pulse = Pulse()
         self.paused = False
@@ -135,7 +133,7 @@ class Ticker:
                 await self._attempt(tx, kind, list(group), refused)
             await self._park(tx, refused)
         if rows:
-            self._batches.worked(len(rows), monotonic() - began)
+            self._watch.worked(len(rows), began)
         return len(rows)
 
     async def _attempt(
