@@ -243,6 +243,37 @@ def _for_people(report: "Report", *, at_rest: bool) -> str:
     return "\n".join([*lines, f"{held} of {len(report.findings)} invariants hold"])
 
 
+@app.command()
+def trace(
+    application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Its id, or its case number.")],
+    *,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=_writable, help="Draw it, as SVG; - prints the picture.")
+    ] = None,
+) -> None:
+    """Follow one application through all five services.
+
+    Every event, by trace: when it was told, when it was on the bus, and when
+    each service took it.
+    """
+    from deploy.engine import SERVICES
+    from deploy.follow import Step, as_svg, as_text, follow
+    from deploy.operations import opened
+
+    async def run() -> list[Step]:
+        async with opened(*SERVICES) as settings:
+            return await follow(settings, application)
+
+    steps = asyncio.run(run())
+    picture = as_svg(steps, application)
+    if svg and str(svg) == "-":
+        typer.echo(picture)
+        return
+    typer.echo(as_text(steps))
+    if svg:
+        svg.write_text(picture)
+
+
 @parked.command("list")
 def parked_list(
     service: OneService = "",

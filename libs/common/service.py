@@ -26,6 +26,7 @@ from libs.common.packs import Packs
 from libs.common.settings import Settings
 from libs.common.tasks import Pulse, being_stopped
 from libs.common.ticker import DueHandler, Ticker
+from libs.common.watch import Watch
 
 log = structlog.get_logger()
 
@@ -67,9 +68,9 @@ class Service:
     def __post_init__(self) -> None:
         self.app.state.service = self
         due = {**self.due, RELEASE: self.inbox.on_release_due}
-        batches = Batches(self.name, self.app.state.metrics)
-        self.relay = Relay(self.database, self.bus, schemas=self.settings.schemas_url, batches=batches)
-        self.ticker = Ticker(self.database, due, batches=batches)
+        watch = Watch(Batches(self.name, self.app.state.metrics), self.app.state.tracing)
+        self.relay = Relay(self.database, self.bus, schemas=self.settings.schemas_url, watch=watch)
+        self.ticker = Ticker(self.database, due, watch=watch)
         self.leading = Pulse()
         self.consumer = Consumer(
             self.database,
@@ -78,7 +79,7 @@ class Service:
             group=self.name,
             topics=self.topics,
             instance=self.settings.instance,
-            batches=batches,
+            watch=watch,
         )
         self.gauges = Gauges(
             self.name, self.database, [*MESSAGING, self._unread_measure(), *self.measures], self._live()
@@ -136,6 +137,7 @@ class Service:
             with suppress(TimeoutError):  # a database that does not answer must not keep the process
                 async with asyncio.timeout(STOP_SECONDS):
                     await self.database.close()
+            await asyncio.to_thread(self.app.state.tracing.close)
 
     async def _lead(self) -> None:
         """Wait for the leader's lock, then relay and tick until the session that holds it is lost."""

@@ -36,6 +36,7 @@ from libs.common.errors import (
 )
 from libs.common.problems import MEDIA_TYPE, handlers
 from libs.common.settings import Settings
+from libs.common.tracing import Tracing
 
 VERSION = "1"
 _DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
@@ -207,8 +208,8 @@ def create_app(
 
     `asyncapi` makes the AsyncAPI document; `not_ready` names what is not ready (empty: ready). Raises TypeError where
     a route has no guard or two operations share a name. `app.state` holds `settings`, `verifier`, `metrics` (the
-    Prometheus registry), `not_ready`, `closed` (whatever would change something is refused for the moment), and later
-    `service`, whose `database` serves `Tx`, and its `gauges`.
+    Prometheus registry), `not_ready`, `closed` (whatever would change something is refused for the moment), `tracing`
+    (its spans), and later `service`, whose `database` serves `Tx`, and its `gauges`.
     """
     metrics = Metrics()
     app = ServiceApp(
@@ -223,13 +224,13 @@ def create_app(
         exception_handlers=handlers(),
     )
     app.state.settings, app.state.not_ready, app.state.metrics = settings, not_ready, metrics.registry
-    app.state.gauges, app.state.closed = None, False
+    app.state.gauges, app.state.closed, app.state.tracing = None, False, Tracing(name, settings)
     app.state.verifier = Verifier(str(settings.jwks), issuer=str(settings.issuer), audience=settings.audience)
     app.state.rate_limit = RateLimit(per_second=settings.requests_per_second, burst=settings.requests_burst)
     for router in routers:
         app.include_router(router, prefix=f"/{name}/v1")
     quiet = _mount_operations(app, name) | _mount_pages(app, name, asyncapi)
-    app.add_middleware(Edge, metrics=metrics, routes=_checked_routes(app), quiet=quiet)
+    app.add_middleware(Edge, metrics=metrics, tracing=app.state.tracing, routes=_checked_routes(app), quiet=quiet)
     return app
 
 

@@ -15,6 +15,7 @@ from libs.common.inbox import Inbox
 from libs.common.measures import MESSAGING, Batches, Gauges, Live, Measure, query
 from libs.common.outbox import Relay
 from libs.common.ticker import Due, Ticker, schedule
+from libs.common.watch import Watch
 from tests.conftest import BusKit, MakeDatabase
 from tests.contracts.toy import Recorder, count_up, happened_on, metadata
 
@@ -113,18 +114,18 @@ async def test_what_cannot_be_looked_up_is_no_more_told_and_says_so(
 async def test_batches_are_counted_by_what_became_of_their_events(buses: BusKit, make_database: MakeDatabase) -> None:
     topic = await buses.topic()
     database, bus, registry = await make_database(metadata), buses.client(), CollectorRegistry()
-    scraped, batches = Scraped(registry), Batches("toy", registry)
+    scraped, watch = Scraped(registry), Watch(Batches("toy", registry))
     event = happened_on(topic)
     async with database.transaction() as tx:
         for _ in range(3):
             await count_up(tx, event, "k")
         await schedule(tx, [Due("x", "1", datetime.now(UTC))])
-    assert await Relay(database, bus, batches=batches).publish_batch() == 3
-    assert await Ticker(database, {}, batches=batches).tick(datetime.now(UTC)) == 1
+    assert await Relay(database, bus, watch=watch).publish_batch() == 3
+    assert await Ticker(database, {}, watch=watch).tick(datetime.now(UTC)) == 1
     recorder = Recorder()
     recorder.refuse = {("k", 2)}
     consumer = Consumer(
-        database, bus, Inbox({event: recorder.on_happened}), group="g", topics=[topic], instance="0", batches=batches
+        database, bus, Inbox({event: recorder.on_happened}), group="g", topics=[topic], instance="0", watch=watch
     )
     task = asyncio.create_task(consumer.run())
     async with asyncio.timeout(30):

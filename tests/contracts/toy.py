@@ -12,6 +12,7 @@ from libs.common.db import metadata as make_metadata
 from libs.common.events import BY_TYPE, Event
 from libs.common.outbox import emit
 from libs.common.policy.identity import PackIdentity
+from libs.common.tracing import Tracing
 
 PACK = PackIdentity(city="toy", version="1", sha256="0" * 64)
 metadata = make_metadata()
@@ -29,7 +30,7 @@ Table("counter", metadata, Column("key", Text, primary_key=True), Column("number
 def an_app() -> FastAPI:
     """What a service needs of its application."""
     app = FastAPI()
-    app.state.metrics = CollectorRegistry()
+    app.state.metrics, app.state.tracing = CollectorRegistry(), Tracing()
     return app
 
 

@@ -1,16 +1,19 @@
 """A system in which an application was paid, and what no service may do to its tables."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from deploy.local import Local
 from libs.common.db import connect
 from services.intake.api.examples import FILING
+from tests.collector import Collector
 from tests.conftest import System, start_system
 from tests.steps import (
     confirm,
@@ -31,8 +34,9 @@ COUNTY = "410522"
 
 
 @contextmanager
-def running(home: Path) -> Iterator[System]:
-    system = start_system(home, "--no-sample")
+def running(home: Path, **variables: str) -> Iterator[System]:
+    with mock.patch.dict(os.environ, variables):
+        system = start_system(home, "--no-sample")
     try:
         yield system
     finally:
@@ -41,9 +45,15 @@ def running(home: Path) -> Iterator[System]:
 
 
 @pytest.fixture(scope="session")
-def paid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, str]]:
-    """A system of its own and an application that was paid in it."""
-    with running(tmp_path_factory.mktemp("paid") / "home") as system:
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def paid(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[tuple[System, str]]:
+    """A system of its own, which sends its spans to the collector, and an application that was paid in it."""
+    with running(tmp_path_factory.mktemp("paid") / "home", HUANQUAN_TRACES_URL=collector.url) as system:
         yield system, asyncio.run(_pay(system))
 
 

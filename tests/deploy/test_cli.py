@@ -34,7 +34,7 @@ from tests.steps import (
 )
 
 Json = dict[str, Any]
-COMMANDS = {"up", "demo", "status", "serve", "migrate", "verify", "parked", "replay", "rebuild", "clean"} | {
+COMMANDS = {"up", "demo", "status", "serve", "migrate", "verify", "trace", "parked", "replay", "rebuild", "clean"} | {
     "due-date",
     "policy",
     "token",
