@@ -79,7 +79,7 @@ def _writable(file: Path | None) -> Path | None:
 
 def _not_stdout(file: Path | None) -> Path | None:
     if file and str(file) == "-":
-        raise typer.BadParameter("standard output shows the progress: name a file")
+        raise typer.BadParameter("standard output has something else to show: name a file")
     return _writable(file)
 
 
@@ -204,6 +204,12 @@ def verify(
     *,
     at_rest: Annotated[bool, typer.Option("--at-rest", help="Also demand that nothing is under way.")] = False,
     json_file: JsonFile = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=_not_stdout, help="Also write the findings for Prometheus' node_exporter."
+        ),
+    ] = None,
 ) -> None:
     """Check every invariant across the five databases and the bus, reading only. Exit 1 when one is violated.
 
@@ -216,12 +222,15 @@ def verify(
     from deploy.engine import SERVICES
     from deploy.operations import opened
     from deploy.verify import Report, verify_all
+    from deploy.verify.textfile import write_metrics
 
     async def run() -> Report:
         async with opened(*SERVICES) as settings:
             return await verify_all(settings, at_rest=at_rest)
 
     report = asyncio.run(run())
+    if metrics:
+        write_metrics(report, metrics)
     made = json.dumps([asdict(finding) for finding in report.findings], ensure_ascii=False, indent=2)
     if json_file and str(json_file) == "-":
         typer.echo(made)

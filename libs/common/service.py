@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 from zlib import crc32
 
@@ -94,6 +96,12 @@ class Service:
             Live("leader", "1 where this process relays and ticks", "", lambda: {"": self.relay.pulse.began}),
             Live("pool_size", "Connections that the pool may hold", "", lambda: {"": pool.size()}),
             Live("pool_in_use", "Connections of the pool in use", "", lambda: {"": pool.checkedout()}),
+            Live(
+                "home_free_bytes",
+                "Room left where this process writes its files",
+                "",
+                lambda: {"": disk_usage(self.settings.home if self.settings.home.exists() else Path.cwd()).free},
+            ),
             Live("partitions", "Partitions that this process reads", "", lambda: {"": len(self.consumer.slots)}),
             Live(
                 "job_silent_seconds",
