@@ -22,6 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from deploy.engine import SERVICES
+from deploy.forms import make_topics
 from deploy.forms import own_broker as broker_of
 from deploy.local import Local, deployed_settings
 from deploy.operations import opened, started_home
@@ -280,8 +281,9 @@ async def _brokers(home: Local, kafka: str | None, *, own: bool) -> AsyncIterato
     """Where the bus of a home is; None for the one in its own cluster."""
     if (home.home / "form").read_text() == "together":
         yield None
-    elif kafka or home.is_held():
-        yield kafka or home.announced()[1]
+    elif brokers := kafka or (home.announced()[1] if home.is_held() else None):
+        await make_topics(brokers)  # as `up` does: a Kafka that is lost has none
+        yield brokers
     elif own:
         async with broker_of(home) as bootstrap:
             yield bootstrap

@@ -159,7 +159,8 @@ class EmbeddedPostgres:
     def _last_words(self) -> str:
         log = self.folder / "log"
         said = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return next((line for line in reversed(said) if "FATAL" in line), "it says nothing") + f" (its log: {log})"
+        last = said[-1] if said else "it says nothing"
+        return next((line for line in reversed(said) if "FATAL" in line), last) + f" (its log: {log})"
 
     # -- a short name for a folder whose own name PostgreSQL's socket or its start script cannot bear
 

@@ -174,7 +174,7 @@ async def apart(local: Local, addresses: Addresses, *, kafka: str | None = None)
         _check_compared(local)
         bootstrap = kafka or await _cluster(local, "up", "1", stop=stop)
         stop.check()
-        await asyncio.gather(local.prepare(stop), _make_topics(bootstrap))
+        await asyncio.gather(local.prepare(stop), make_topics(bootstrap))
         stop.check()
         local.announce(addresses, kafka=bootstrap)
         environment = {**os.environ, **local.environment(addresses, kafka=bootstrap)}
@@ -243,7 +243,7 @@ async def own_broker(local: Local) -> AsyncIterator[str]:
     local.claim("apart")
     try:
         bootstrap = await _cluster(local, "up", "1")
-        await _make_topics(bootstrap)
+        await make_topics(bootstrap)
         yield bootstrap
     finally:
         await _cluster(local, "down")
@@ -313,7 +313,8 @@ async def _cluster(local: Local, *arguments: str, stop: Stop | None = None) -> s
     return printed.decode().strip()
 
 
-async def _make_topics(bootstrap: str) -> None:
+async def make_topics(bootstrap: str) -> None:
+    """Make the topics that brokers do not have yet. Raises NotStarted."""
     try:
         await apply_topics(bootstrap)
     except (KafkaError, TimeoutError, TopicsDifferError) as error:

@@ -8,6 +8,7 @@ that waits for a table gives way after `LOCK_SECONDS`, for whoever comes after i
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from zlib import crc32
@@ -48,13 +49,14 @@ def upgrade(service: str, url: str, metadata: MetaData) -> None:
 async def grant(url: str, metadata: MetaData, role: str) -> None:
     """State what `role` may do with each table, as the tables' owner."""
     engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=pool.NullPool)
-    async with engine.begin() as connection:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    async with engine.connect() as connection:
+        await connection.run_sync(_take_turn)
         for table in metadata.sorted_tables:
             rights = "SELECT, INSERT" if table.info.get("append_only") else "SELECT, INSERT, UPDATE, DELETE"
             await connection.execute(text(f'REVOKE ALL ON "{table.name}" FROM {role}, PUBLIC'))
             await connection.execute(text(f'GRANT {rights} ON "{table.name}" TO {role}'))
         await connection.execute(text(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"))
+        await connection.commit()
     await engine.dispose()
 
 
@@ -91,9 +93,17 @@ async def _run(url: str, metadata: MetaData) -> None:
     raise TablesBusy(f"{where}: a table that changes was held all the time, by a long transaction; try again")
 
 
+def _take_turn(connection: Connection) -> None:
+    """Hold this database's migrations for the session. Whoever waited for the lock inside a transaction would be waited
+    for by an index that is being made concurrently, and neither would go on: so it is asked for again and again."""
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
+        connection.commit()
+        time.sleep(PAUSE_SECONDS)
+    connection.commit()
+
+
 def _migrate(connection: Connection, metadata: MetaData) -> None:
-    # Of the session: a migration that makes an index concurrently ends its transaction.
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+    _take_turn(connection)
     connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
     connection.commit()
     context.configure(
