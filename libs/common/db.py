@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    NullPool,
     PrimaryKeyConstraint,
     Table,
     Text,
@@ -24,10 +25,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from libs.common.migration import APPEND_ONLY
+from libs.common.transaction import Pool, Transaction
 
 POOL_SIZE = 5
 EMITTED = "huanquan.emitted"
@@ -43,6 +44,7 @@ NAMING = {
 PASSING_CLASSES = ("08", "40", "53", "57", "58")
 PASSING_STATES = ("55P03", "25006", "25P03", "25P04")
 
+_ONE = text("SELECT 1")
 _CHECK_NOW = text("SET CONSTRAINTS ALL IMMEDIATE")
 _CHECK_LATER = text("SET CONSTRAINTS ALL DEFERRED")
 
@@ -54,11 +56,11 @@ class Database:
         self.url = make_url(url).set(drivername="postgresql+asyncpg")
         self.engine: AsyncEngine = create_async_engine(
             self.url,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=30,
+            poolclass=NullPool,  # ours is beside it
             hide_parameters=True,  # an error with its values would lay personal data in a log
         )
+        # On its connections `transaction` begins and commits, not SQLAlchemy.
+        self._pool = Pool(self.engine.execution_options(isolation_level="AUTOCOMMIT"), pool_size)
         self._on_emitted: list[Callable[[], None]] = []
 
     def on_emitted(self, call: Callable[[], None]) -> None:
@@ -68,14 +70,28 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: commits when the block ends, rolls back when it raises. Only edges open one (§3.2)."""
-        async with self.engine.connect() as connection:
-            connection.info.pop(EMITTED, None)  # `info` outlives a checkout from the pool
-            async with connection.begin():
-                yield connection
-            emitted = connection.info.pop(EMITTED, False)
+        async with self.reading() as tx:
+            try:
+                await tx.command("BEGIN")
+                yield tx
+                await tx.command("COMMIT")
+            except BaseException:
+                await tx.undo()
+                raise
+            emitted = tx.info.pop(EMITTED, False)
         if emitted:
             for call in self._on_emitted:
                 call()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Transaction]:
+        """A connection on which each statement is a transaction of its own: to look at something."""
+        tx = await self._pool.take()
+        tx.info.pop(EMITTED, None)  # `info` outlives what the connection was lent for
+        try:
+            yield tx
+        finally:
+            await self._pool.give_back(tx)
 
     async def session(self, *, command_timeout: float | None = None) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection outside the pool, for advisory locks and LISTEN. The caller closes it."""
@@ -84,14 +100,15 @@ class Database:
     async def reachable(self) -> bool:
         """Whether the database answers."""
         try:
-            async with self.engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
-        except (DBAPIError, OSError, PoolTimeoutError):
+            async with self.reading() as connection:
+                await connection.execute(_ONE)
+        except (DBAPIError, OSError):
             return False
         return True
 
     async def close(self) -> None:
         """Give every connection back."""
+        await self._pool.close()
         await self.engine.dispose()
 
 
@@ -119,11 +136,12 @@ def passing(error: BaseException) -> bool:
     """Whether an error is of the moment (retry for ever, never park) and not of the event in hand (DESIGN §3.5)."""
     if isinstance(error, DBAPIError):
         # A migration that ran since the statement was planned: it is planned anew the next time.
-        replanned = isinstance(getattr(error.orig, "__cause__", None), asyncpg.InvalidCachedStatementError)
+        origin = getattr(error.orig, "__cause__", None) or error.orig
+        replanned = isinstance(origin, asyncpg.InvalidCachedStatementError)
         return error.connection_invalidated or replanned or _passing_state(error.orig)
     if isinstance(error, asyncpg.PostgresError):  # from a session outside the pool
         return _passing_state(error)
-    return isinstance(error, OSError | TimeoutError | PoolTimeoutError | httpx.TransportError | asyncpg.InterfaceError)
+    return isinstance(error, OSError | TimeoutError | httpx.TransportError | asyncpg.InterfaceError)
 
 
 def _passing_state(error: BaseException | None) -> bool:

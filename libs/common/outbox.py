@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from time import monotonic
+from uuid import UUID
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.bus.protocol import Bus, Message
-from libs.common.db import EMITTED, Database, passing
+from libs.common.db import EMITTED, Database, columns, passing
 from libs.common.events import Event
 from libs.common.settings import DEVELOPMENT_URL
 from libs.common.tasks import Pulse, being_stopped, set_within
@@ -31,9 +32,15 @@ BATCH = 500
 IDLE_SECONDS = 0.25  # how long the leader sleeps where another process wrote the row; its own process wakes it at once
 RETRY_SECONDS = (0.1, 0.5, 2.0)
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes an encoder at each call
+
 # The traceparent of the event being handled, by key: a batch holds many traces, and each goes on in what it causes.
 _CAUSES: ContextVar[Mapping[str, str]] = ContextVar("causes", default={})  # noqa: B039 - never mutated, only replaced
 
+_INSERT_ONE = text("""
+    INSERT INTO outbox (event_id, topic, key, headers, value)
+    VALUES (:id, :topic, :key, CAST(CAST(:headers AS text) AS jsonb), :body)
+""")
 _INSERT = text("""
     INSERT INTO outbox (event_id, topic, key, headers, value)
     SELECT id, topic, key, headers::jsonb, value
@@ -52,16 +59,16 @@ async def emit(tx: AsyncConnection, *events: Event) -> None:
     if not events:
         return
     tx.info[EMITTED] = True
-    await tx.execute(
-        _INSERT,
-        {
-            "ids": [event.id for event in events],
-            "topics": [event.topic for event in events],
-            "keys": [event.key for event in events],
-            "headers": [json.dumps(headers_of(event), separators=(",", ":")) for event in events],
-            "bodies": [event.model_dump_json().encode() for event in events],
-        },
-    )
+    if len(events) == 1:  # most requests tell of one thing: without the arrays it is two thirds of the time
+        row = _row(events[0])
+        await tx.execute(_INSERT_ONE, dict(zip(("id", "topic", "key", "headers", "body"), row, strict=True)))
+        return
+    names = ("ids", "topics", "keys", "headers", "bodies")
+    await tx.execute(_INSERT, columns(names, [_row(event) for event in events]))
+
+
+def _row(event: Event) -> tuple[UUID, str, str, str, bytes]:
+    return event.id, event.topic, event.key, _encode(headers_of(event)), event.model_dump_json().encode()
 
 
 def caused_by(events: Sequence[Event]) -> AbstractContextManager[None]:
@@ -83,15 +90,16 @@ def continuing(traces: Mapping[str, str]) -> Iterator[None]:
 def headers_of(event: Event) -> dict[str, str]:
     """CloudEvents 1.0 in Kafka's binary mode: the attributes as `ce_` headers, the data as the value. The relay makes
     `ce_dataschema` absolute: where a deployment is reached is not known to the transaction that emits."""
+    kind, key = type(event).__name__, event.key
     return {
         "ce_specversion": "1.0",
         "ce_id": str(event.id),
         "ce_source": f"/huanquan/{event.topic}",
-        "ce_type": type(event).__name__,
+        "ce_type": kind,
         "ce_subject": event.subject,
         "ce_time": event.time.isoformat().replace("+00:00", "Z"),
-        "ce_dataschema": f"/events/{type(event).__name__}.json",
-        "ce_traceparent": _CAUSES.get().get(event.key) or current_traceparent() or child_of(None),
+        "ce_dataschema": f"/events/{kind}.json",
+        "ce_traceparent": _CAUSES.get().get(key) or current_traceparent() or child_of(None),
         "content-type": "application/json",
     }
 
@@ -138,7 +146,7 @@ class Relay:
         """Publish the oldest unpublished rows, then mark them; returns how many. A crash in between publishes them
         again under the same event ids, which the inbox of each reader knows."""
         began = monotonic()
-        async with self._database.engine.connect() as connection:
+        async with self._database.reading() as connection:
             rows = (await connection.execute(_UNPUBLISHED, {"limit": limit})).all()
         if not rows:
             return 0

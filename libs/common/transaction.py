@@ -1,0 +1,173 @@
+"""A transaction on a pooled connection, and the short way that plain SQL takes in it.
+
+Nearly every statement of the product is a `text()` constant with plain parameters. SQLAlchemy takes such a statement
+through a greenlet, its cache of compiled forms, an adapter that looks like a DBAPI cursor and a result described anew:
+five times the work of the driver (docs/benchmarks.md). Here it goes to the driver straight, with the same answer and
+the same errors. Everything else (a `select()`, a savepoint, a stream) SQLAlchemy runs, on the same connection in the
+same transaction; so its engine must be one with `isolation_level="AUTOCOMMIT"` and `Database` begins and commits.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+from sqlalchemy import TextClause
+from sqlalchemy.dialects.postgresql import asyncpg as dialect
+from sqlalchemy.engine import IteratorResult
+from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.types import NullType
+
+PREPARED = "huanquan.prepared"
+MOST_PREPARED = 256  # of one connection: more than any service has constants
+UNDO_SECONDS = 5.0
+TURN_SECONDS = 30.0
+
+_DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
+_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+class Answer(IteratorResult[Any]):
+    """What a plain statement gave: rows as SQLAlchemy's, and `rowcount`."""
+
+    def __init__(self, metadata: SimpleResultMetaData, rows: Sequence[Any], status: str) -> None:
+        super().__init__(metadata, iter(rows))
+        self._status = status
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows it gave or changed: the last word of `INSERT 0 3`, `UPDATE 3`, `SELECT 3`."""
+        count = self._status.rpartition(" ")[2]
+        return int(count) if count.isdigit() else -1
+
+
+class _Plain(NamedTuple):
+    sql: str
+    names: tuple[str, ...]
+
+
+class _Prepared(NamedTuple):
+    statement: "PreparedStatement[asyncpg.Record]"
+    metadata: SimpleResultMetaData
+
+
+class Transaction(AsyncConnection):
+    """A connection inside a transaction."""
+
+    @property
+    def driver(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """The driver's connection."""
+        found = self._proxied.connection.driver_connection
+        return cast("asyncpg.Connection[asyncpg.Record]", found)
+
+    async def execute(  # an Answer has all that callers use of a CursorResult
+        self, statement: Any, parameters: Any = None, *, execution_options: Any = None
+    ) -> Any:
+        """As SQLAlchemy's `execute`."""
+        if type(statement) is TextClause and not execution_options and (parameters is None or type(parameters) is dict):
+            plain = _plain(statement)
+            if plain is not None:
+                return await self._run(plain, parameters or {})
+        return await super().execute(statement, parameters, execution_options=execution_options)
+
+    async def _run(self, plain: _Plain, parameters: Mapping[str, Any]) -> Answer:
+        arguments = [parameters[name] for name in plain.names]
+        prepared = self.info.setdefault(PREPARED, {})
+        try:
+            ready = prepared.get(plain.sql) or await self._prepare(prepared, plain.sql)
+            rows = await ready.statement.fetch(*arguments)
+        except _ERRORS as error:
+            prepared.clear()  # a migration may have changed what a statement gives: it is planned anew
+            raise self._translated(error, plain.sql) from error
+        return Answer(ready.metadata, rows, ready.statement.get_statusmsg() or "")
+
+    async def _prepare(self, prepared: dict[str, _Prepared], sql: str) -> _Prepared:
+        if len(prepared) >= MOST_PREPARED:
+            prepared.clear()
+        statement = await self.driver.prepare(sql)
+        ready = _Prepared(statement, SimpleResultMetaData([each.name for each in statement.get_attributes()]))
+        prepared[sql] = ready
+        return ready
+
+    async def command(self, sql: str) -> None:
+        """A statement without parameters and rows, in one message to the server."""
+        try:
+            await self.driver.execute(sql)
+        except _ERRORS as error:
+            raise self._translated(error, sql) from error
+
+    async def undo(self) -> None:
+        """Roll back. A connection that does not get through it is cut off, which rolls back too."""
+        driver = self.driver
+        try:
+            async with asyncio.timeout(UNDO_SECONDS):
+                await driver.execute("ROLLBACK")
+        except (*_ERRORS, OSError):  # TimeoutError is one
+            driver.terminate()
+        except asyncio.CancelledError:
+            driver.terminate()
+            raise
+
+    def _translated(self, error: Exception, sql: str) -> DBAPIError:
+        """The error that SQLAlchemy raises for one of the driver, without the statement's values."""
+        kind = IntegrityError if isinstance(error, asyncpg.IntegrityConstraintViolationError) else DBAPIError
+        lost = self.driver.is_closed()
+        return kind(sql, None, error, hide_parameters=True, connection_invalidated=lost)
+
+
+@lru_cache(maxsize=4096)
+def _plain(statement: TextClause) -> _Plain | None:
+    compiled = statement.compile(dialect=_DIALECT)
+    if all(isinstance(bind.type, NullType) and not bind.expanding for bind in compiled.binds.values()):
+        return _Plain(compiled.string, tuple(compiled.positiontup or ()))
+    return None
+
+
+class Pool:
+    """The connections of one process to one database, at most `size`, each made when it is first needed.
+
+    Lent whole, as a Transaction: what SQLAlchemy does at each checkout and return took as long as three statements.
+    """
+
+    def __init__(self, engine: AsyncEngine, size: int) -> None:
+        self._engine = engine
+        self._turns = asyncio.Semaphore(size)
+        self._idle: list[Transaction] = []
+
+    async def take(self) -> Transaction:
+        """A connection, for this caller alone. Raises TimeoutError where none is given back in time."""
+        if self._turns.locked():
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turns.acquire()
+        else:
+            await self._turns.acquire()
+        try:
+            while self._idle:
+                found = self._idle.pop()
+                if not found.driver.is_closed():
+                    return found
+                await found.close()  # PostgreSQL went while it was idle
+            made = Transaction(self._engine)
+            await made.start()
+            return made
+        except BaseException:
+            self._turns.release()
+            raise
+
+    async def give_back(self, tx: Transaction) -> None:
+        """Its work is committed or undone."""
+        try:
+            if tx.in_transaction():  # SQLAlchemy's own account of it, kept where it ran a statement
+                await tx.rollback()
+        finally:
+            self._idle.append(tx)
+            self._turns.release()
+
+    async def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            await self._idle.pop().close()
