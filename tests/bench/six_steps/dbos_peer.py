@@ -41,7 +41,7 @@ def work(*, url: str, clients: int, events: list[list[str]], name: str) -> dict[
     DBOS(config=config)
     source = SQLAlchemyDatasource.create(url, engine_kwargs={"pool_size": clients, "max_overflow": 0})
 
-    @source.transaction(isolation_level="READ COMMITTED")
+    @source.transaction(isolation_level="READ COMMITTED")  # type: ignore[untyped-decorator]  # see below
     def step(number: int, case: str) -> None:
         action, before, state = STEPS[number]
         topic, headers, body = events[number]
@@ -51,7 +51,7 @@ def work(*, url: str, clients: int, events: list[list[str]], name: str) -> dict[
         event = {"event": uuid4(), "topic": topic, "key": case, "headers": headers, "body": body.encode()}
         session.execute(_APPEND, event)
 
-    @DBOS.workflow()  # type: ignore[untyped-decorator]  # dbos is not installed where types are checked
+    @DBOS.workflow()  # type: ignore[untyped-decorator]  # dbos is not there where types are checked
     def course(case: str) -> None:
         for number in range(len(STEPS)):
             step(number, case)
