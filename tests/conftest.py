@@ -17,6 +17,7 @@ from typing import Protocol
 
 import pytest
 import structlog
+from hypothesis import settings
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -60,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     rights another run of pytest changes under our feet."""
     if not hasattr(config, "workerinput"):
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="huanquan-test-")
+    settings.register_profile("untimed", deadline=None)  # speed is measured by `make bench`, and judged nowhere else
+    settings.load_profile("untimed")
     # By default a traceback is drawn with every local variable: seconds for each error that a test brings about.
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
