@@ -26,7 +26,7 @@ from deploy.local import Addresses, Local
 from deploy.refusals import NotStarted, PortTaken, Refusal
 from deploy.topics import TopicsDifferError, apply_topics
 from libs.common.service import Service
-from libs.common.settings import Settings
+from libs.common.settings import Settings, variable
 
 log = structlog.get_logger()
 
@@ -114,6 +114,8 @@ def server(
 ) -> Server:
     """A server of these services, not yet running."""
     settings.require(*names)  # first: it names everything that is missing
+    if not settings.policies.is_dir():
+        raise NotStarted(f"{variable('policies')}: there is no folder {settings.policies}")
     services = [create(name, settings) for name in names]
     app = host(*services, extra=extra)
     config = uvicorn.Config(

@@ -60,7 +60,7 @@ class Database:
             hide_parameters=True,  # an error with its values would lay personal data in a log
         )
         # On its connections `transaction` begins and commits, not SQLAlchemy.
-        self._pool = Pool(self.engine.execution_options(isolation_level="AUTOCOMMIT"), pool_size)
+        self.pool = Pool(self.engine.execution_options(isolation_level="AUTOCOMMIT"), pool_size)
         self._on_emitted: list[Callable[[], None]] = []
 
     def on_emitted(self, call: Callable[[], None]) -> None:
@@ -86,12 +86,12 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Transaction]:
         """A connection on which each statement is a transaction of its own: to look at something."""
-        tx = await self._pool.take()
+        tx = await self.pool.take()
         tx.info.pop(EMITTED, None)  # `info` outlives what the connection was lent for
         try:
             yield tx
         finally:
-            await self._pool.give_back(tx)
+            await self.pool.give_back(tx)
 
     async def session(self, *, command_timeout: float | None = None) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection outside the pool, for advisory locks and LISTEN. The caller closes it."""
@@ -108,7 +108,7 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back."""
-        await self._pool.close()
+        await self.pool.close()
         await self.engine.dispose()
 
 

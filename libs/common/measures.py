@@ -121,7 +121,7 @@ class Gauges(Collector):
     async def _refreshed(self, look: "_Look") -> None:
         look.at, look.rows, look.failed = monotonic(), [], False
         try:
-            async with asyncio.timeout(LOOK_SECONDS), self._database.engine.connect() as connection:
+            async with asyncio.timeout(LOOK_SECONDS), self._database.reading() as connection:
                 look.rows = list(await look.measure.look(connection))
         except Exception as error:  # noqa: BLE001 - one gauge that cannot be told must not hide the others
             look.failed = True

@@ -91,11 +91,11 @@ class Service:
 
     def _live(self) -> Sequence[Live]:
         jobs = {"leader": self.leading, "relay": self.relay.pulse, "ticker": self.ticker.pulse}
-        pool: Any = self.database.engine.pool  # SQLAlchemy types only what all pools have
+        pool = self.database.pool
         return (
             Live("leader", "1 where this process relays and ticks", "", lambda: {"": self.relay.pulse.began}),
-            Live("pool_size", "Connections that the pool may hold", "", lambda: {"": pool.size()}),
-            Live("pool_in_use", "Connections of the pool in use", "", lambda: {"": pool.checkedout()}),
+            Live("pool_size", "Connections that the pool may hold", "", lambda: {"": pool.size}),
+            Live("pool_in_use", "Connections of the pool in use", "", lambda: {"": pool.lent}),
             Live(
                 "home_free_bytes",
                 "Room left where this process writes its files",

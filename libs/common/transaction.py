@@ -131,9 +131,12 @@ class Pool:
     """The connections of one process to one database, at most `size`, each made when it is first needed.
 
     Lent whole, as a Transaction: what SQLAlchemy does at each checkout and return took as long as three statements.
+    `lent` is how many are in use.
     """
 
     def __init__(self, engine: AsyncEngine, size: int) -> None:
+        self.size = size
+        self.lent = 0
         self._engine = engine
         self._turns = asyncio.Semaphore(size)
         self._idle: list[Transaction] = []
@@ -145,6 +148,7 @@ class Pool:
                 await self._turns.acquire()
         else:
             await self._turns.acquire()
+        self.lent += 1
         try:
             while self._idle:
                 found = self._idle.pop()
@@ -155,7 +159,7 @@ class Pool:
             await made.start()
             return made
         except BaseException:
-            self._turns.release()
+            self._free()
             raise
 
     async def give_back(self, tx: Transaction) -> None:
@@ -165,7 +169,11 @@ class Pool:
                 await tx.rollback()
         finally:
             self._idle.append(tx)
-            self._turns.release()
+            self._free()
+
+    def _free(self) -> None:
+        self.lent -= 1
+        self._turns.release()
 
     async def close(self) -> None:
         """Close what is idle."""

@@ -1,6 +1,7 @@
 """What `/metrics` tells beyond the edge: looked up when asked for, once in some seconds, gone when it is not known."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,11 +105,12 @@ async def test_what_cannot_be_looked_up_is_no_more_told_and_says_so(
     gauges, scraped = gauges_of(database, slow, live=(live,))
     await gauges.refresh()
     assert (scraped("n"), scraped("look_failed", gauge="n")) == (1, 0)
-    held = [await database.engine.connect() for _ in range(5)]  # nobody else gets a connection
-    await gauges.refresh()
+    async with AsyncExitStack() as stack:
+        for _ in range(database.pool.size):  # nobody else gets a connection
+            await stack.enter_async_context(database.reading())
+        assert database.pool.lent == database.pool.size
+        await gauges.refresh()
     assert (scraped("n"), scraped("look_failed", gauge="n"), scraped("alive")) == (None, 1, 1)
-    for connection in held:
-        await connection.close()
 
 
 async def test_batches_are_counted_by_what_became_of_their_events(buses: BusKit, make_database: MakeDatabase) -> None:
