@@ -299,9 +299,9 @@ def test_backups_of_two_systems_do_not_share_a_folder(struck: Struck, system: Sy
     assert "holds backups of another system" in refusal
 
 
-def test_what_does_not_run_is_not_followed(tmp_path: Path) -> None:
-    assert command(tmp_path, "backup", "follow", str(tmp_path / "a")).refusal.startswith("there is no deployment: ")
-    assert command(tmp_path, "backup", "take", str(tmp_path / "a")).refusal.startswith("there is no deployment: ")
+def test_a_bus_in_the_same_cluster_differs_in_nothing(system: System) -> None:
+    compared = command(system.home, "bus-diff")
+    assert (compared.exit_code, compared.stdout, compared.stderr) == (0, "", "0 unknown, 0 lost, 0 ahead\n")
 
 
 def test_wal_segments_are_named_as_postgresql_names_them() -> None:

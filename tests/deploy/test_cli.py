@@ -38,6 +38,9 @@ COMMANDS = {"up", "demo", "status", "serve", "migrate", "verify", "trace", "park
     "due-date",
     "policy",
     "token",
+    "backup",
+    "restore",
+    "bus-diff",
 }
 
 
@@ -85,6 +88,14 @@ def test_help_lists_every_command() -> None:
     assert listed >= COMMANDS
     of_parked = CliRunner().invoke(cli.app, ["parked", "--help"]).output
     assert set(re.findall(r"^[│ ]+([a-z]+)  ", of_parked, re.MULTILINE)) == {"list", "show", "release", "discard"}
+    of_backup = CliRunner().invoke(cli.app, ["backup", "--help"]).output
+    assert set(re.findall(r"^[│ ]+([a-z]+)  ", of_backup, re.MULTILINE)) == {
+        "take",
+        "follow",
+        "list",
+        "verify",
+        "forget",
+    }
     for command in COMMANDS:
         assert CliRunner().invoke(cli.app, [command, "--help"]).exit_code == 0, command
 
@@ -115,6 +126,10 @@ KEY = ("--service", "workflow", "application.received", "x")
         ("parked", "discard", *KEY, "--reason", "no use"),
         ("replay", "--service", "intake", "--topic", "dept.assigned"),
         ("rebuild", "--service", "intake"),
+        ("backup", "take", "/nowhere"),
+        ("backup", "follow", "/nowhere"),
+        ("backup", "forget"),
+        ("bus-diff",),
     ],
 )
 @pytest.mark.parametrize("folder", ["none", "empty"])
