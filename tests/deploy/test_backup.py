@@ -177,7 +177,6 @@ def test_restored_to_the_last_commit_received_nothing_that_was_answered_is_lost(
     home = tmp_path / "restored"
     done = struck.restore(home, "--keys", str(struck.keys))
     assert done.exit_code == 0, done
-    assert findings(home) == []
     with started(home) as system, client_of(system) as portal:
         for application in [struck.early, *struck.answered]:
             found = portal.get(f"/applications/{application}")
