@@ -43,12 +43,11 @@ class Office:
         self._addresses = addresses
         issuer = TokenIssuer(Settings(home=home))
         self._tokens = {role: issuer.token(role) for role in ("portal", "supervisor")}
-        self._client = httpx.Client(timeout=30)
 
     def ask(self, method: str, path: str, role: str = "supervisor", **more: Any) -> httpx.Response:
         address = self._addresses.of(path.split("/")[1]) + path
         headers = {"Authorization": f"Bearer {self._tokens[role]}", "Idempotency-Key": os.urandom(8).hex()}
-        return self._client.request(method, address, headers=headers, **more)
+        return httpx.request(method, address, headers=headers, timeout=30, **more)
 
     def file(self) -> httpx.Response:
         return self.ask("POST", "/intake/v1/applications", "portal", json=a_filing())
