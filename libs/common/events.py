@@ -251,6 +251,7 @@ class ItemResult(BaseModel):
     item: UUID
     result: Literal["done", "refused", "withdrawn"]
     reason: str | None = None
+    decided_on: date | None = Field(default=None, description="the day on which officers decided, also a refusal")
 
 
 class ApplicationClosed(ApplicationEvent):

@@ -95,10 +95,11 @@ _CERTIFIED = text("""
         valid_to = excluded.valid_to
 """)
 _RESULTS = text("""
-    INSERT INTO item_result (item, application, result, reason)
+    INSERT INTO item_result AS r (item, application, result, reason, decided_on)
     SELECT * FROM unnest(CAST(:items AS uuid[]), CAST(:applications AS uuid[]), CAST(:results AS text[]),
-                         CAST(:reasons AS text[]))
-    ON CONFLICT (item) DO UPDATE SET result = excluded.result, reason = excluded.reason
+                         CAST(:reasons AS text[]), CAST(:decided AS date[]))
+    ON CONFLICT (item) DO UPDATE SET
+        result = excluded.result, reason = excluded.reason, decided_on = COALESCE(excluded.decided_on, r.decided_on)
 """)
 _CLOSED = text("""
     INSERT INTO case_end (application, state, closed_on)
@@ -261,6 +262,7 @@ class Feedback:
             "applications": [application for application, _ in ends],
             "results": [item.result for _, item in ends],
             "reasons": [item.reason for _, item in ends],
+            "decided": [item.decided_on for _, item in ends],
         }
         await tx.execute(_RESULTS, results)
 

@@ -17,7 +17,7 @@ from services.workflow.domain import TRANSITIONS, CaseState, ItemState, case_end
 from services.workflow.history import Entry, record
 
 _ITEMS = text("""
-    SELECT id, application, state, reason FROM item
+    SELECT id, application, state, reason, decided_on FROM item
      WHERE application = ANY(CAST(:applications AS uuid[])) ORDER BY application, position
 """)
 _END = text("""
@@ -59,7 +59,9 @@ async def end_cases(
             application=each,
             state=cast("Literal['closed', 'refused', 'withdrawn', 'lapsed']", state.value),
             closed_on=today,
-            items=tuple(ItemResult(item=i.id, result=i.state, reason=i.reason) for i in items[each]),
+            items=tuple(
+                ItemResult(item=i.id, result=i.state, reason=i.reason, decided_on=i.decided_on) for i in items[each]
+            ),
         )
         for each, state in states.items()
     ]

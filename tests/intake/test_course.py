@@ -325,6 +325,26 @@ async def test_a_refused_item_may_be_claimed_again_and_an_expired_certification_
     assert (await portal.file(beneficiary=person))["state"] == "accepted"
 
 
+@pytest.mark.parametrize("decided_on", [DAY, None])  # none: an event from before the day was told
+@pytest.mark.parametrize("certified_first", [True, False])  # there is no order between topics
+async def test_a_refused_item_shows_the_day_on_which_it_was_decided(
+    house: House, decided_on: date | None, certified_first: bool
+) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    story = the_whole_story(application, items)
+    certified = next(event for event in story if isinstance(event, TalentCertified))
+    results = (
+        ItemResult(item=items["talent_certification"], result="done", decided_on=decided_on),
+        ItemResult(item=items["living_allowance"], result="refused", reason="材料不实", decided_on=decided_on),
+    )
+    closed = an_event(ApplicationClosed, application, state="closed", closed_on=DAY, items=results)
+    await house.hear(*((certified, closed) if certified_first else (closed, certified)))
+    granted, refused = (await portal.show(str(application)))["items"]
+    assert (granted["result"], granted["decided_on"]) == ("done", DAY.isoformat())
+    assert (refused["result"], refused["decided_on"]) == ("refused", decided_on and decided_on.isoformat())
+
+
 async def test_a_benefit_relies_on_an_earlier_certification_whose_category_counts(house: House) -> None:
     portal, person = house.portal(), a_person()
     item = {"code": "flexible_certification", "category": "flexible"}

@@ -165,7 +165,8 @@ async def test_after_a_failed_task_only_a_refusal_is_possible(house: House) -> N
     (await officer.post(f"/items/{item}:propose", certify, etag=shown["etag"])).problem(409, "decision-obstructed")
     (await house.decide(item, "refuse", reason="学历不符合认定条件")).ok()
     (closed,) = await house.emitted(ApplicationClosed)
-    assert (closed.state, closed.items[0].reason) == ("refused", "学历不符合认定条件")
+    [refused] = closed.items
+    assert (closed.state, refused.reason, refused.decided_on) == ("refused", "学历不符合认定条件", today())
 
 
 # -- benefits
@@ -210,7 +211,8 @@ async def test_a_refused_certification_refuses_the_benefits_filed_with_it(house:
     await house.work_off(application)
     (closed,) = await house.emitted(ApplicationClosed)
     assert closed.state == "closed"
-    assert [each.result for each in closed.items] == ["refused", "refused", "done"]
+    told = [(each.result, each.decided_on) for each in closed.items]
+    assert told == [("refused", today()), ("refused", today()), ("done", None)]  # a service is no decision
 
 
 async def test_a_later_benefit_names_a_certification_of_the_same_person(house: House) -> None:
