@@ -305,10 +305,10 @@ def _party_defects(filing: Filing, known: Known, on: date) -> Iterable[Defect]:
         yield _defect("documents-of-different-people", f"{place}/documents")
     for place in known.doubtful:
         yield _defect("document-in-doubt", f"{place}/number")
-    for index, document in enumerate(filing.beneficiary.documents):
-        if document.valid_to is not None and document.valid_to < on:
-            where = f"/beneficiary/documents/{index}"
-            yield _defect("document-expired", where)
+    for place, person in filing.parties().items():
+        for index, document in enumerate(person.documents):
+            if document.valid_to is not None and document.valid_to < on:
+                yield _defect("document-expired", f"{place}/documents/{index}")
 
 
 def _authority_defects(filing: Filing, on: date) -> Iterable[Defect]:

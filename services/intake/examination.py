@@ -100,13 +100,8 @@ async def _parties(
 
 def _people(filing: Filing) -> dict[str, FiledPerson]:
     """Everybody whom a filing names, by place."""
-    people: dict[str, FiledPerson] = {"/beneficiary": filing.beneficiary}
-    if filing.applicant.person is not None and filing.applicant.kind == "person":
-        people["/applicant/person"] = filing.applicant.person
-    if filing.handler is not None:
-        people["/handler/person"] = filing.handler.person
     links = filing.beneficiary.links
-    return people | {f"/beneficiary/links/{n}/person": link.person for n, link in enumerate(links)}
+    return filing.parties() | {f"/beneficiary/links/{n}/person": link.person for n, link in enumerate(links)}
 
 
 def _linked(filing: Filing, named: Mapping[str, people.Enrolled]) -> list[UUID]:

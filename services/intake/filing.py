@@ -347,6 +347,15 @@ class Filing(Shape):
             raise _wrong("platform-not-yours")
         return platform
 
+    def parties(self) -> dict[str, FiledPerson]:
+        """Who is a party to it, by place. Members of the family are none."""
+        found: dict[str, FiledPerson] = {"/beneficiary": self.beneficiary}
+        if self.applicant.person is not None and self.applicant.kind == "person":
+            found["/applicant/person"] = self.applicant.person
+        if self.handler is not None:
+            found["/handler/person"] = self.handler.person
+        return found
+
 
 class Correction(Shape):
     """What a correction replaces: each field given takes the place of the filed one; materials are joined by code."""

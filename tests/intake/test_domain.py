@@ -87,6 +87,21 @@ def test_an_authority_out_of_order_says_how(authority: dict[str, Any], code: str
     assert told(read(handler={"person": a_person("李经办"), "authority": authority})) == {code}
 
 
+def test_expired_documents_of_every_party_are_told_but_not_those_of_the_family() -> None:
+    def expired(name: str) -> dict[str, Any]:
+        last_day = {"type": "passport", "number": "E12345678", "to": "2026-03-02"}
+        return {"name": name, "documents": [last_day, {"type": "passport", "number": "E87654321", "to": "2026-03-01"}]}
+
+    filing = read(
+        beneficiary=expired("王小明") | {"links": [{"relation": "spouse", "person": expired("赵大")}]},
+        applicant={"kind": "person", "person": expired("王小明")},
+        handler={"person": expired("李经办"), "authority": a_mandate()},
+    )
+    assert [(defect.code, defect.field) for defect in examine(PACK, filing, NOTHING, TODAY).defects] == [
+        ("document-expired", f"/{party}/documents/1") for party in ("beneficiary", "applicant/person", "handler/person")
+    ]
+
+
 def test_who_applies_for_themselves_may_handle_it_themselves() -> None:
     me = a_person()
     filing = read(beneficiary=me, applicant={"kind": "person"}, handler={"person": me, "authority": {"kind": "self"}})
