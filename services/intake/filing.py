@@ -33,8 +33,8 @@ from libs.common.dated import Day
 from libs.common.errors import DomainError, FieldError, InvalidRequest
 from libs.common.field_errors import field_errors
 from libs.common.identity import DocumentType
-from libs.common.policy import Pack, PolicyError, treasury_of_region
-from libs.common.policy.model import Platform
+from libs.common.policy import Pack, PolicyError, certifies, treasury_of_region
+from libs.common.policy.model import ItemKind, Platform
 from libs.common.treasuries import AffiliationKind, EmployerKind
 
 
@@ -95,6 +95,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "ends-before-it-begins": ("截止日期早于起始日期", "请核对起止日期。"),
     "unknown-item": ("没有此服务事项", _SEE_POLICY),
     "unknown-category": ("没有此人才类别", _SEE_POLICY),
+    "category-not-of-item": (
+        "该事项不认定此人才类别",
+        "请改报认定此类别的事项，或者核对人才类别；各事项认定的类别见 GET /intake/v1/policy。",
+    ),
     "unknown-treasury": ("没有此一级财政", _SEE_POLICY),
     "unknown-platform": ("没有此服务平台", _SEE_POLICY),
     "unknown-region": ("该地区不在政策范围内", _SEE_POLICY),
@@ -304,6 +308,20 @@ class FiledItem(Shape):
     code: ItemCode
     category: CategoryCode | None = None
     certification: Token | None = None
+
+    @field_validator("category")
+    @classmethod
+    def _of_this_item(cls, category: str | None, info: ValidationInfo) -> str | None:
+        code, reading = info.data.get("code"), _reading(info)
+        if (
+            category is None
+            or code is None
+            or reading.pack.item(code, reading.today).kind is not ItemKind.CERTIFICATION
+        ):
+            return category
+        if not certifies(reading.pack, item=code, category=category, on=reading.today):
+            raise _wrong("category-not-of-item")
+        return category
 
 
 class FiledMaterial(Shape):

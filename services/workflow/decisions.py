@@ -15,12 +15,13 @@ from libs.common.events import Event
 from libs.common.outbox import emit
 from libs.common.packs import Packs
 from libs.common.paging import check_version
-from libs.common.policy import PolicyError
+from libs.common.policy import PolicyError, categories_of, certifies
 from services.workflow.access import among, locked, visible
 from services.workflow.assignment import cancel_tasks
 from services.workflow.certification import Grant, approve, certify, claim
 from services.workflow.closing import close_finished
 from services.workflow.domain import (
+    CategoryNotOfItem,
     CategoryUnknown,
     CertificationUndecided,
     DecisionObstructed,
@@ -89,7 +90,7 @@ async def propose(
     """Propose decisions (each item named once); gives the refusal of each bad line, the others take effect.
 
     A refusal is NotFound, PreconditionFailed or -Required, ItemNotAwaiting, VerdictUnknown, CategoryUnknown,
-    ReasonMissing, CertificationUndecided or DecisionObstructed.
+    CategoryNotOfItem, ReasonMissing, CertificationUndecided or DecisionObstructed.
     """
     dossiers = await _held(tx, packs, [line.item for line in lines], caller)
     refused: dict[UUID, DomainError] = {}
@@ -125,12 +126,19 @@ def _proposed_category(dossier: Dossier, line: Proposal) -> str | None:
         if line.category is not None or dossier.support is None:
             raise CategoryUnknown
         return dossier.support.category
-    category: str | None = line.category or dossier.item.category
+    return _certifiable(dossier, line.category or dossier.item.category or "")
+
+
+def _certifiable(dossier: Dossier, category: str) -> str:
+    """The category, if it is one of those that the item certifies. Raises CategoryUnknown, CategoryNotOfItem."""
+    pack, item, on = dossier.pack, dossier.item.code, dossier.case.accepted_on
     try:
-        dossier.pack.category(category or "", dossier.case.accepted_on)
+        if certifies(pack, item=item, category=category, on=on):
+            return category
     except PolicyError:
         raise CategoryUnknown from None
-    return category
+    titles = "、".join(f"{each.title}（{each.code}）" for each in categories_of(pack, item=item, on=on))
+    raise CategoryNotOfItem(item=pack.item(item, on).title, categories=titles)
 
 
 def _proposal_entry(dossier: Dossier, line: Proposal, category: str | None, by: str) -> Entry:

@@ -163,6 +163,14 @@ class CategoryUnknown(DomainError):
     semantic = True
 
 
+class CategoryNotOfItem(DomainError):
+    """422: a certification is for certain categories only; the policy's exclusions rest on it."""
+
+    status, code, title = 422, "category-not-of-item", "该认定事项不认定此人才类别"
+    detail = "“{item}”认定的类别是：{categories}。请在其中选择；不符合的，提出不予认定，请受益人改报相应的认定事项。"
+    semantic = True
+
+
 class DecisionObstructed(DomainError):
     """409: facts stand against a positive decision."""
 

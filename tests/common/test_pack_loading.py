@@ -102,6 +102,24 @@ WRONG = {
         "items: [talent_certification, rent]",
         "no item rent",
     ),
+    "a coverage that nobody knows": (
+        "certifies: [flexible]",
+        "certifies: [flexible, guest]",
+        "certifies: [flexible, guest]",
+        "no coverage guest",
+    ),
+    "a category that no item certifies": (
+        "certifies: [introduced, targeted_graduate, youth_reserve]",
+        "certifies: [introduced, targeted_graduate]",
+        "coverage: youth_reserve",
+        "no item certifies people of the coverage youth_reserve",
+    ),
+    "a certification of nobody": (
+        "    certifies: [flexible]\n",
+        "",
+        "id: item.flexible-certification",
+        "exactly where the kind is certification",
+    ),
     "an unknown benefit": (
         "coverage: flexible\n    benefits: [living_allowance, purchase_subsidy]",
         "coverage: flexible\n    benefits: [living_allowance, rent]",

@@ -18,7 +18,9 @@ from libs.common.policy import (
     UnknownCode,
     affiliated_treasury,
     amount_of,
+    categories_of,
     certification_valid_to,
+    certifies,
     describe_split,
     employer_share,
     exclusion,
@@ -297,6 +299,22 @@ def test_flexible_talent_gets_neither_subsidy(benefit: str) -> None:
     assert rule.article == "第二条"
     with pytest.raises(NoRuleInForce, match="excluded"):
         schedule(anyang(), benefit=benefit, category="flexible", decided_on=DAY, accepted_on=DAY)
+
+
+@pytest.mark.article("第二条")
+def test_a_category_is_certified_only_by_an_item_for_its_coverage() -> None:
+    certified = {
+        item: {category.code for category in categories_of(anyang(), item=item, on=DAY)}
+        for item in ("talent_certification", "flexible_certification", "living_allowance")
+    }
+    assert certified == {
+        "talent_certification": {"doctor", "master", "bachelor", "targeted_graduate", "youth_reserve"},
+        "flexible_certification": {"flexible"},
+        "living_allowance": set(),
+    }
+    assert not certifies(anyang(), item="flexible_certification", category="doctor", on=DAY)
+    with pytest.raises(UnknownCode, match="category professor"):
+        certifies(anyang(), item="talent_certification", category="professor", on=DAY)
 
 
 @pytest.mark.article("第二条")

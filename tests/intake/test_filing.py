@@ -244,6 +244,20 @@ async def test_an_excluded_category_is_not_accepted(house: House) -> None:
     assert (receipt["state"], receipt["reason"]["code"]) == ("not_accepted", "not-covered")
 
 
+@pytest.mark.parametrize(
+    ("item", "category"), [("flexible_certification", "doctor"), ("talent_certification", "flexible")]
+)
+async def test_a_certification_of_a_category_that_it_is_not_for_is_a_wrong_filing(
+    house: House, item: str, category: str
+) -> None:
+    """Else flexible talent would be paid what the policy excepts."""
+    filing = a_filing(items=[ALLOWANCE, {"code": item, "category": category}])
+    told = (await house.portal().post("/applications", filing)).problem(422, "filing-wrong")
+    assert [(error["field"], error["code"]) for error in told["errors"]] == [
+        ("/items/1/category", "category-not-of-item")
+    ]
+
+
 async def test_a_central_unit_is_left_to_people(house: House) -> None:
     receipt = await house.portal().file(employer=an_employer(kind="central_or_provincial"))
     assert receipt["reason"]["code"] == "manual-decision"

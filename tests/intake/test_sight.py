@@ -81,6 +81,9 @@ async def test_the_policy_tells_every_code_that_may_be_filed(house: House) -> No
     assert policy["identity"]["sha256"] == anyang().identity.sha256
     item = next(item for item in policy["items"] if item["code"] == "talent_certification")
     assert [material["code"] for material in item["materials"]] == list(PAPERS)
+    certified = {item["code"]: item["categories"] for item in policy["items"] if item["categories"]}
+    assert certified["flexible_certification"] == ["flexible"]
+    assert set(certified) == {"talent_certification", "flexible_certification"}
     assert {"code": "410522", "title": "安阳县人才综合服务平台"} in policy["platforms"]
 
 

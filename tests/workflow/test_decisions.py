@@ -145,6 +145,7 @@ async def test_an_item_still_at_its_departments_is_not_decided(house: House) -> 
         ({"verdict": "approve"}, 422, "verdict-not-applicable"),
         ({"verdict": "refuse"}, 422, "reason-missing"),
         ({"verdict": "certify", "category": "no_such"}, 422, "category-unknown"),
+        ({"verdict": "certify", "category": "flexible"}, 422, "category-not-of-item"),
         ({"verdict": "certify", "name": "x"}, 422, "invalid-request"),
     ],
 )
@@ -243,6 +244,17 @@ async def test_a_certification_that_expired_before_acceptance_supports_nothing(h
 
 
 @pytest.mark.article("第二条")
+@pytest.mark.parametrize("filed", ["doctor", "flexible"])  # the first as filed before the policy said whom it is for
+async def test_nobody_is_certified_past_the_exclusion_of_flexible_talent(house: House, filed: str) -> None:
+    application = await ready(house, items=(an_item("flexible_certification", category=filed),))
+    item, officer = application.items[0].item, house.officer()
+    etag = (await officer.get(f"/items/{item}")).ok()["etag"]
+    certify: dict[str, Any] = {"verdict": "certify"} | ({"category": "doctor"} if filed == "flexible" else {})
+    told = (await officer.post(f"/items/{item}:propose", certify, etag=etag)).problem(422, "category-not-of-item")
+    assert "柔性引进人才（flexible）" in told["detail"]
+    (await house.decide(item, "certify", category="flexible")).ok()
+
+
 async def test_flexible_talent_has_no_living_allowance(house: House) -> None:
     application, number = await certified(house, items=(an_item("flexible_certification", category="flexible"),))
     _, item = await later_benefit(house, number, beneficiary=application.beneficiary)

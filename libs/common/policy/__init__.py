@@ -3,6 +3,7 @@
 Services, command line and simulation all ask here; nobody else does policy arithmetic.
 """
 
+from libs.common.policy.coverage import categories_of, certifies, exclusion
 from libs.common.policy.errors import (
     Defect,
     ManualDecision,
@@ -16,7 +17,6 @@ from libs.common.policy.instalments import (
     Instalment,
     amount_of,
     certification_valid_to,
-    exclusion,
     payout_due_on,
     schedule,
 )
@@ -51,7 +51,9 @@ __all__ = [
     "When",
     "affiliated_treasury",
     "amount_of",
+    "categories_of",
     "certification_valid_to",
+    "certifies",
     "describe_split",
     "employer_share",
     "exclusion",

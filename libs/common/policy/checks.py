@@ -175,6 +175,14 @@ def excluded_people_have_no_amounts(pack: Contents) -> Iterator[Finding]:
             yield ("amounts", i), f"{amount.category} is excluded from {amount.benefit}"
 
 
+def categories_can_be_certified(pack: Contents) -> Iterator[Finding]:
+    """The coverage of every category is certified by an item."""
+    certified = {coverage for item in pack.items for coverage in item.certifies}
+    for i, category in enumerate(pack.categories):
+        if category.coverage not in certified:
+            yield ("categories", i, "coverage"), f"no item certifies people of the coverage {category.coverage}"
+
+
 CHECKS: tuple[Check, ...] = (
     identifiers_are_unique,
     citations_exist,
@@ -186,6 +194,7 @@ CHECKS: tuple[Check, ...] = (
     money_benefits_are_complete,
     money_rules_are_of_money,
     excluded_people_have_no_amounts,
+    categories_can_be_certified,
 )
 
 
@@ -229,6 +238,7 @@ def _references(pack: Contents) -> Iterator[tuple[Path, str, str]]:
     for section in ("exclusions", "employer_shares", "sharing_plans"):
         yield from _lists(pack, section, "benefits", "benefit")
     yield from _lists(pack, "public_notices", "items", "item")
+    yield from _lists(pack, "items", "certifies", "coverage")
     yield from _fields(pack, "amounts", "benefit", "benefit")
     yield from _fields(pack, "amounts", "category", "category")
     yield from _fields(pack, "instalment_plans", "benefit", "benefit")

@@ -6,12 +6,12 @@ from datetime import date
 
 from libs.common.calendar import CALENDAR, Calendar
 from libs.common.money import split_evenly
+from libs.common.policy.coverage import exclusion
 from libs.common.policy.errors import NoRuleInForce
 from libs.common.policy.model import (
     Anchor,
     BenefitAmount,
     CertificationTerm,
-    Exclusion,
     InstalmentPlan,
     OrderTerms,
     PayoutTerms,
@@ -74,15 +74,6 @@ def amount_of(pack: Pack, *, benefit: str, category: str, on: date) -> int:
     if excluded is not None:
         raise NoRuleInForce(f"{category} is excluded from {benefit} ({excluded.id}, {excluded.article})")
     return pack.rule(BenefitAmount, benefit, category, on=on).fen
-
-
-def exclusion(pack: Pack, *, benefit: str, category: str, on: date) -> Exclusion | None:
-    """Give the rule that excludes a category from a benefit, or None. `on` is the day of acceptance.
-
-    Raises UnknownCode, NoRuleInForce.
-    """
-    pack.benefit(benefit, on)
-    return pack.find_rule(Exclusion, pack.category(category, on).coverage, benefit, on=on)
 
 
 def payout_due_on(pack: Pack, *, decided_on: date, accepted_on: date, calendar: Calendar = CALENDAR) -> date:

@@ -159,7 +159,7 @@ class ManualDecisionRule(EligibilityRule):
 
 
 class Coverage(CodedRule):
-    """A way in which a person comes under the policy (第二条), apart from the category."""
+    """A way in which a person comes under the policy (第二条), apart from the category; certified by an item for it."""
 
 
 class Category(CodedRule):
@@ -203,10 +203,12 @@ class ItemKind(StrEnum):
 class Item(CodedRule):
     """A service item (服务事项). `stages` follow one another; the tasks within one are worked in parallel.
 
-    An item of kind `benefit` has the code of its benefit. A change may have no stage at all.
+    An item of kind `benefit` has the code of its benefit. A certification names the coverages whose categories it
+    certifies. A change may have no stage at all.
     """
 
     kind: ItemKind
+    certifies: tuple[Code, ...] = ()
     materials: tuple[Material, ...] = ()
     stages: tuple[Annotated[tuple[Task, ...], Field(min_length=1)], ...] = ()
 
@@ -220,6 +222,8 @@ class Item(CodedRule):
             raise ValueError("a material is listed once")
         if not self.stages and self.kind is not ItemKind.CHANGE:
             raise ValueError("only a change may have no task")
+        if bool(self.certifies) != (self.kind is ItemKind.CERTIFICATION):
+            raise ValueError("certifies names coverages exactly where the kind is certification")
         return self
 
 

@@ -3,10 +3,10 @@
 from datetime import UTC, date, datetime
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from libs.common.calendar import local_date
-from libs.common.policy import PackIdentity
+from libs.common.policy import PackIdentity, categories_of
 from libs.common.web import guarded_router, public
 from services.intake.api.desk import AtDesk
 
@@ -21,10 +21,11 @@ class Titled(BaseModel):
 
 
 class PolicyItem(Titled):
-    """A service item with the materials that it asks for."""
+    """A service item with the materials that it asks for, and the categories that it certifies."""
 
     kind: str
     materials: list[Titled]
+    categories: list[str] = Field(description="认定事项所认定的人才类别的代码；其他事项为空")
 
 
 class Policy(BaseModel):
@@ -60,6 +61,7 @@ async def show_policy(desk: AtDesk) -> Policy:
                 title=item.title,
                 kind=item.kind.value,
                 materials=[Titled(code=material.code, title=material.title) for material in item.materials],
+                categories=[category.code for category in categories_of(pack, item=item.code, on=on)],
             )
             for item in pack.items
             if item.covers(on)
