@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -57,6 +58,10 @@ def decide(task: Task, materials: Sequence[Material]) -> Result:
         if material["code"] in asked and str(material.get("reference") or "").startswith("作废"):
             return Result(passed=False, reason=f"{asked[material['code']]}在登记系统中查无记录或已作废")
     return Result(passed=True, facts={"materials_checked": len(asked)})
+
+
+class Unusable(Exception):
+    """What the program was started with does not do; the message says why, in one line."""
 
 
 class Stopped(Exception):
@@ -114,8 +119,8 @@ class Platform:
         """One request, again and again with growing pauses while the platform is away or busy. Raises Stopped."""
         pause = FIRST_PAUSE
         while True:
-            headers = {**request.get("headers", {}), "Authorization": f"Bearer {self._token()}"}
             try:
+                headers = {**request.get("headers", {}), "Authorization": f"Bearer {self._token()}"}
                 answer = await self.unless_stopped(
                     self._http.request(method, address, **(request | {"headers": headers}))
                 )
@@ -124,6 +129,8 @@ class Platform:
                 log.warning("%s %s: %s", method, address, answer.status_code)
             except httpx.TransportError as error:
                 log.warning("%s %s: %s", method, address, type(error).__name__)
+            except Unusable as error:  # the token file is being replaced
+                log.warning("%s", error)
             pause = await self.pause(pause)
 
     async def pause(self, seconds: float) -> float:
@@ -153,12 +160,18 @@ class Department:
         self._platform = platform
         self._rule = rule
 
-    async def follow_poll(self) -> None:
-        """Work whatever the long poll tells of, until stopped. Begins with all that is open, so nothing is missed."""
+    async def follow_poll(self, *, treasury: str, department: str) -> None:
+        """Work whatever the long poll tells of, until stopped. Begins with all that is open, so nothing is missed.
+
+        The poll tells of the tasks of the token's unit. Raises Unusable where that is another one.
+        """
         after: str | None = None
         with suppress(Stopped):
             while True:
                 heard, following = await self._platform.poll(after)
+                for unit in {f"{task['treasury']}/{task['department']}" for task in heard}:
+                    if unit != f"{treasury}/{department}":
+                        raise Unusable(f"the token is that of {unit}, and not of {treasury}/{department} as was asked")
                 await self.work(heard)
                 after = following  # only now: what was not accepted is told again
 
@@ -234,7 +247,7 @@ def _ours(messages: Iterable[Any], *, treasury: str, department: str) -> list[st
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """What the command line says; what does not go together ends the program."""
     parser = argparse.ArgumentParser(description="The program of one org unit, on the long poll or on Kafka.")
     parser.add_argument("--base", default="http://127.0.0.1:8000", help="address of the platform")
     parser.add_argument("--workflow", help="address of workflow, where it stands alone (else --base)")
@@ -245,12 +258,33 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kafka", help="brokers, host:port,host:port; without them the long poll is followed")
     parser.add_argument("--kafka-user", help="user name at the brokers (SASL over TLS)")
     parser.add_argument("--kafka-password-file", type=Path, help="file with its password")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.kafka_user and not asked.kafka_password_file:
+        parser.error("--kafka-user needs --kafka-password-file")
+    return asked
 
 
 def token_source(file: Path | None) -> Callable[[], str]:
-    """The token, read anew each time: a renewed one is used without a restart."""
-    return (lambda: file.read_text().strip()) if file else (lambda: os.environ["DEPARTMENT_TOKEN"])
+    """The token, read anew each time: a renewed one is used without a restart. Reading it raises Unusable."""
+
+    def token() -> str:
+        found = secret(file) if file else os.environ.get("DEPARTMENT_TOKEN", "").strip()
+        if not found:
+            raise Unusable("there is no token: name its file with --token-file, or set DEPARTMENT_TOKEN")
+        return found
+
+    return token
+
+
+def secret(file: Path) -> str:
+    """What a file holds. Raises Unusable where it cannot be read, or holds nothing."""
+    try:
+        found = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise Unusable(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is no plain text'}") from None
+    if not found:
+        raise Unusable(f"{file} is empty")
+    return found
 
 
 @asynccontextmanager
@@ -262,7 +296,7 @@ async def consumer_of(asked: argparse.Namespace) -> AsyncIterator[Any]:
             "security_protocol": "SASL_SSL",
             "sasl_mechanism": "SCRAM-SHA-512",
             "sasl_plain_username": asked.kafka_user,
-            "sasl_plain_password": asked.kafka_password_file.read_text().strip(),
+            "sasl_plain_password": secret(asked.kafka_password_file),
             "ssl_context": ssl.create_default_context(),
         }
     consumer = AIOKafkaConsumer(
@@ -281,7 +315,9 @@ async def consumer_of(asked: argparse.Namespace) -> AsyncIterator[Any]:
 
 
 async def run(asked: argparse.Namespace) -> None:
-    """Work until SIGINT or SIGTERM; what has been begun is finished or will be heard of again."""
+    """Work until SIGINT or SIGTERM; what has been begun is finished or will be heard of again. Raises Unusable."""
+    token, unit = token_source(asked.token_file), {"treasury": asked.treasury, "department": asked.department}
+    token()  # now, and not at the first call, which would be repeated for ever
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -289,24 +325,27 @@ async def run(asked: argparse.Namespace) -> None:
     async with httpx.AsyncClient(timeout=POLL_SECONDS + 15, limits=limits) as http:
         platform = Platform(
             http,
-            token_source(asked.token_file),
+            token,
             workflow=asked.workflow or asked.base,
             intake=asked.intake or asked.base,
             stop=stop,
         )
         department = Department(platform)
         if not asked.kafka:
-            await department.follow_poll()
+            await department.follow_poll(**unit)
             return
         async with consumer_of(asked) as consumer:
-            await department.follow_kafka(consumer, treasury=asked.treasury, department=asked.department)
+            await department.follow_kafka(consumer, **unit)
 
 
 def main() -> None:
     """The program, from its command line until it is stopped."""
     asked = arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(run(asked))
+    try:
+        asyncio.run(run(asked))
+    except Unusable as error:
+        sys.exit(f"department: {error}")
 
 
 if __name__ == "__main__":

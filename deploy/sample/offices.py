@@ -74,7 +74,7 @@ async def _department(
     workflow, intake = at.addresses.of("workflow"), at.addresses.of("intake")
     unit = Department(DepartmentPlatform(http, lambda: token, workflow=workflow, intake=intake, stop=stop))
     if kafka is None or treasury != HEARS_BY_KAFKA:
-        return unit.follow_poll()
+        return unit.follow_poll(treasury=treasury, department=department)
     consumer = AIOKafkaConsumer(
         TOPIC,
         bootstrap_servers=kafka,

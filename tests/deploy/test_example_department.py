@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,9 +18,10 @@ import httpx
 import pytest
 
 from deploy.example_department import department as program
-from deploy.example_department.department import Department, Platform, Result
+from deploy.example_department.department import Department, Platform, Result, Unusable, token_source
 
 Json = dict[str, Any]
+UNIT = {"treasury": "410522", "department": "education"}
 
 
 @dataclass
@@ -38,6 +40,8 @@ class FakePlatform:
         self.tasks[name] = {
             "id": name,
             "state": state,
+            "treasury": "410522",
+            "department": "education",
             "materials": f"/intake/v1/applications/of-{name}/materials",
             "required_materials": [{"code": "degree_certificate", "title": "学历学位证书"}],
         }
@@ -116,7 +120,7 @@ async def department(platform: FakePlatform, stop: asyncio.Event) -> AsyncIterat
 
 
 async def until_fed(department: Department, platform: FakePlatform, stop: asyncio.Event) -> None:
-    following = asyncio.create_task(department.follow_poll())
+    following = asyncio.create_task(department.follow_poll(**UNIT))
     async with asyncio.timeout(10):
         await platform.fed.wait()
         stop.set()
@@ -190,12 +194,69 @@ async def test_a_stopped_program_leaves_off_in_the_middle_of_its_pauses(
 ) -> None:
     platform.assign("t1")
     platform.troubles["/intake/v1/applications/of-t1/materials"] = [lost] * 1000
-    following = asyncio.create_task(department.follow_poll())
+    following = asyncio.create_task(department.follow_poll(**UNIT))
     await asyncio.sleep(0.02)
     stop.set()
     async with asyncio.timeout(2):
         await following
     assert platform.results == {}
+
+
+async def test_a_token_of_another_unit_is_told_and_none_of_its_tasks_is_worked(
+    department: Department, platform: FakePlatform
+) -> None:
+    platform.assign("t1")
+    with pytest.raises(Unusable, match="the token is that of 410522/education, and not of 410522/tax"):
+        await department.follow_poll(treasury="410522", department="tax")
+    assert platform.results == {}
+
+
+async def test_a_token_file_that_is_being_replaced_is_read_again(
+    platform: FakePlatform, stop: asyncio.Event, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    contents = iter(["", "token"])
+
+    def token() -> str:
+        file.write_text(next(contents, "token"))
+        return token_source(file)()
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(platform.answer)) as http:
+        at = Platform(http, token, workflow="http://p", intake="http://p", stop=stop)
+        await Department(at).work([platform.assign("t1")])
+    assert "t1" in platform.results
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"--token-file": "nowhere"}, "department: nowhere cannot be read: No such file or directory"),
+        ({"--token-file": "empty"}, "department: empty is empty"),
+        ({}, "department: there is no token: name its file with --token-file, or set DEPARTMENT_TOKEN"),
+        (
+            {
+                "--token-file": "token",
+                "--kafka": "127.0.0.1:1",
+                "--kafka-user": "u",
+                "--kafka-password-file": "nowhere",
+            },
+            "department: nowhere cannot be read: No such file or directory",
+        ),
+        (
+            {"--token-file": "token", "--kafka": "127.0.0.1:1", "--kafka-user": "u"},
+            "department.py: error: --kafka-user needs --kafka-password-file",
+        ),
+    ],
+)
+def test_what_it_cannot_be_started_with_is_told_in_one_line(given: dict[str, str], says: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "token").write_text("token\n")
+    options = [each for option in ({"--treasury": "410522", "--department": "tax"} | given).items() for each in option]
+    environment = {name: value for name, value in os.environ.items() if name != "DEPARTMENT_TOKEN"}
+    started = [sys.executable, program.__file__, *options]
+    ended = subprocess.run(started, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert (ended.returncode != 0, ended.stderr.splitlines()[-1]) == (True, says)
+    assert "Traceback" not in ended.stderr
 
 
 class FakeConsumer:
@@ -231,7 +292,7 @@ async def test_offsets_are_committed_only_after_the_results_are_accepted(
     values = [assigned("t1"), b"not json", b"[]", theirs, gone, assigned("t2"), assigned("t1")]
     consumer = FakeConsumer(platform, stop, values)
     async with asyncio.timeout(10):
-        await department.follow_kafka(consumer, treasury="410522", department="education")
+        await department.follow_kafka(consumer, **UNIT)
     assert consumer.committed_after == {"t1", "t2"}
 
 
