@@ -6,6 +6,7 @@ ValueError does not, for it may hold the value.
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, get_args
 
 from pydantic_core.core_schema import ErrorType
@@ -18,6 +19,7 @@ MAX_POINTER = 300
 _BUILT_IN = frozenset(get_args(ErrorType))
 # What pydantic's context gives as Python writes it: `'a', 'b' or 'c'`.
 _LISTS = frozenset({"expected", "expected_tags", "discriminator"})
+_PYTHON_DAY = re.compile(r"datetime\.date\((\d+), (\d+), (\d+)\)")  # and a limit that is a day
 FALLBACK = ("内容不符合要求", "请对照接口文档检查此项的类型、格式和取值范围。")
 # pydantic's type of error → title, what to do. `{…}` are limits from the error's context, never the input.
 WORDS: Mapping[str, tuple[str, str]] = {
@@ -69,12 +71,20 @@ OURS: Mapping[str, tuple[str, str]] = {
     "external-ref-form": ("格式不正确", "请按 system:kind:value 填写。"),
     "flat-already-listed": ("房源已登记", "编号或坐落与在库房源或本次其他行重复。"),
     "invisible-character": ("含有不可见字符", "请删去不可见字符后重新填写。"),
+    "external-ref-taken": ("外部编号已用于其他申请", "该编号已对应另一份申请{existing}。"),
     "lease-days": ("租期首尾颠倒", "租期最后一日不得早于第一日。"),
     "not-chinese": ("应以中文填写", "请以中文填写，申请人将看到该内容。"),
+    "payee-holder-differs": ("收款账户户名不是受益人", "补贴只发放到受益人本人账户，请填写本人账户。"),
     "quota-too-large": ("指标总额超过上限", "请核对金额，单位为分。"),
     "unknown-benefit": ("没有此项货币化待遇", "请填写政策中货币化待遇的代码。"),
     "purpose-with-number": ("用途中含有号码", "用途中请勿填写证件、账号等号码。"),
 }
+
+
+def field_error(field: str, code: str, **words: object) -> FieldError:
+    """A field error of ours, in the words of `OURS`; `words` fill them in."""
+    title, detail = OURS[code]
+    return FieldError(field, code, title, detail.format_map(words))
 
 
 def field_errors(defects: Sequence[Any], body: object) -> list[FieldError]:
@@ -82,21 +92,26 @@ def field_errors(defects: Sequence[Any], body: object) -> list[FieldError]:
 
     A `loc` begins with the part of the request: body, query, path, header.
     """
-    return [_field_error(defect, body) for defect in defects[:MAX_FIELD_ERRORS]]
+    return [_translated(defect, body) for defect in defects[:MAX_FIELD_ERRORS]]
 
 
-def _field_error(defect: Mapping[str, Any], body: object) -> FieldError:
+def _translated(defect: Mapping[str, Any], body: object) -> FieldError:
     kind, context = str(defect["type"]), defect.get("ctx") or {}
     if kind not in _BUILT_IN:
         title, _ = OURS.get(kind, FALLBACK)
         return FieldError(_pointer(defect, body), kind, title, str(defect["msg"]))
     title, detail = WORDS.get(kind, FALLBACK)
-    limits = {name: _listed(str(value)) if name in _LISTS else value for name, value in context.items()}
+    limits = {name: _listed(str(value)) if name in _LISTS else _plain(value) for name, value in context.items()}
     return FieldError(_pointer(defect, body), kind, title, detail.format_map(limits))
 
 
 def _listed(values: str) -> str:
     return "、".join(value.strip("'") for value in re.split(r", | or ", values))
+
+
+def _plain(limit: object) -> object:
+    day = _PYTHON_DAY.fullmatch(limit) if isinstance(limit, str) else None
+    return date(*map(int, day.groups())) if day else limit
 
 
 def _pointer(defect: Mapping[str, Any], body: object) -> str:

@@ -10,12 +10,14 @@ from typing import Annotated, Generic, TypeVar
 from fastapi import Depends, Header, Query
 from pydantic import BaseModel, Field
 
-from libs.common.errors import FieldError, InvalidRequest, PreconditionFailed, PreconditionRequired
+from libs.common.errors import InvalidRequest, PreconditionFailed, PreconditionRequired
+from libs.common.field_errors import field_error
 
 T = TypeVar("T")
 Scalar = str | int | None
 MAX_LIMIT = 200
 MAX_CURSOR = 512
+CURSOR = "query/cursor"
 
 
 class Page(BaseModel, Generic[T]):
@@ -56,20 +58,20 @@ def encode_cursor(*after: Scalar) -> str:
     return base64.urlsafe_b64encode(json.dumps(after, separators=(",", ":")).encode()).rstrip(b"=").decode()
 
 
-def decode_cursor(cursor: str) -> tuple[Scalar, ...]:
-    """The sort key in a cursor. Raises InvalidRequest."""
+def decode_cursor(cursor: str, field: str = CURSOR) -> tuple[Scalar, ...]:
+    """The sort key in a cursor, which came as `field`. Raises InvalidRequest."""
     try:
         after = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError):
         after = None
     if not isinstance(after, list) or not all(isinstance(value, Scalar) for value in after):
-        raise wrong_cursor()
+        raise wrong_cursor(field)
     return tuple(after)
 
 
-def wrong_cursor() -> InvalidRequest:
-    """The refusal of a cursor that holds no sort key of the list it was given to."""
-    return InvalidRequest(errors=[FieldError("query/cursor", "cursor", "游标无效", "请使用上一页返回的 next。")])
+def wrong_cursor(field: str = CURSOR) -> InvalidRequest:
+    """The refusal of a cursor that holds no sort key of the list it was given to; it came as `field`."""
+    return InvalidRequest(errors=[field_error(field, "cursor")])
 
 
 IfMatch = Annotated[str | None, Header(alias="If-Match", max_length=200, description="所读版本的 ETag")]

@@ -20,7 +20,7 @@ from libs.common.events import FlatHeld, FlatLeased, FlatReleased, LeaseEnded
 from libs.common.outbox import emit
 from libs.common.policy import PackIdentity
 from libs.common.ticker import Due, cancel, schedule
-from services.housing.domain import HoldState, Move, held_until, leading, serves
+from services.housing.domain import HOLD_TITLES, HoldState, Move, held_until, leading, serves
 from services.housing.models import eligibility, flat, hold, lease
 from services.housing.views import seen, show_hold, show_lease
 from services.housing.visibility import ELIGIBILITIES, FLATS, visible
@@ -90,7 +90,7 @@ class HoldNotInState(DomainError):
     """409: the hold is no longer (or not yet) in the state that the operation begins in."""
 
     status, code, title = 409, "hold-not-in-state", "锁定或租约的状态不允许此操作"
-    detail = "此操作只适用于状态 {state} 的记录。请重新读取该记录，核对状态后再办理。"
+    detail = "此操作只适用于“{state}”的记录。请重新读取该记录，核对状态后再办理。"
 
 
 class HoldLapsed(DomainError):
@@ -238,7 +238,7 @@ async def _moved(
 ) -> Sequence[Row[Any]]:
     rows = await _move(tx, [hold_id], move, now, caller.subject)
     if not rows:
-        raise HoldNotInState(state=leading(move)[0].value)
+        raise HoldNotInState(state=HOLD_TITLES[leading(move)[0]])
     return rows
 
 

@@ -31,12 +31,21 @@ class FlatStatus(StrEnum):
 
 
 class HoldState(StrEnum):
-    """已锁定, 已签租约, 已释放, 租期已止."""
+    """State of a hold, through its lease."""
 
     HELD = "held"
     LEASED = "leased"
     RELEASED = "released"
     ENDED = "ended"
+
+
+HOLD_TITLES: Mapping[HoldState, str] = {
+    HoldState.HELD: "已锁定",
+    HoldState.LEASED: "已签租约",
+    HoldState.RELEASED: "已释放",
+    HoldState.ENDED: "租期已止",
+}
+"""The words for each state."""
 
 
 class Move(StrEnum):

@@ -15,6 +15,7 @@ from uuid6 import uuid7
 
 from libs.common.auth import Principal
 from libs.common.errors import DomainError, FieldError, NotFound
+from libs.common.field_errors import field_error
 from libs.common.identity import invisible_characters
 from libs.common.paging import PageRequest
 from libs.common.treasuries import TreasuryCode
@@ -157,7 +158,7 @@ async def add_flats(tx: AsyncConnection, caller: Principal, flats: Sequence[Flat
 
 def _known_line(number: int, *, single: bool) -> FieldError:
     place = "/code" if single else f"/flats/{number}/code"
-    return FieldError(place, "flat-already-listed", "房源已登记", "编号或坐落与在库房源或本次其他行重复。")
+    return field_error(place, "flat-already-listed")
 
 
 async def list_flats(tx: AsyncConnection, caller: Principal, wanted: FlatFilter, asked: PageRequest) -> list[FlatOut]:

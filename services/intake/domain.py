@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from libs.common.calendar import CALENDAR
 from libs.common.errors import DomainError
+from libs.common.field_errors import OURS
 from libs.common.policy import (
     ManualDecision,
     NoRuleInForce,
@@ -147,7 +148,7 @@ DEFECTS: Mapping[str, tuple[str, str]] = {
         "缺少收款账户",
         "办理“{item_title}”须填写受益人本人的银行账户（户名、开户行、联行号、账号）。",
     ),
-    "payee-holder-differs": ("收款账户户名不是受益人", "补贴只发放到受益人本人账户，请填写本人账户。"),
+    "payee-holder-differs": OURS["payee-holder-differs"],
     "category-missing": ("缺少人才类别", "请填写申请认定的人才类别。"),
     "certification-missing": ("尚未认定", "请同时申请人才认定，或者填写已有的认定编号，方可办理“{item_title}”。"),
     "material-missing": (

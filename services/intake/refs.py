@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
 from libs.common.db import columns
-from libs.common.errors import DomainError, FieldError
+from libs.common.errors import DomainError
+from libs.common.field_errors import field_error
 from services.intake.claims import CAME_TO_NOTHING
 from services.intake.filing import FiledExternalRef
 from services.intake.models import application, external_ref
@@ -81,9 +82,8 @@ async def _refusal(
     query = query.join(application, held.application == application.c.id).where(held.superseded_by.is_(None))
     rows = await tx.execute(visible(query.where(tuple_(held.system, held.kind, held.value).in_(taken)), caller))
     holders = {(row.system, row.kind, row.value): f"（已有办件 {row.case_no}，申请 {row.id}）" for row in rows}
-    code, title = ExternalRefTaken.code, ExternalRefTaken.title
     errors = [
-        FieldError(f"/external_refs/{n}/value", code, title, f"该编号已对应另一份申请{holders.get(ref, '')}。")
+        field_error(f"/external_refs/{n}/value", "external-ref-taken", existing=holders.get(ref, ""))
         for n, one in enumerate(filed)
         if (ref := (one.system, one.kind, one.value)) in taken
     ]

@@ -24,9 +24,8 @@ from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
-from libs.common.errors import FieldError, InvalidRequest
 from libs.common.packs import Packs
-from libs.common.paging import PageRequest
+from libs.common.paging import PageRequest, wrong_cursor
 from libs.common.policy import Pack, PackIdentity
 from services.workflow.models import cases, task
 
@@ -96,9 +95,4 @@ def after_id(page: PageRequest) -> UUID | None:
         (given,) = page.after
         return UUID(str(given))
     except ValueError:
-        raise wrong_cursor("query/cursor") from None
-
-
-def wrong_cursor(field: str) -> InvalidRequest:
-    """The refusal of a cursor that another list gave."""
-    return InvalidRequest(errors=[FieldError(field, "cursor", "游标无效", "请使用同一列表上次返回的 next。")])
+        raise wrong_cursor() from None

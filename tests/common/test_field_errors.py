@@ -1,11 +1,13 @@
 """What is told of a field: words for clerks, not pydantic's."""
 
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
+from libs.common.dated import Day
 from libs.common.field_errors import field_errors
 
 
@@ -36,6 +38,7 @@ class Document(BaseModel):
     letter: Literal["a", "b", "c"] = "a"
     number: Literal[1, 2] = 1
     part: Annotated[One | Two | None, Field(discriminator="kind")] = None
+    day: Annotated[Day, Field(le=date(2099, 12, 31))] = date(2026, 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +49,12 @@ class Document(BaseModel):
         ({"number": 3}, "可填：1、2。"),
         ({"part": {"kind": "x"}}, "可填：one、two。"),
         ({"part": {}}, "请填写 kind。"),
+        ({"day": "2199-01-01"}, "应不大于 2099-12-31。"),
     ],
 )
-def test_what_may_be_filled_in_is_listed_without_pythons_quotes(body: dict[str, object], told: str) -> None:
+def test_what_may_be_filled_in_is_told_as_people_write_it_and_not_as_python_does(
+    body: dict[str, object], told: str
+) -> None:
     with pytest.raises(ValidationError) as caught:
         Document.model_validate(body)
     (error,) = field_errors([{**each, "loc": ("body", *each["loc"])} for each in caught.value.errors()], body)

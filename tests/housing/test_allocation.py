@@ -125,6 +125,7 @@ async def test_a_hold_becomes_a_lease_which_the_ticker_no_longer_releases(house:
     assert (await house.talent(approval.beneficiary).get("/leases")).body["items"] == [leased.body]
     twice = await house.officer().post(f"/holds/{held}:lease", A_YEAR)
     assert (twice.status, twice.body["code"]) == (409, "hold-not-in-state")
+    assert "只适用于“已锁定”的记录" in twice.body["detail"]
 
 
 async def test_a_lease_ends_after_its_last_day_and_the_flat_is_free(house: House) -> None:

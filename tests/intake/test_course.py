@@ -402,7 +402,9 @@ async def test_the_feed_tells_a_portal_its_own_changes_once_and_in_order(house: 
     (closed,) = [change for change in more if change["code"] == "ApplicationClosed"]
     assert "2. 生活补贴" in closed["feedback"]
     assert {change["application"] for change in told + more} == {str(application)}
-    (await portal.get("/changes?after=bm9uc2Vuc2U")).problem(422, "invalid-request")
+    for after in ("bm9uc2Vuc2U", "abc", "WyJ4Il0"):
+        told = (await portal.get(f"/changes?after={after}")).problem(422, "invalid-request")
+        assert [error["field"] for error in told["errors"]] == ["query/after"]
 
 
 async def test_the_feed_of_a_restored_cluster_gives_a_portal_what_comes_after_its_cursor_from_the_lost_time(

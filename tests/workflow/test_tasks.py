@@ -331,7 +331,9 @@ async def test_the_poll_gives_each_new_task_of_the_unit_once(house: House) -> No
     fourth = (await education.get("/tasks:poll", wait=0, after=third["next"])).ok()
     assert len(fourth["tasks"]) == 1
     (await education.get("/tasks:poll", wait=61)).problem(422, "invalid-request")
-    (await education.get("/tasks:poll", after="WyJ4Il0")).problem(422, "invalid-request")
+    for after in ("WyJ4Il0", "abc"):
+        told = (await education.get("/tasks:poll", after=after)).problem(422, "invalid-request")
+        assert [error["field"] for error in told["errors"]] == ["query/after"]
     (await house.a("supervisor").get("/tasks:poll", wait=0)).problem(404, "not-found")
 
 

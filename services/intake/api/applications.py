@@ -8,6 +8,7 @@ from fastapi import Body, Query
 from starlette.responses import Response
 
 from libs.common.errors import FieldError, InvalidRequest
+from libs.common.field_errors import field_error
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.identity import normalise_number
 from libs.common.paging import IfMatch, Page, Paging, check_version, etag, page_of
@@ -139,6 +140,5 @@ def _external(ref: str | None) -> tuple[str, str, str] | None:
     system, _, rest = ref.partition(":")
     kind, _, value = rest.partition(":")
     if not (system and kind and value):
-        error = FieldError("query/external_ref", "external-ref-form", "格式不正确", "请按 system:kind:value 填写。")
-        raise InvalidRequest(errors=[error])
+        raise InvalidRequest(errors=[field_error("query/external_ref", "external-ref-form")])
     return system, kind, value

@@ -6,8 +6,7 @@ from fastapi import Query, Request
 
 from libs.common.auth import Principal
 from libs.common.db import Database
-from libs.common.errors import FieldError, InvalidRequest
-from libs.common.paging import MAX_CURSOR, MAX_LIMIT, decode_cursor
+from libs.common.paging import MAX_CURSOR, MAX_LIMIT, decode_cursor, wrong_cursor
 from libs.common.service import Service
 from libs.common.tasks import set_within
 from libs.common.web import Caller, guarded_router, requires
@@ -17,6 +16,7 @@ from services.intake.applications import Desk
 from services.intake.views import Changes
 
 POLL_SECONDS = 0.5
+_AFTER = "query/after"
 
 router = guarded_router(tags=["进度"])
 
@@ -51,9 +51,9 @@ async def _read(database: Database, desk: Desk, caller: Principal, after: inquir
 def _place(after: str | None) -> inquiry.Place:
     if after is None:
         return 0, 0, 0
-    match decode_cursor(after):
+    match decode_cursor(after, _AFTER):
         case (int(epoch), int(xid), int(seq)) if 0 <= epoch < 2**31 and 0 <= xid < 2**63 and 0 <= seq < 2**63:
             return epoch, xid, seq
         case (int(xid), int(seq)) if 0 <= xid < 2**63 and 0 <= seq < 2**63:
             return 1, xid, seq  # as it was written before there were epochs
-    raise InvalidRequest(errors=[FieldError("query/after", "cursor", "游标无效", "请使用上一次返回的 next。")])
+    raise wrong_cursor(_AFTER)

@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from libs.common.auth import Principal
 from libs.common.calendar import local_date
-from libs.common.errors import FieldError, NotFound
+from libs.common.errors import NotFound
+from libs.common.field_errors import field_error
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.paging import MAX_LIMIT, Page, PageRequest, Paging, page_of
 from libs.common.web import Caller, Tx, guarded_router, requires
@@ -158,8 +159,7 @@ async def _add_account(
         if (await tx.execute(visible(theirs, caller).limit(1))).first() is None:
             raise NotFound
         if not await desk.people.is_named(tx, ref, account.holder):
-            detail = "补贴只发放到受益人本人账户，请填写本人账户。"
-            raise FilingWrong(errors=[FieldError("/holder", "payee-holder-differs", "收款账户户名不是受益人", detail)])
+            raise FilingWrong(errors=[field_error("/holder", "payee-holder-differs")])
         [made] = await desk.people.add_accounts(tx, [(ref, account)])
         return Reply(201, Account(payee_account=made))
 

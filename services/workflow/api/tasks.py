@@ -12,10 +12,9 @@ from libs.common.calendar import local_date
 from libs.common.dated import Day
 from libs.common.errors import NotFound
 from libs.common.idempotency import IdempotencyKey, Reply, once
-from libs.common.paging import Page, Paging, decode_cursor, encode_cursor
+from libs.common.paging import Page, Paging, decode_cursor, encode_cursor, wrong_cursor
 from libs.common.service import Service
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
-from services.workflow.access import wrong_cursor
 from services.workflow.api.common import (
     BULK_BYTES,
     MAX_LINES,
@@ -34,6 +33,7 @@ from services.workflow.worklist import TaskDetail, TaskFeed, TaskView, list_task
 router = guarded_router(tags=["任务"])
 
 MAX_WAIT = 60
+_AFTER = "query/after"
 FactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 FactWords = Annotated[Text, StringConstraints(max_length=500)]
 FactNumber = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
@@ -195,7 +195,7 @@ async def resume_task(
 def _feed_number(after: str | None) -> int:
     if after is None:
         return 0
-    match decode_cursor(after):
+    match decode_cursor(after, _AFTER):
         case (int(number),) if 0 <= number < 2**63:
             return number
-    raise wrong_cursor("query/after")
+    raise wrong_cursor(_AFTER)
