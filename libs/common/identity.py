@@ -1,4 +1,4 @@
-"""Names, document numbers, unified social credit codes and case numbers: what is well formed, and what is not.
+"""Names, document numbers, unified social credit codes, numbers of cases and certifications: what is well formed.
 
 Pure checks, no register is asked. Each check returns every problem at once (一次性告知), normalises its input first
 and returns an empty list when all is right; a problem with `warning` set is shown and refuses nothing.
@@ -15,7 +15,7 @@ and returns an empty list when all is right; a problem with `warning` set is sho
 
 Area codes are retired and moved, and people keep their number for life: an area outside the known provinces is a
 warning. Check characters are ISO 7064 MOD 11-2 for people, GB 32100 for organisations, ISO 7064 MOD 37,36 for our
-case numbers.
+own numbers.
 """
 
 import re
@@ -99,6 +99,8 @@ TITLES = {
     "case-no-form": "办件编号格式不正确",
     "case-no-date": "办件编号中的日期不存在",
     "case-no-check-digit": "办件编号校验位不正确",
+    "certification-number-form": "认定编号格式不正确",
+    "certification-number-check-digit": "认定编号校验位不正确",
     "name-empty": "姓名为空",
     "name-too-long": "姓名过长",
     "name-invisible-character": "姓名含有不可见字符",
@@ -121,6 +123,8 @@ ADVICE = {
     "case-no-form": "应为23位：2位字母、20位数字和1位校验位，请对照受理回执核对",
     "case-no-date": "第9至16位为收件日期，请对照受理回执核对",
     "case-no-check-digit": "请对照受理回执逐位核对",
+    "certification-number-form": "应为19位：RD、16位数字和1位校验位，请对照认定结果核对",
+    "certification-number-check-digit": "请对照认定结果逐位核对",
     "name-empty": "请填写姓名",
     "name-too-long": "姓名最长{most}个字符，请核对",
     "name-invisible-character": "{characters}：请删去后重新填写，勿从网页或文档中复制",
@@ -312,7 +316,7 @@ def check_credit_code(code: str) -> list[Problem]:
 _ALPHANUMERIC = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CASE_FORM = re.compile(r"[A-Z]{2}[0-9]{6}([0-9]{8})[0-9]{6}[0-9A-Z]")
 MAX_SEQUENCE = 999_999
-"""The last case number of one treasury's platform on one day."""
+"""The last running number: of the cases of one platform on one day, of the decisions of one treasury in one year."""
 
 
 def check_digit(text: str) -> str:
@@ -361,6 +365,35 @@ def check_case_no(text: str) -> list[Problem]:
     if not verify(number):
         problems.append(_problem("case-no-check-digit"))
     return problems
+
+
+# --- numbers of decisions ------------------------------------------------------------------------------------------
+
+CERTIFICATION, APPROVAL = "RD", "DX"
+"""How the number of a certification (认定) begins, and that of an approved benefit (兑现)."""
+
+_CERTIFICATION_FORM = re.compile(rf"{CERTIFICATION}[0-9]{{16}}[0-9A-Z]")
+
+
+def make_decision_number(kind: str, treasury: str, year: int, sequence: int) -> str:
+    """Return the number of a decision, 19 characters: `RD` `410522` `2026` `000017` and a check character.
+
+    The parts are the kind (`CERTIFICATION`, `APPROVAL`), the code of the treasury, the year, the running number within
+    these three (1 to `MAX_SEQUENCE`), and `check_digit` of all of it. Raises `ValueError` where the year's numbers are
+    used up.
+    """
+    if not 1 <= sequence <= MAX_SEQUENCE:
+        raise ValueError(f"a running number is 1 to {MAX_SEQUENCE}, not {sequence}")
+    body = f"{kind}{treasury}{year:04}{sequence:06}"
+    return body + check_digit(body)
+
+
+def check_certification_number(text: str) -> list[Problem]:
+    """Return what is wrong with the number of a certification that somebody typed."""
+    number = normalise_number(text)
+    if not _CERTIFICATION_FORM.fullmatch(number):
+        return [_problem("certification-number-form")]
+    return [] if verify(number) else [_problem("certification-number-check-digit")]
 
 
 # --- names --------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ certification or service alone needs no such decision, as long as its treasury i
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from typing import NamedTuple
 
 from libs.common.calendar import CALENDAR
 from libs.common.errors import DomainError
@@ -151,6 +152,11 @@ DEFECTS: Mapping[str, tuple[str, str]] = {
     "payee-holder-differs": OURS["payee-holder-differs"],
     "category-missing": ("缺少人才类别", "请填写申请认定的人才类别。"),
     "certification-missing": ("尚未认定", "请同时申请人才认定，或者填写已有的认定编号，方可办理“{item_title}”。"),
+    "certification-unknown": (
+        "没有查到受益人的此项认定",
+        "请核对认定编号和受益人证件。刚刚认定的，请待办理进度显示认定编号后再次提交补正。",
+    ),
+    "certification-expired": ("所依据的认定已失效", "该认定有效期至 {valid_to}，请同时申请人才认定。"),
     "material-missing": (
         "缺少材料：{material_title}",
         "办理“{item_title}”须提供{material_title}：提交电子证照、上传文件，或者承诺补交日期。",
@@ -168,18 +174,25 @@ DEFECTS: Mapping[str, tuple[str, str]] = {
 """Every code of a defect, with its title and what to do; `{…}` is filled in."""
 
 
+class Certified(NamedTuple):
+    """A certification that the beneficiary has: its category, and its last day."""
+
+    category: str
+    valid_to: date
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What intake knows beside the filing.
 
-    `affiliations` are those on record, `uploaded` the codes of materials whose bytes are here, `categories` maps the
-    numbers of the beneficiary's own certifications to their categories, `misnamed` are the places of people who are on
-    record under another name, `mixed` those whose documents are on record as of different people.
+    `affiliations` are those on record, `uploaded` the codes of materials whose bytes are here, `certifications` those
+    of the beneficiary that the filing names, by number, `misnamed` are the places of people who are on record under
+    another name, `mixed` those whose documents are on record as of different people.
     """
 
     affiliations: Sequence[Affiliation] = ()
     uploaded: Collection[str] = ()
-    categories: Mapping[str, str] | None = None
+    certifications: Mapping[str, Certified] = field(default_factory=dict)
     misnamed: Collection[str] = ()
     mixed: Collection[str] = ()
     doubtful: Collection[str] = ()
@@ -211,7 +224,7 @@ def examine(pack: Pack, filing: Filing, known: Known, on: date) -> Verdict:
         *_party_defects(filing, known, on),
         *_authority_defects(filing, on),
         *_account_defects(pack, filing, items, on),
-        *_item_defects(filing, items),
+        *_item_defects(filing, items, known, on),
         *_material_defects(pack, filing, items, known, on),
     ]
     return Verdict(treasury, platform, tuple(found))
@@ -221,13 +234,15 @@ def categories(filing: Filing, items: Sequence[Item], known: Known) -> list[str 
     """The category of each item: as filed for a certification, for a benefit that of the certification it relies on."""
     pairs = list(zip(filing.items, items, strict=True))
     together = next((filed.category for filed, item in pairs if item.kind is ItemKind.CERTIFICATION), None)
-    earlier = known.categories or {}
     found: list[str | None] = []
     for filed, item in pairs:
         if item.kind is not ItemKind.BENEFIT:
             found.append(filed.category)
+        elif filed.certification is None:
+            found.append(together)
         else:  # the category that a benefit itself names proves nothing
-            found.append(earlier.get(filed.certification) if filed.certification else together)
+            earlier = known.certifications.get(filed.certification)
+            found.append(earlier.category if earlier else None)
     return found
 
 
@@ -352,7 +367,7 @@ def _account_defects(pack: Pack, filing: Filing, items: Sequence[Item], on: date
         yield _defect("payee-holder-differs", "/payee_account/holder")
 
 
-def _item_defects(filing: Filing, items: Sequence[Item]) -> Iterable[Defect]:
+def _item_defects(filing: Filing, items: Sequence[Item], known: Known, on: date) -> Iterable[Defect]:
     certified = any(item.kind is ItemKind.CERTIFICATION for item in items)
     for index, (filed, item) in enumerate(zip(filing.items, items, strict=True)):
         where = f"/items/{index}"
@@ -360,6 +375,13 @@ def _item_defects(filing: Filing, items: Sequence[Item]) -> Iterable[Defect]:
             yield _defect("category-missing", f"{where}/category", item.code)
         if item.kind is ItemKind.BENEFIT and not certified and filed.certification is None:
             yield _defect("certification-missing", f"{where}/certification", item.code, item_title=item.title)
+        if filed.certification is not None:
+            relied_on = known.certifications.get(filed.certification)
+            if relied_on is None:
+                yield _defect("certification-unknown", f"{where}/certification", item.code)
+            elif relied_on.valid_to < on:
+                last = relied_on.valid_to
+                yield _defect("certification-expired", f"{where}/certification", item.code, valid_to=last)
 
 
 def _material_defects(pack: Pack, filing: Filing, items: Sequence[Item], known: Known, on: date) -> Iterable[Defect]:

@@ -12,12 +12,12 @@ from libs.common.auth import Principal
 from libs.common.calendar import local_date
 from libs.common.policy import Pack
 from services.intake import employers, people
-from services.intake.domain import Known, examine
+from services.intake.domain import Certified, Known, examine
 from services.intake.filing import FiledPerson, Filing
 from services.intake.outcome import Case, Parties
 
 _EARLIER = text("""
-    SELECT r.number, r.category, COALESCE(p.merged_into, p.ref) AS person
+    SELECT r.number, r.category, r.valid_to, COALESCE(p.merged_into, p.ref) AS person
       FROM item_result AS r JOIN application AS a ON a.id = r.application
       JOIN person AS p ON p.ref = a.beneficiary
      WHERE r.number = ANY(CAST(:numbers AS text[])) AND r.valid_to IS NOT NULL
@@ -52,7 +52,7 @@ async def examine_all(
     earlier = await _earlier(tx, filings, parties)
     cases = []
     for one, mine, works_at, party, known in zip(asked, named, employer, parties, earlier, strict=True):
-        facts = _known(mine, works_at, uploaded=one.uploaded, categories=known)
+        facts = _known(mine, works_at, uploaded=one.uploaded, certifications=known)
         verdict = examine(pack, one.filing, facts, today)
         items = [pack.item(it.code, today) for it in one.filing.items]
         cases.append(Case(pack, one.filing, items, party, facts, verdict, now))
@@ -130,12 +130,12 @@ def _known(
     employer: employers.Enrolled | None,
     *,
     uploaded: frozenset[str],
-    categories: Mapping[str, str],
+    certifications: Mapping[str, Certified],
 ) -> Known:
     return Known(
         affiliations=employer.affiliations if employer else (),
         uploaded=uploaded,
-        categories=categories,
+        certifications=certifications,
         misnamed=[place for place, one in named.items() if one.misnamed],
         mixed=[place for place, one in named.items() if one.mixed],
         doubtful=[f"{place}/documents/{n}" for place, one in named.items() for n in one.doubtful],
@@ -145,12 +145,12 @@ def _known(
 
 async def _earlier(
     tx: AsyncConnection, filings: Sequence[Filing], parties: Sequence[Parties]
-) -> list[Mapping[str, str]]:
-    """Of each beneficiary's certifications that the filing names, where intake has heard of them, the category."""
+) -> list[Mapping[str, Certified]]:
+    """Each beneficiary's certifications that the filing names, by number, where intake has heard of them."""
     named = [[item.certification for item in filing.items if item.certification is not None] for filing in filings]
     numbers = [number for each in named for number in each]
     rows = (await tx.execute(_EARLIER, {"numbers": numbers})).all() if numbers else ()
-    known = {(row.number, row.person): row.category for row in rows}
+    known = {(row.number, row.person): Certified(row.category, row.valid_to) for row in rows}
     return [
         {number: known[number, party.beneficiary] for number in each if (number, party.beneficiary) in known}
         for each, party in zip(named, parties, strict=True)

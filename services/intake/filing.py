@@ -151,6 +151,11 @@ def _credit_code(text: str) -> str:
     return identity.normalise_number(text)
 
 
+def _certification_number(text: str) -> str:
+    _told(identity.check_certification_number(text))
+    return identity.normalise_number(text)
+
+
 def _in_policy(code: str, look_up: Callable[[Reading, str], object]) -> Any:
     def check(value: str, info: ValidationInfo) -> str:
         try:
@@ -177,6 +182,9 @@ def _material(reading: Reading, code: str) -> object:
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_clean)]
 Token = Annotated[str, Field(pattern=r"^[!-~]{1,100}$", description="可见 ASCII 字符")]
 PersonName = Annotated[str, Field(max_length=400), AfterValidator(_name)]
+CertificationNumber = Annotated[
+    str, Field(max_length=64, description="19 位认定编号"), AfterValidator(_certification_number)
+]
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 SixDigits = Annotated[str, Field(pattern=r"^[1-9][0-9]{5}$")]
 ItemCode = Annotated[Code, _in_policy("unknown-item", lambda r, code: r.pack.item(code, r.today))]
@@ -307,7 +315,7 @@ class FiledItem(Shape):
 
     code: ItemCode
     category: CategoryCode | None = None
-    certification: Token | None = None
+    certification: CertificationNumber | None = None
 
     @field_validator("category")
     @classmethod

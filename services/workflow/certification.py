@@ -1,9 +1,7 @@
 """Certifications and approvals of benefits: their numbers, their records, and who may look them up.
 
-A number is 19 characters: two letters (`RD` 认定, `DX` 兑现), the six digits of the treasury, the year, a running
-number of six digits within these three, and the check character of all of it (ISO 7064 MOD 37,36), as in
-`RD4105222026000017` and one more. Numbers are drawn under the lock of their sequence in the deciding transaction, so
-none is missing.
+A number is as `identity.make_decision_number` says. Numbers are drawn under the lock of their sequence in the deciding
+transaction, so none is missing.
 """
 
 from collections import Counter
@@ -21,13 +19,10 @@ from uuid6 import uuid7
 from libs.common.auth import Principal
 from libs.common.errors import NotFound
 from libs.common.events import BenefitApproved, TalentCertified
-from libs.common.identity import check_digit
+from libs.common.identity import APPROVAL, CERTIFICATION, make_decision_number
 from libs.common.policy import Pack, certification_valid_to
 from services.workflow.access import policy_of, visible
 from services.workflow.models import approval, cases, certification
-
-CERTIFICATION, APPROVAL = "RD", "DX"
-MAX_SEQUENCE = 999_999
 
 _DRAW = text("""
     INSERT INTO number_sequence (prefix, treasury, year, last)
@@ -105,14 +100,6 @@ class ApprovalView(BaseModel):
     decided_on: date
     proposed_by: str
     confirmed_by: str
-
-
-def make_number(prefix: str, treasury: str, year: int, sequence: int) -> str:
-    """A number by the scheme above. Raises ValueError where the year's numbers are used up."""
-    if not 1 <= sequence <= MAX_SEQUENCE:
-        raise ValueError(f"a running number is 1 to {MAX_SEQUENCE}, not {sequence}")
-    body = f"{prefix}{treasury}{year:04}{sequence:06}"
-    return body + check_digit(body)
 
 
 async def certify(tx: AsyncConnection, grants: Sequence[Grant], *, by: str, decided_on: date) -> list[TalentCertified]:
@@ -239,5 +226,5 @@ async def _draw(tx: AsyncConnection, prefix: str, treasuries: Sequence[str], yea
     numbers = []
     for treasury in treasuries:
         drawn[treasury] += 1
-        numbers.append(make_number(prefix, treasury, year, drawn[treasury]))
+        numbers.append(make_decision_number(prefix, treasury, year, drawn[treasury]))
     return numbers

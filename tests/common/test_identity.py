@@ -13,6 +13,8 @@ from deploy.sample.identities import (
     with_wrong_check_digit,
 )
 from libs.common.identity import (
+    APPROVAL,
+    CERTIFICATION,
     CREDIT_ALPHABET,
     MAX_NAME,
     MAX_SEQUENCE,
@@ -22,12 +24,14 @@ from libs.common.identity import (
     ResidentFacts,
     Sex,
     check_case_no,
+    check_certification_number,
     check_credit_code,
     check_digit,
     check_document,
     check_name,
     credit_check_digit,
     make_case_no,
+    make_decision_number,
     mask_name,
     mask_number,
     normalise_name,
@@ -263,6 +267,35 @@ def test_a_case_number_is_right_and_one_wrong_character_is_refused(
     assert check_case_no(f"{number[:2]} {number[2:8]}-{number[8:]}".lower()) == []
     wrong = number[:at] + other + number[at + 1 :]
     assert (check_case_no(wrong) == []) == (wrong == number)
+
+
+@given(
+    st.sampled_from(["410500", "410522", "410581", "410571"]),
+    st.integers(2021, 2099),
+    st.integers(1, MAX_SEQUENCE),
+    st.integers(0, 18),
+    st.sampled_from("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+)
+def test_a_certification_number_is_right_and_one_wrong_character_is_refused(
+    treasury: str, year: int, sequence: int, at: int, other: str
+) -> None:
+    number = make_decision_number(CERTIFICATION, treasury, year, sequence)
+    assert (len(number), number[:-1]) == (19, f"RD{treasury}{year}{sequence:06}")
+    assert check_certification_number(f"{number[:2]} {number[2:8]}-{number[8:]}".lower()) == []
+    wrong = number[:at] + other + number[at + 1 :]
+    assert (check_certification_number(wrong) == []) == (wrong == number)
+
+
+def test_the_number_of_an_approval_is_none_of_a_certification() -> None:
+    assert codes(check_certification_number(make_decision_number(APPROVAL, "410522", 2026, 17))) == {
+        "certification-number-form"
+    }
+
+
+@pytest.mark.parametrize("sequence", [0, MAX_SEQUENCE + 1])
+def test_a_decision_number_is_only_made_while_the_years_numbers_last(sequence: int) -> None:
+    with pytest.raises(ValueError, match="running number"):
+        make_decision_number(CERTIFICATION, "410522", 2026, sequence)
 
 
 def test_a_case_number_with_an_impossible_date_is_refused() -> None:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from deploy.sample.identities import make_credit_code, make_resident_number
-from libs.common.identity import Sex
+from libs.common.identity import Sex, make_decision_number
 
 COUNTY, CITY, DISTRICT = "410522", "410500", "410502"
 _RNG = Random(20260302)
@@ -49,6 +49,10 @@ def licences(*codes: str) -> list[dict[str, Any]]:
 
 def an_account(holder: str = "王小明", number: str = "6217000010001234567") -> dict[str, Any]:
     return {"holder": holder, "bank": "中国银行安阳分行", "branch_no": "104496000017", "number": number}
+
+
+def a_certification_number(sequence: int = 1) -> str:
+    return make_decision_number("RD", COUNTY, 2026, sequence)
 
 
 CERTIFICATION = {"code": "talent_certification", "category": "master"}

@@ -12,7 +12,7 @@ from deploy.sample.identities import make_document_number
 from libs.common.auth import ServiceTokens
 from libs.common.events import ApplicationClosed, ItemResult
 from libs.common.identity import DocumentType, Sex
-from tests.intake.builders import ALLOWANCE, CERTIFICATION, COUNTY, DISTRICT, a_number, a_person, an_employer, licences
+from tests.intake.builders import CERTIFICATION, COUNTY, DISTRICT, a_number, a_person, an_employer, licences
 from tests.intake.conftest import Answer, Caller, House, uuids
 
 
@@ -105,14 +105,15 @@ async def test_once_one_of_the_two_came_to_nothing_the_records_are_merged(
 async def test_a_merge_without_collision_moves_the_claims(house: House) -> None:
     card = a_person()
     first = await house.portal().file(beneficiary=card, items=[CERTIFICATION])
-    number = {"items": [{**ALLOWANCE, "certification": "AY-1"}], "materials": licences("labour_contract")}
+    flexible = {"code": "flexible_certification", "category": "flexible"}
+    others = {"items": [flexible], "materials": licences("identity_document", "cooperation_agreement")}
     passport = by_passport()
-    second = await house.portal().file(beneficiary=passport, **number)
+    second = await house.portal().file(beneficiary=passport, **others)
     assert second["state"] == "accepted"
     assert (await merge(house, second, first)).status == 200
     held = await house.rows("SELECT person::text, code FROM claim ORDER BY code")
     assert [tuple(row) for row in held] == [
-        (first["beneficiary"], "living_allowance"), (first["beneficiary"], "talent_certification"),
+        (first["beneficiary"], "flexible_certification"), (first["beneficiary"], "talent_certification"),
     ]  # fmt: skip
     for person in (card, passport):
         again = await house.portal("portal-b").file(beneficiary=person)

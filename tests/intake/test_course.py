@@ -37,7 +37,18 @@ from libs.common.paging import decode_cursor, encode_cursor
 from services.intake.feedback import PROJECTION_TABLES
 from tests.common.packs import anyang
 from tests.conftest import Postgres
-from tests.intake.builders import ALLOWANCE, CERTIFICATION, COUNTY, DISTRICT, PAPERS, a_person, an_account, licences
+from tests.intake.builders import (
+    ALLOWANCE,
+    CERTIFICATION,
+    COUNTY,
+    DISTRICT,
+    PAPERS,
+    a_certification_number,
+    a_filing,
+    a_person,
+    an_account,
+    licences,
+)
 from tests.intake.conftest import Caller, House, uuids
 
 DAY = date(2026, 3, 2)
@@ -350,15 +361,57 @@ async def test_a_benefit_relies_on_an_earlier_certification_whose_category_count
     item = {"code": "flexible_certification", "category": "flexible"}
     papers = licences("identity_document", "cooperation_agreement")
     application, items = uuids(await portal.file(beneficiary=person, items=[item], materials=papers))
+    number = a_certification_number()
+    benefit = {"items": [{"code": "living_allowance", "certification": number}]}
+    early = await portal.file(beneficiary=person, **benefit)
+    assert [defect["code"] for defect in early["defects"]] == ["certification-unknown"]
     certified = an_event(
-        TalentCertified, application, item=items["flexible_certification"], certification=uuid4(), number="RC-9",
+        TalentCertified, application, item=items["flexible_certification"], certification=uuid4(), number=number,
         valid_to=date(2031, 1, 1), category="flexible", decided_on=DAY, beneficiary=uuid4(), treasury=COUNTY,
     )  # fmt: skip
     await house.hear(certified)
-    benefit = {"items": [{"code": "living_allowance", "certification": "RC-9"}]}
-    receipt = await portal.file(beneficiary=person, **benefit)
+    receipt = (await portal.post(f"/applications/{early['id']}:correct", {})).body
     assert (receipt["state"], receipt["reason"]["code"]) == ("not_accepted", "not-covered")
-    assert (await portal.file(**benefit))["state"] == "accepted"  # another's number: workflow decides
+
+
+@pytest.mark.parametrize(
+    ("owner", "valid_to", "code"),
+    [
+        (True, date(2031, 1, 1), None),
+        (True, date(2026, 1, 1), "certification-expired"),
+        (False, date(2031, 1, 1), "certification-unknown"),
+    ],
+)
+async def test_a_benefit_on_anothers_or_an_expired_certification_is_told_before_anybody_works(
+    house: House, owner: bool, valid_to: date, code: str | None
+) -> None:
+    portal, person, number = house.portal(), a_person(), a_certification_number()
+    application, items = uuids(await portal.file(beneficiary=person, items=[CERTIFICATION]))
+    certified = an_event(
+        TalentCertified, application, item=items["talent_certification"], certification=uuid4(), number=number,
+        valid_to=valid_to, category="master", decided_on=DAY, beneficiary=uuid4(), treasury=COUNTY,
+    )  # fmt: skip
+    await house.hear(certified)
+    benefit = {**ALLOWANCE, "certification": f" {number.lower()}"}
+    receipt = await portal.file(beneficiary=person if owner else a_person(), items=[benefit])
+    assert [(defect["code"], defect["field"]) for defect in receipt["defects"]] == (
+        [(code, "/items/0/certification")] if code else []
+    )
+    assert receipt["state"] == ("correction" if code else "accepted")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        ("hello-world", "certification-number-form"),
+        ("DX" + a_certification_number()[2:], "certification-number-form"),
+        (a_certification_number()[:-2] + "9" + a_certification_number()[-1], "certification-number-check-digit"),
+    ],
+)
+async def test_a_number_that_is_none_of_a_certification_is_a_wrong_filing(house: House, number: str, code: str) -> None:
+    filing = a_filing(items=[{**ALLOWANCE, "certification": number}])
+    told = (await house.portal().post("/applications", filing)).problem(422, "filing-wrong")
+    assert [(error["field"], error["code"]) for error in told["errors"]] == [("/items/0/certification", code)]
 
 
 async def test_a_correction_not_answered_lapses_after_its_last_day(house: House) -> None:

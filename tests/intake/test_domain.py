@@ -1,6 +1,6 @@
 """The rules of a filing, without a database: whatever is missing is told, and told at once."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.treasuries import Affiliation, AffiliationKind
-from services.intake.domain import REASONS, TITLES, TRANSITIONS, Known, NotPossibleNow, State, examine, move
+from services.intake.domain import REASONS, TITLES, TRANSITIONS, Certified, Known, NotPossibleNow, State, examine, move
 from services.intake.filing import Filing, corrected, read_filing
 from tests.common.packs import anyang
 from tests.intake.builders import (
@@ -16,6 +16,7 @@ from tests.intake.builders import (
     COUNTY,
     DISTRICT,
     PAPERS,
+    a_certification_number,
     a_filing,
     a_mandate,
     a_person,
@@ -27,6 +28,7 @@ from tests.intake.builders import (
 TODAY = date(2026, 3, 2)
 PACK = anyang()
 NOTHING = Known()
+NUMBER, OTHER = a_certification_number(1), a_certification_number(2)
 
 
 def read(**changes: Any) -> Filing:
@@ -123,11 +125,28 @@ def test_the_account_must_be_the_beneficiarys_own() -> None:
     [
         ([{"code": "talent_certification"}], {"category-missing"}),
         ([{"code": "living_allowance"}], {"certification-missing"}),
-        ([{"code": "living_allowance", "certification": "RC-1"}], set()),
+        ([{"code": "living_allowance", "certification": NUMBER}], set()),
+        ([{"code": "living_allowance", "certification": OTHER}], {"certification-unknown"}),
+        (
+            [{"code": "talent_flat", "certification": OTHER}, {"code": "talent_certification"}],
+            {"certification-unknown", "category-missing"},
+        ),
     ],
 )
 def test_a_benefit_needs_a_certification_and_that_a_category(items: list[dict[str, Any]], codes: set[str]) -> None:
-    assert told(read(items=items)) == codes
+    papers = licences(*PAPERS, "housing_statement")
+    known = Known(certifications={NUMBER: Certified("master", TODAY)})
+    assert told(read(items=items, materials=papers), known) == codes
+
+
+def test_a_certification_counts_through_its_last_day() -> None:
+    filing = read(items=[{"code": "living_allowance", "certification": NUMBER}])
+    yesterday = Known(certifications={NUMBER: Certified("master", TODAY - timedelta(days=1))})
+    [defect] = examine(PACK, filing, yesterday, TODAY).defects
+    assert (defect.code, defect.field, defect.item) == (
+        "certification-expired", "/items/0/certification", "living_allowance",
+    )  # fmt: skip
+    assert "2026-03-01" in defect.detail
 
 
 @pytest.mark.parametrize("benefit", ["living_allowance", "purchase_subsidy"])
@@ -135,8 +154,9 @@ def test_a_category_that_a_benefit_names_itself_does_not_get_round_an_exclusion(
     certification = {"code": "flexible_certification", "category": "flexible"}
     filing = read(items=[certification, {"code": benefit, "category": "doctor"}])
     assert examine(PACK, filing, NOTHING, TODAY).reason == "not-covered"
-    later = read(items=[{"code": benefit, "category": "doctor", "certification": "RC-1"}])
-    assert examine(PACK, later, Known(categories={"RC-1": "flexible"}), TODAY).reason == "not-covered"
+    later = read(items=[{"code": benefit, "category": "doctor", "certification": NUMBER}])
+    held = Known(certifications={NUMBER: Certified("flexible", TODAY)})
+    assert examine(PACK, later, held, TODAY).reason == "not-covered"
 
 
 def test_fiscal_affiliation_decides_before_the_others_and_what_is_given_before_the_record() -> None:

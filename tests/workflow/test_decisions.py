@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from libs.common.events import ApplicationAccepted, ApplicationClosed, BenefitApproved, TalentCertified
-from libs.common.identity import verify
-from services.workflow.certification import MAX_SEQUENCE, make_number
+from libs.common.identity import check_certification_number
 from tests.workflow.builders import DISTRICT, an_acceptance, an_item, today
 from tests.workflow.conftest import House
 
@@ -68,7 +67,7 @@ async def test_a_certification_is_proposed_by_one_officer_and_confirmed_by_anoth
     assert (told.beneficiary, told.employer_kind) == (application.beneficiary, "enterprise")
     assert told.valid_to.year == today().year + 5
     assert told.number.startswith(f"RD410522{today().year}000001")
-    assert verify(told.number)
+    assert check_certification_number(told.number) == []
     (closed,) = await house.emitted(ApplicationClosed)
     assert (closed.state, closed.items[0].result) == ("closed", "done")
     shown = (await second.get(f"/certifications/{told.number}")).ok()
@@ -347,16 +346,6 @@ async def test_a_bad_line_of_a_bulk_decision_harms_no_other(house: House) -> Non
 
 
 # -- numbers and the record
-
-
-def test_a_number_names_treasury_year_and_place_and_checks_itself() -> None:
-    number = make_number("RD", "410522", 2026, 17)
-    assert number[:-1] == "RD4105222026000017"
-    assert verify(number)
-    assert not verify(number.replace("17", "71"))
-    for wrong in (0, MAX_SEQUENCE + 1):
-        with pytest.raises(ValueError, match="running number"):
-            make_number("RD", "410522", 2026, wrong)
 
 
 async def test_each_person_has_one_record_with_everything_in_it(house: House) -> None:
