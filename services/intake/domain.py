@@ -1,7 +1,9 @@
 """What becomes of a filing: its states, its defects, its place and its verdict. No SQL, no HTTP, no clock.
 
 The affiliated treasury is that of the employer on the day, by the affiliations given or, where none is, those on
-record. Who has no employer names the region where they live or work, and the treasury that serves it counts.
+record. Affiliations that would put the employer at another treasury than those on record are a defect, unless they were
+shown at the window of the treasury that is to pay from then on. Who has no employer names the region where they live
+or work, and the treasury that serves it counts.
 
 A unit that the policy leaves to people (central, provincial; two affiliations that disagree) is not accepted with the
 reason `manual-decision`, and told to turn to the talent office: the platform must not decide who pays. Such a unit's
@@ -10,7 +12,7 @@ certification or service alone needs no such decision, as long as its treasury i
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -29,6 +31,9 @@ from libs.common.policy import (
 from libs.common.policy.model import BenefitForm, CorrectionTerms, Item, ItemKind, ManualDecisionRule
 from libs.common.treasuries import Affiliation
 from services.intake.filing import FiledHandler, FiledMaterial, Filing
+
+_BY_HAND = "manual"
+"""In the place of a treasury, where people must decide."""
 
 PAYEE_ACCOUNT = "payee_account"
 """The material that the account stated in the filing itself fulfils: what is known is not asked for twice."""
@@ -127,6 +132,10 @@ DEFECTS: Mapping[str, tuple[str, str]] = {
         "缺少有效的隶属关系",
         "请填写用人单位当前有效的财政（或行政、税务、登记）隶属关系及依据。",
     ),
+    "affiliation-differs": (
+        "隶属关系与登记的不一致",
+        "请核对；不填隶属关系的，按已登记的办理。隶属关系确有变更的，请持依据到新隶属地的窗口办理。",
+    ),
     "employer-missing": ("缺少用人单位信息", "由用人单位申请的，请填写用人单位信息。"),
     "employer-not-active": ("用人单位不在正常状态", "请核对用人单位状态，或者更换为承继其权利义务的单位。"),
     "name-differs": ("姓名与该证件登记的姓名不一致", "请核对姓名和证件号码；姓名已变更的，请持证件到窗口办理。"),
@@ -185,12 +194,14 @@ class Certified(NamedTuple):
 class Known:
     """What intake knows beside the filing.
 
-    `affiliations` are those on record, `uploaded` the codes of materials whose bytes are here, `certifications` those
-    of the beneficiary that the filing names, by number, `misnamed` are the places of people who are on record under
-    another name, `mixed` those whose documents are on record as of different people.
+    `affiliations` are those on record, `window` is the treasury at whose window a clerk saw the papers, `uploaded` the
+    codes of materials whose bytes are here, `certifications` those of the beneficiary that the filing names, by number,
+    `misnamed` are the places of people who are on record under another name, `mixed` those whose documents are on
+    record as of different people.
     """
 
     affiliations: Sequence[Affiliation] = ()
+    window: str | None = None
     uploaded: Collection[str] = ()
     certifications: Mapping[str, Certified] = field(default_factory=dict)
     misnamed: Collection[str] = ()
@@ -272,12 +283,33 @@ def _place(pack: Pack, filing: Filing, known: Known, on: date) -> tuple[str | No
         Affiliation(kind=it.kind, treasury=it.treasury, valid_from=it.valid_from or date.min, valid_to=it.valid_to)
         for it in filing.employer.affiliations
     ]
-    try:
-        return affiliated_treasury(pack, given or known.affiliations, on).code, [], False
-    except ManualDecision:
+    treasury = _treasury_on(pack, given or known.affiliations, on)
+    if treasury == _BY_HAND:
         return None, [], True
-    except NoRuleInForce:
+    if treasury is None:
         return None, [_AFFILIATION_MISSING], False
+    if _moved_to(pack, known.affiliations, given, on) <= {known.window}:
+        return treasury, [], False
+    on_record = _treasury_on(pack, known.affiliations, on)
+    return (treasury if on_record in {None, _BY_HAND} else on_record), [_AFFILIATION_DIFFERS], False
+
+
+def _treasury_on(pack: Pack, affiliations: Sequence[Affiliation], day: date) -> str | None:
+    try:
+        return affiliated_treasury(pack, affiliations, day).code
+    except ManualDecision:
+        return _BY_HAND
+    except NoRuleInForce:
+        return None
+
+
+def _moved_to(pack: Pack, on_record: Sequence[Affiliation], given: Sequence[Affiliation], on: date) -> set[str | None]:
+    """Where affiliations as given would put an employer from a day on, otherwise than those on record do."""
+    each = (*on_record, *given)
+    ends = {it.valid_to for it in each if it.valid_to is not None and it.valid_to < date.max}
+    days = {on, *(it.valid_from for it in each), *(day + timedelta(days=1) for day in ends)}
+    moves = {(_treasury_on(pack, on_record, day), _treasury_on(pack, given, day)) for day in days if day >= on}
+    return {new for old, new in moves if None not in {old, new} and old != new}
 
 
 def _left_to_people(pack: Pack, filing: Filing, items: Iterable[Item], on: date) -> bool:
@@ -308,6 +340,7 @@ def _defect(code: str, field: str, item: str | None = None, material: str | None
 
 _REGION_MISSING = _defect("region-missing", "/region")
 _AFFILIATION_MISSING = _defect("affiliation-missing", "/employer/affiliations")
+_AFFILIATION_DIFFERS = _defect("affiliation-differs", "/employer/affiliations")
 
 
 def _party_defects(filing: Filing, known: Known, on: date) -> Iterable[Defect]:

@@ -1,7 +1,7 @@
 """Employers: one by its credit code, with its name, kind and status over time, and its affiliations as stated.
 
-What is filed never changes what is on record: it is a new version, or a new statement of affiliations, and the newest
-counts. Every earlier state can be shown.
+What a filing states decides for that filing, and for others only once it is accepted. It never changes what is on
+record: it is a new version, or a new statement of affiliations, and the newest counts. Every earlier state can be seen.
 """
 
 from collections.abc import Sequence
@@ -45,6 +45,11 @@ _AFFILIATIONS = text("""
       JOIN employer_affiliation AS a USING (statement)
      ORDER BY a.id
 """)
+# Of two filings that put an employer elsewhere at the same moment, the second one reads what the first one stated.
+_LOCK = text("""
+    SELECT pg_advisory_xact_lock(hashtextextended('employer:' || code, 0))
+      FROM unnest(CAST(:codes AS text[])) AS r (code)
+""")
 _STATE = text("""
     INSERT INTO employer_affiliation (employer, statement, kind, treasury, evidence, valid_from, valid_to)
     SELECT employer, statement, kind, treasury, evidence, valid_from, valid_to
@@ -55,40 +60,88 @@ _STATE = text("""
      ORDER BY n
 """)
 
-_Statement = list[tuple[str, str, str, date, date | None]]  # kind, treasury, evidence, from, to
+_Version = tuple[str, str, str]  # name, kind, status
+_Stated = tuple[str, str, str, date, date | None]  # kind, treasury, evidence, from, to
+_Statement = list[_Stated]
+
+
+class LeanOnOneAnother(Exception):
+    """Filings of one group say different things of an employer: each is judged by what those before it came to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """An employer as a filing finds it: its reference, and the affiliations on record before that filing."""
+    """An employer as a filing finds it on record: its reference, newest version, and newest statement."""
 
     ref: UUID
-    affiliations: Sequence[Affiliation]
+    version: _Version | None
+    statement: Sequence[_Stated]
+
+    @property
+    def affiliations(self) -> list[Affiliation]:
+        """The affiliations on record."""
+        return [
+            Affiliation(kind=AffiliationKind(kind), treasury=treasury, valid_from=valid_from, valid_to=valid_to)
+            for kind, treasury, _, valid_from, valid_to in self.statement
+        ]
 
 
-async def enrol(tx: AsyncConnection, filed: Sequence[FiledEmployer], today: date) -> list[Enrolled]:
-    """Find or add employers by their credit codes, in order, and record what each filing states: another name, kind or
-    status than on record is a new version, other affiliations are a new statement."""
+async def enrol(tx: AsyncConnection, filed: Sequence[FiledEmployer]) -> list[Enrolled]:
+    """Find or add employers by their credit codes, in order. Raises LeanOnOneAnother."""
     if not filed:
         return []
     known = await _known(tx, filed)
-    versions = []
+    statements = await _statements(tx, [known[one.credit_code][0] for one in filed])
+    news = {one.credit_code for one in filed if _news(one, statements.get(known[one.credit_code][0], []))}
+    if news:
+        _check_independent([one for one in filed if one.credit_code in news])
+        await tx.execute(_LOCK, {"codes": sorted(news)})
+        statements |= await _statements(tx, [known[code][0] for code in news])
+    return [
+        Enrolled(ref, version, statements.get(ref, [])) for ref, version in (known[one.credit_code] for one in filed)
+    ]
+
+
+def _check_independent(filed: Sequence[FiledEmployer]) -> None:
+    first: dict[str, _Statement] = {}
     for one in filed:
-        ref, newest = known[one.credit_code]
-        stated = one.name, one.kind.value, one.status
-        if stated != newest:
-            versions.append((ref, *stated))
-            known[one.credit_code] = ref, stated
+        mine = _stated(one)
+        if first.setdefault(one.credit_code, mine) != mine:
+            raise LeanOnOneAnother
+
+
+async def record(tx: AsyncConnection, accepted: Sequence[tuple[Enrolled, FiledEmployer]], today: date) -> None:
+    """Record what accepted filings state, in order, where it is not on record."""
+    versions, affiliations = [], []
+    newest = {known.ref: known for known, _ in accepted}
+    for known, one in accepted:
+        held, version, statement = newest[known.ref], (one.name, one.kind.value, one.status), _stated(one)
+        if version != held.version:
+            versions.append((known.ref, *version))
+        if _news(one, held.statement):
+            group = uuid4()
+            affiliations += [(known.ref, group, *row) for row in statement]
+        newest[known.ref] = Enrolled(known.ref, version, statement or held.statement)
     if versions:
         given = columns(("employers", "names", "kinds", "statuses"), versions)
         await tx.execute(_ADD_VERSIONS, {**given, "today": today})
-    refs = [known[one.credit_code][0] for one in filed]
-    return await _state(tx, refs, filed)
+    if affiliations:
+        names = ("employers", "statements", "kinds", "treasuries", "evidences", "froms", "tos")
+        await tx.execute(_STATE, columns(names, affiliations))
 
 
-async def _known(
-    tx: AsyncConnection, filed: Sequence[FiledEmployer]
-) -> dict[str, tuple[UUID, tuple[str, str, str] | None]]:
+def _news(one: FiledEmployer, on_record: Sequence[_Stated]) -> bool:
+    stated = _stated(one)
+    return bool(stated) and stated != on_record
+
+
+def _stated(one: FiledEmployer) -> _Statement:
+    return [
+        (it.kind.value, it.treasury, it.evidence, it.valid_from or date.min, it.valid_to) for it in one.affiliations
+    ]
+
+
+async def _known(tx: AsyncConnection, filed: Sequence[FiledEmployer]) -> dict[str, tuple[UUID, _Version | None]]:
     """By credit code: the reference, and the name, kind and status on record."""
     codes = list({one.credit_code for one in filed})
     found = await _on_record(tx, codes)
@@ -99,41 +152,17 @@ async def _known(
     return found
 
 
-async def _on_record(tx: AsyncConnection, codes: Sequence[str]) -> dict[str, tuple[UUID, tuple[str, str, str] | None]]:
+async def _on_record(tx: AsyncConnection, codes: Sequence[str]) -> dict[str, tuple[UUID, _Version | None]]:
     rows = await tx.execute(_ON_RECORD, {"codes": codes})
     return {
         row.credit_code: (row.ref, (row.name, row.kind, row.status) if row.name is not None else None) for row in rows
     }
 
 
-async def _state(tx: AsyncConnection, refs: Sequence[UUID], filed: Sequence[FiledEmployer]) -> list[Enrolled]:
-    """Record the affiliations that filings state, where they are not those on record by then."""
-    on_record = await _statements(tx, refs)
-    found, added = [], []
-    for ref, one in zip(refs, filed, strict=True):
-        mine = on_record.get(ref, [])
-        found.append(Enrolled(ref, [_affiliation(row) for row in mine]))
-        stated = [
-            (it.kind.value, it.treasury, it.evidence, it.valid_from or date.min, it.valid_to) for it in one.affiliations
-        ]
-        if stated and stated != mine:
-            statement = uuid4()
-            added += [(ref, statement, *row) for row in stated]
-            on_record[ref] = stated
-    if added:
-        names = ("employers", "statements", "kinds", "treasuries", "evidences", "froms", "tos")
-        await tx.execute(_STATE, columns(names, added))
-    return found
-
-
 async def _statements(tx: AsyncConnection, refs: Sequence[UUID]) -> dict[UUID, _Statement]:
     """The newest statement of each employer that has one."""
     found: dict[UUID, _Statement] = {}
     for row in await tx.execute(_AFFILIATIONS, {"employers": list(set(refs))}):
-        found.setdefault(row.employer, []).append(tuple(row)[1:])
+        _, kind, treasury, evidence, valid_from, valid_to = row
+        found.setdefault(row.employer, []).append((kind, treasury, evidence, valid_from, valid_to))
     return found
-
-
-def _affiliation(row: tuple[str, str, str, date, date | None]) -> Affiliation:
-    kind, treasury, _, valid_from, valid_to = row
-    return Affiliation(kind=AffiliationKind(kind), treasury=treasury, valid_from=valid_from, valid_to=valid_to)

@@ -46,16 +46,16 @@ async def examine_all(
     filings = [one.filing for one in asked]
     named = await _enrol(tx, record, filings, caller)
     employed = [filing.employer for filing in filings if filing.employer is not None]
-    enrolled = iter(await employers.enrol(tx, employed, today))
+    enrolled = iter(await employers.enrol(tx, employed))
     employer = [next(enrolled) if filing.employer is not None else None for filing in filings]
     parties = await _parties(tx, record, filings, named, employer)
     earlier = await _earlier(tx, filings, parties)
     cases = []
     for one, mine, works_at, party, known in zip(asked, named, employer, parties, earlier, strict=True):
-        facts = _known(mine, works_at, uploaded=one.uploaded, certifications=known)
+        facts = _known(mine, works_at, one, window=_window(one.filing, caller), certifications=known)
         verdict = examine(pack, one.filing, facts, today)
         items = [pack.item(it.code, today) for it in one.filing.items]
-        cases.append(Case(pack, one.filing, items, party, facts, verdict, now))
+        cases.append(Case(pack, one.filing, items, party, works_at, facts, verdict, now))
     return cases
 
 
@@ -63,10 +63,9 @@ async def _enrol(
     tx: AsyncConnection, record: people.People, filings: Sequence[Filing], caller: Principal
 ) -> list[dict[str, people.Enrolled]]:
     """Everybody whom each filing names, by place, as they are on record."""
-    assists = "intake:assist" in caller.scopes
     places = [_people(filing) for filing in filings]
     appearing = [
-        people.Appearing(person, assists and filing.channel == "on_site")
+        people.Appearing(person, seen=_window(filing, caller) is not None)
         for filing, each in zip(filings, places, strict=True)
         for person in each.values()
     ]
@@ -96,6 +95,11 @@ async def _parties(
         _party(filing, each, works_at, next(accounts) if account is not None else None)
         for filing, each, works_at, account in zip(filings, named, employed, stated, strict=True)
     ]
+
+
+def _window(filing: Filing, caller: Principal) -> str | None:
+    """The treasury at whose window a clerk has seen the people and the papers."""
+    return caller.treasury if "intake:assist" in caller.scopes and filing.channel == "on_site" else None
 
 
 def _people(filing: Filing) -> dict[str, FiledPerson]:
@@ -128,13 +132,15 @@ def _party(
 def _known(
     named: Mapping[str, people.Enrolled],
     employer: employers.Enrolled | None,
+    asked: Examined,
     *,
-    uploaded: frozenset[str],
+    window: str | None,
     certifications: Mapping[str, Certified],
 ) -> Known:
     return Known(
         affiliations=employer.affiliations if employer else (),
-        uploaded=uploaded,
+        window=window,
+        uploaded=asked.uploaded,
         certifications=certifications,
         misnamed=[place for place, one in named.items() if one.misnamed],
         mixed=[place for place, one in named.items() if one.mixed],

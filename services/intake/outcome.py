@@ -19,6 +19,7 @@ from libs.common.events import (
 )
 from libs.common.policy import Pack, PackIdentity
 from libs.common.policy.model import Item
+from services.intake import employers
 from services.intake.domain import REASONS, Defect, Known, State, Verdict
 from services.intake.filing import Filing
 from services.intake.timeline import Step
@@ -67,6 +68,7 @@ class Case:
     filing: Filing
     items: Sequence[Item]
     parties: Parties
+    employer: employers.Enrolled | None
     known: Known
     verdict: Verdict
     now: datetime

@@ -18,7 +18,7 @@ from libs.common.events import AcceptedItem
 from libs.common.outbox import emit
 from libs.common.policy.model import ItemKind
 from libs.common.ticker import Due, schedule
-from services.intake import claims, materials
+from services.intake import claims, employers, materials
 from services.intake.domain import State, answer_by, categories, move, promises
 from services.intake.outcome import Case, Docket, Outcome, Told, facts, receipt_of, received
 from services.intake.promises import materials_due
@@ -111,6 +111,9 @@ async def settle(tx: AsyncConnection, vault: Vault, entries: Sequence[Entry]) ->
     items = await _save_items(tx, records)
     stated = [materials.Stated(it.docket.id, it.case.filing.materials, it.case.known.uploaded) for it in records]
     await materials.add_stated(tx, stated)
+    accepted = [it.case for it in records if it.outcome.state is State.ACCEPTED]
+    stated_of = [(case.employer, case.filing.employer) for case in accepted]
+    await employers.record(tx, [(known, one) for known, one in stated_of if known and one], entries[0].case.today)
     await schedule(tx, [due for record in records for due in _dues(record)])
     told = [one for record, mine in zip(records, items, strict=True) for one in _told(record, mine)]
     await emit(tx, *(event for event, _ in told))

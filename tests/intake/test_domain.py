@@ -159,14 +159,14 @@ def test_a_category_that_a_benefit_names_itself_does_not_get_round_an_exclusion(
     assert examine(PACK, later, held, TODAY).reason == "not-covered"
 
 
-def test_fiscal_affiliation_decides_before_the_others_and_what_is_given_before_the_record() -> None:
+def test_fiscal_affiliation_decides_before_the_others_and_the_record_where_none_is_given() -> None:
     both = [
         {"kind": "tax", "treasury": DISTRICT, "evidence": "税"},
         {"kind": "fiscal", "treasury": COUNTY, "evidence": "财政"},
     ]
-    on_record = (Affiliation(kind=AffiliationKind.FISCAL, treasury=CITY, valid_from=date(2021, 3, 23)),)
-    verdict = examine(PACK, read(employer=an_employer(affiliations=both)), Known(affiliations=on_record), TODAY)
+    verdict = examine(PACK, read(employer=an_employer(affiliations=both)), NOTHING, TODAY)
     assert (verdict.treasury, verdict.platform) == (COUNTY, COUNTY)
+    on_record = (Affiliation(kind=AffiliationKind.FISCAL, treasury=CITY, valid_from=date(2021, 3, 23)),)
     silent = read(employer=an_employer(affiliations=[]))
     assert examine(PACK, silent, Known(affiliations=on_record), TODAY).treasury == CITY
 

@@ -1,7 +1,8 @@
 """Group commit: filings that come at the same moment are taken in together, in one transaction.
 
 Alone a filing takes some twenty statements and a flush of the log to disk; a group takes as many (DESIGN §3.2). Each
-answer is given after the commit. Who is refused harms no neighbour: the group falls apart, and each is tried alone.
+answer is given after the commit. Who is refused harms no neighbour: the group falls apart, and each is tried alone. So
+do filings that lean on one another.
 """
 
 import asyncio

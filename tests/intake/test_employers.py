@@ -1,0 +1,210 @@
+"""Employers: whose word counts for where they belong, and from when."""
+
+import asyncio
+import json
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.common.policy import ManualDecision, NoRuleInForce, affiliated_treasury
+from libs.common.treasuries import Affiliation, AffiliationKind
+from services.intake.domain import Known, Verdict, examine
+from services.intake.filing import read_filing
+from tests.common.packs import anyang
+from tests.intake.builders import COUNTY, DISTRICT, a_filing, an_employer, licences
+from tests.intake.conftest import Caller, House
+
+TODAY = date(2026, 3, 2)
+CARE: dict[str, Any] = {"items": [{"code": "medical_care"}], "materials": licences("identity_document")}
+
+
+def tied(treasury: str, first: str | None = None, last: str | None = None, kind: str = "fiscal") -> dict[str, Any]:
+    return {"kind": kind, "treasury": treasury, "evidence": "证明", "from": first, "to": last}
+
+
+async def asked_of(house: House, employer: dict[str, Any]) -> Any:
+    """The treasury by what is on record, as a filing without affiliations finds it; else its defects."""
+    receipt = await house.portal("portal-c").file(employer={**employer, "affiliations": []}, **CARE)
+    return receipt["treasury"] or [defect["code"] for defect in receipt["defects"]]
+
+
+def codes(receipt: Any) -> list[str]:
+    return [defect["code"] for defect in receipt["defects"]]
+
+
+# -- whose word counts
+
+
+async def test_what_a_filing_says_of_an_employer_counts_for_others_once_it_is_accepted(house: House) -> None:
+    employer, portal = an_employer(), house.portal()
+    receipt = await portal.file(employer=employer, items=CARE["items"], materials=[])
+    assert (receipt["state"], receipt["treasury"]) == ("correction", COUNTY)  # for itself it counts at once
+    assert await asked_of(house, employer) == ["affiliation-missing"]
+    await portal.post(f"/applications/{receipt['id']}:correct", {"materials": CARE["materials"]})
+    assert await asked_of(house, employer) == COUNTY
+
+
+async def test_a_filing_that_is_not_accepted_leaves_nothing_on_record_of_its_employer(house: House) -> None:
+    employer, portal = an_employer(), house.portal()
+    first = a_filing()
+    assert (await portal.post("/applications", first)).body["state"] == "accepted"
+    again = await portal.file(beneficiary=first["beneficiary"], employer=employer)
+    assert again["reason"]["code"] == "duplicate"
+    assert await asked_of(house, employer) == ["affiliation-missing"]
+    named = "SELECT name FROM employer_version v JOIN employer e ON e.ref = v.employer WHERE e.credit_code = :code"
+    assert not await house.rows(named, code=employer["credit_code"])
+
+
+async def test_another_name_is_on_record_once_its_filing_is_accepted(house: House) -> None:
+    employer, portal = an_employer(), house.portal()
+    await portal.file(employer=employer, **CARE)
+    other = {**employer, "name": "乙公司", "status": "closed"}
+    assert codes(await house.portal("portal-b").file(employer=other, **CARE)) == ["employer-not-active"]
+    names = await house.rows("SELECT name, status FROM employer_version ORDER BY id")
+    assert [tuple(row) for row in names] == [(employer["name"], "active")]
+
+
+async def test_a_stranger_does_not_move_an_employer_to_another_treasury(house: House) -> None:
+    employer, stranger = an_employer(COUNTY), house.portal("portal-b")
+    await house.portal().file(employer=employer, **CARE)
+    moved = await stranger.file(employer={**employer, "affiliations": [tied(DISTRICT)]}, **CARE)
+    assert (codes(moved), moved["platform"]) == (["affiliation-differs"], COUNTY)
+    assert await asked_of(house, employer) == COUNTY
+    silent = {"employer": {**employer, "affiliations": []}}
+    answer = await stranger.post(f"/applications/{moved['id']}:correct", silent)
+    assert (answer.body["state"], answer.body["treasury"]) == ("accepted", COUNTY)
+
+
+async def test_the_window_of_the_treasury_that_is_to_pay_moves_an_employer(house: House) -> None:
+    employer = an_employer(COUNTY)
+    await house.portal().file(employer=employer, **CARE)
+    moved = {"employer": {**employer, "affiliations": [tied(DISTRICT)]}, **CARE}
+    assert codes(await house.clerk(COUNTY).file(channel="on_site", **moved)) == ["affiliation-differs"]
+    unseen = await house.clerk(DISTRICT).file(channel="online", **moved)
+    assert (unseen["state"], unseen["successor"]["state"]) == ("transferred", "correction")
+    assert (await house.clerk(DISTRICT).file(channel="on_site", **moved))["state"] == "accepted"
+    assert await asked_of(house, employer) == DISTRICT
+
+
+async def test_of_two_who_say_different_things_at_once_the_first_accepted_one_counts(house: House) -> None:
+    for _ in range(3):
+        employer = an_employer()
+        filings = [
+            a_filing(employer={**employer, "affiliations": [tied(treasury)]}, **CARE)
+            for treasury in (COUNTY, DISTRICT) * 3
+        ]
+        posts = (house.portal(f"p{n % 3}").post("/applications", filing) for n, filing in enumerate(filings))
+        receipts = [answer.body for answer in await asyncio.gather(*posts)]
+        accepted = {receipt["treasury"] for receipt in receipts if receipt["state"] == "accepted"}
+        assert len(accepted) == 1
+        assert {*accepted} == {await asked_of(house, employer)}
+        assert sum(receipt["state"] == "correction" for receipt in receipts) == 3
+
+
+async def test_in_one_file_a_line_finds_on_record_what_an_accepted_line_before_it_said(house: House) -> None:
+    employer = an_employer()
+    silent = {**employer, "affiliations": []}
+    lines: list[dict[str, Any]] = [
+        {"employer": employer, "items": CARE["items"], "materials": []},  # in correction
+        {"employer": silent, **CARE},
+        {"employer": employer, **CARE},
+        {"employer": silent, **CARE},
+        {"employer": {**employer, "affiliations": [tied(DISTRICT)]}, **CARE},
+    ]
+    receipts = await in_one_file(house.portal(), [a_filing(**line) for line in lines])
+    assert [codes(receipt) for receipt in receipts] == [
+        ["material-missing"], ["affiliation-missing"], [], [], ["affiliation-differs"],
+    ]  # fmt: skip
+
+
+async def in_one_file(caller: Caller, filings: list[dict[str, Any]]) -> list[Any]:
+    lines = [json.dumps({"idempotency_key": f"k{n}", "application": one}) for n, one in enumerate(filings)]
+    headers = {"Content-Type": "application/x-ndjson"}
+    answer = await caller._ask("POST", "/applications:batch", headers=headers, content="\n".join(lines).encode())
+    return [json.loads(line)["application"] for line in answer.content.decode().splitlines()]
+
+
+# -- what disagrees with the record
+
+
+def on_record(*ties: dict[str, Any]) -> Known:
+    return Known(
+        affiliations=[
+            Affiliation(
+                kind=AffiliationKind(tie["kind"]),
+                treasury=tie["treasury"],
+                valid_from=date.fromisoformat(tie["from"]) if tie["from"] else date.min,
+                valid_to=date.fromisoformat(tie["to"]) if tie["to"] else None,
+            )
+            for tie in ties
+        ]
+    )
+
+
+def judged(known: Known, *ties: dict[str, Any]) -> Verdict:
+    filing = read_filing(a_filing(employer=an_employer(affiliations=list(ties)), **CARE), anyang(), TODAY)
+    return examine(anyang(), filing, known, TODAY)
+
+
+@pytest.mark.parametrize(
+    ("known", "stated"),
+    [
+        ([tied(COUNTY)], [tied(COUNTY)]),
+        ([tied(COUNTY)], [tied(COUNTY, "2021-03-23", kind="fiscal"), tied(DISTRICT, kind="tax")]),
+        ([tied(COUNTY)], [tied(COUNTY, last="2026-12-31")]),
+        ([tied(COUNTY, last="2026-03-01")], [tied(DISTRICT, "2026-03-02")]),
+        ([tied(DISTRICT, last="2025-12-31"), tied(COUNTY, "2026-01-01")], [tied(COUNTY)]),
+        ([], [tied(DISTRICT)]),
+    ],
+)
+def test_what_leaves_the_employer_where_it_is_from_today_on_is_no_disagreement(
+    known: list[dict[str, Any]], stated: list[dict[str, Any]]
+) -> None:
+    assert judged(on_record(*known), *stated).defects == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "stated"),
+    [
+        ([tied(COUNTY)], [tied(DISTRICT)]),
+        ([tied(COUNTY, kind="tax")], [tied(COUNTY, kind="tax"), tied(DISTRICT)]),
+        ([tied(COUNTY)], [tied(COUNTY, last="2026-12-31"), tied(DISTRICT, "2027-01-01")]),
+        ([tied(COUNTY)], [tied(COUNTY, last="2026-12-31"), tied("410000", "2027-01-01")]),
+        ([tied(COUNTY, last="2026-12-31"), tied(DISTRICT, "2027-01-01")], [tied(COUNTY)]),
+        ([tied(COUNTY, "2026-06-01")], [tied(DISTRICT)]),
+    ],
+)
+def test_what_puts_the_employer_elsewhere_today_or_later_is_a_defect(
+    known: list[dict[str, Any]], stated: list[dict[str, Any]]
+) -> None:
+    assert [defect.code for defect in judged(on_record(*known), *stated).defects] == ["affiliation-differs"]
+
+
+DAYS = st.dates(TODAY - timedelta(days=40), TODAY + timedelta(days=40)).map(date.isoformat)
+TIES = st.builds(tied, st.sampled_from([COUNTY, DISTRICT]), st.none() | DAYS, kind=st.sampled_from(["fiscal", "tax"]))
+
+
+@settings(deadline=None)
+@given(st.lists(TIES, max_size=3), st.lists(TIES, min_size=1, max_size=3))
+def test_nothing_is_accepted_that_would_ever_put_an_employer_elsewhere(
+    known: list[dict[str, Any]], stated: list[dict[str, Any]]
+) -> None:
+    before, verdict = on_record(*known), judged(on_record(*known), *stated)
+    if verdict.reason is None and not verdict.defects:
+        after = on_record(*stated)
+        for days in range(90):
+            day = TODAY + timedelta(days=days)
+            here, there = (treasury_on(then, day) for then in (before, after))
+            assert None in {here, there} or here == there, day
+
+
+def treasury_on(known: Known, day: date) -> str | None:
+    try:
+        return affiliated_treasury(anyang(), known.affiliations, day).code
+    except ManualDecision:
+        return "people decide"
+    except NoRuleInForce:
+        return None
