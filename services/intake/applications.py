@@ -30,9 +30,9 @@ from libs.common.packs import Packs
 from libs.common.policy import Pack, PolicyError, platform_of
 from libs.common.ticker import Due, cancel
 from services.intake import claims, materials, people, refs
-from services.intake.domain import TITLES, State, move
+from services.intake.domain import MAY_CORRECT, TITLES, State, move
 from services.intake.examination import Examined, examine_all
-from services.intake.filing import Filing, read_correction, read_filing
+from services.intake.filing import PEOPLE, Filing, read_correction, read_filing
 from services.intake.materials import File
 from services.intake.outcome import Case, Docket, identity_of, step_of
 from services.intake.settlement import LAPSE, Entry, filing_context, settle
@@ -140,7 +140,9 @@ class Desk:
         pack, today = self.packs.current(), local_date(now)
         filing = read_correction(filed, raw, pack, today)
         uploaded = await materials.uploaded(tx, row.id)
-        [case] = await examine_all(tx, self.people, pack, [Examined(filing, uploaded)], caller=caller, now=now)
+        entitled = {} if raw.keys().isdisjoint(PEOPLE) else MAY_CORRECT  # who may see it may mend the rest of it
+        asked = Examined(filing, uploaded, entitled)
+        [case] = await examine_all(tx, self.people, pack, [asked], caller=caller, now=now)
         docket = _docket(row)
         await cancel(tx, LAPSE, [str(row.id)])
         await claims.drop(tx, row.id)

@@ -30,7 +30,7 @@ from libs.common.policy import (
 )
 from libs.common.policy.model import BenefitForm, CorrectionTerms, Item, ItemKind, ManualDecisionRule
 from libs.common.treasuries import Affiliation
-from services.intake.filing import FiledHandler, FiledMaterial, Filing
+from services.intake.filing import FiledAuthority, FiledMaterial, FiledPerson, Filing, FilingWrong, wrong_field
 
 _BY_HAND = "manual"
 """In the place of a treasury, where people must decide."""
@@ -148,8 +148,15 @@ DEFECTS: Mapping[str, tuple[str, str]] = {
         "该证件号码未经核验，不能据以确认身份。请删去此证件，只填已登记的证件，或者持证件原件到窗口办理。",
     ),
     "document-expired": ("证件已过有效期", "请换领后填写新证件的有效期限。"),
-    "authority-missing": ("经办人没有授权", "请提供申请人的授权委托书或用人单位授权，并写明起止日期。"),
-    "authority-not-self": ("经办人并非申请人本人", "经办人不是申请人本人，请提供授权委托书或用人单位授权。"),
+    "handler-missing": (
+        "缺少经办人",
+        "由用人单位申请的，请填写经办人，并提供用人单位授权，写明起止日期；本人申请的，请以本人为申请人。",
+    ),
+    "authority-missing": (
+        "代办没有授权",
+        "代他人申请的，请填写经办人，并提供授权委托书或用人单位授权，写明起止日期；本人申请的，申请人应为受益人，填写同一证件。",
+    ),
+    "authority-not-self": ("经办人并非受益人本人", "经办人不是受益人本人，请提供授权委托书或用人单位授权。"),
     "authority-without-employer": ("单位授权缺少用人单位", "请填写授权的用人单位，或者改为申请人的授权委托书。"),
     "authority-evidence-missing": ("缺少授权依据", "请填写授权委托书或单位授权文件的编号、名称。"),
     "authority-open": ("授权没有起止日期", "请填写授权的起止日期。"),
@@ -213,12 +220,31 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the rules say: where it belongs, and all defects or the reason not to accept it. `treasury` and `platform`
-    are None where they cannot be known yet."""  # fmt: skip
+    are None where they cannot be known yet. `unsure`: it is in doubt who asks, or for whom."""  # fmt: skip
 
     treasury: str | None
     platform: str | None
     defects: tuple[Defect, ...]
     reason: str | None = None
+    unsure: bool = False
+
+
+MAY_FILE: Mapping[str, frozenset[str]] = {
+    "talent": frozenset({"/applicant/person", "/handler/person"}),
+    "handler": frozenset({"/handler/person"}),
+}
+"""Where a filing names the person whose own token it comes with, by role. Of others nothing is asked: a portal has
+authenticated its user, and a clerk sees who is there."""
+
+MAY_CORRECT: Mapping[str, frozenset[str]] = {**MAY_FILE, "talent": MAY_FILE["talent"] | {"/beneficiary"}}
+"""The same of a correction: the talent for whom somebody else filed may put it right."""
+
+
+def check_filer(role: str, places: Collection[str], entitled: Mapping[str, Collection[str]]) -> None:
+    """Whether somebody with a token of this role may send in what names them at these places. Raises FilingWrong."""
+    if role in entitled and not set(entitled[role]) & set(places):
+        where = "/handler" if role == "handler" else "/applicant"
+        raise FilingWrong(errors=[wrong_field(where, "filer-not-named")])
 
 
 def examine(pack: Pack, filing: Filing, known: Known, on: date) -> Verdict:
@@ -230,15 +256,16 @@ def examine(pack: Pack, filing: Filing, known: Known, on: date) -> Verdict:
         return Verdict(treasury, platform, (), "manual-decision")
     if _excluded(pack, filing, items, known, on):
         return Verdict(treasury, platform, (), "not-covered")
+    authority = list(_authority_defects(filing, on))
     found = [
         *defects,
         *_party_defects(filing, known, on),
-        *_authority_defects(filing, on),
+        *authority,
         *_account_defects(pack, filing, items, on),
         *_item_defects(filing, items, known, on),
         *_material_defects(pack, filing, items, known, on),
     ]
-    return Verdict(treasury, platform, tuple(found))
+    return Verdict(treasury, platform, tuple(found), unsure=known.unsure or bool(authority))
 
 
 def categories(filing: Filing, items: Sequence[Item], known: Known) -> list[str | None]:
@@ -363,15 +390,20 @@ def _party_defects(filing: Filing, known: Known, on: date) -> Iterable[Defect]:
 def _authority_defects(filing: Filing, on: date) -> Iterable[Defect]:
     handler = filing.handler
     if handler is None:
-        return
-    authority, where = handler.authority, "/handler/authority"
-    if authority is None:
-        yield _defect("authority-missing", where)
-        return
-    if authority.kind == "self":
-        if not _acts_for_themselves(filing, handler):
-            yield _defect("authority-not-self", where)
-        return
+        if filing.applicant.kind == "employer":
+            yield _defect("handler-missing", "/handler")
+        elif not _applies_for_themselves(filing):
+            yield _defect("authority-missing", "/handler")
+    elif handler.authority is None:
+        yield _defect("authority-missing", "/handler/authority")
+    elif handler.authority.kind != "self":
+        yield from _stated_authority_defects(filing, handler.authority, on)
+    elif not (_applies_for_themselves(filing) and _same(handler.person, filing.beneficiary)):
+        yield _defect("authority-not-self", "/handler/authority")
+
+
+def _stated_authority_defects(filing: Filing, authority: FiledAuthority, on: date) -> Iterable[Defect]:
+    where = "/handler/authority"
     if authority.kind == "employer_mandate" and filing.employer is None:
         yield _defect("authority-without-employer", where)
     if authority.evidence is None:
@@ -382,12 +414,14 @@ def _authority_defects(filing: Filing, on: date) -> Iterable[Defect]:
         yield _defect("authority-expired", f"{where}/to")
 
 
-def _acts_for_themselves(filing: Filing, handler: FiledHandler) -> bool:
-    if filing.applicant.kind != "person":
-        return False
-    applicant = filing.applicant.person or filing.beneficiary
-    numbers = {(document.type, document.number) for document in applicant.documents}
-    return any((document.type, document.number) in numbers for document in handler.person.documents)
+def _applies_for_themselves(filing: Filing) -> bool:
+    applicant = filing.applicant
+    return applicant.kind == "person" and _same(applicant.person or filing.beneficiary, filing.beneficiary)
+
+
+def _same(one: FiledPerson, other: FiledPerson) -> bool:
+    numbers = {(document.type, document.number) for document in one.documents}
+    return any((document.type, document.number) in numbers for document in other.documents)
 
 
 def _account_defects(pack: Pack, filing: Filing, items: Sequence[Item], on: date) -> Iterable[Defect]:

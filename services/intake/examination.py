@@ -1,7 +1,7 @@
 """Examination: who and what filings name is found or put on record, and the rules judge each of them (`domain.py`)."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -12,9 +12,10 @@ from libs.common.auth import Principal
 from libs.common.calendar import local_date
 from libs.common.policy import Pack
 from services.intake import employers, people
-from services.intake.domain import Certified, Known, examine
+from services.intake.domain import MAY_FILE, Certified, Known, check_filer, examine
 from services.intake.filing import FiledPerson, Filing
 from services.intake.outcome import Case, Parties
+from services.intake.sight import myself
 
 _EARLIER = text("""
     SELECT r.number, r.category, r.valid_to, COALESCE(p.merged_into, p.ref) AS person
@@ -26,10 +27,12 @@ _EARLIER = text("""
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A filing to be examined; `uploaded`: the codes of its materials whose bytes are here."""
+    """A filing to be examined; `uploaded`: the codes of its materials whose bytes are here; `entitled`: where it must
+    name the person whose own token it comes with, by role."""
 
     filing: Filing
     uploaded: frozenset[str] = frozenset()
+    entitled: Mapping[str, Collection[str]] = field(default_factory=lambda: MAY_FILE)
 
 
 async def examine_all(
@@ -41,10 +44,12 @@ async def examine_all(
     caller: Principal,
     now: datetime,
 ) -> list[Case]:
-    """Examine filings under a policy, in order: each finds what those before it put on record."""
+    """Examine filings under a policy, in order: each finds what those before it put on record. Raises FilingWrong where
+    one is not the caller's to file."""
     today = local_date(now)
     filings = [one.filing for one in asked]
     named = await _enrol(tx, record, filings, caller)
+    await _check_filer(tx, asked, named, caller)
     employed = [filing.employer for filing in filings if filing.employer is not None]
     enrolled = iter(await employers.enrol(tx, employed))
     employer = [next(enrolled) if filing.employer is not None else None for filing in filings]
@@ -73,6 +78,18 @@ async def _enrol(
     return [{place: next(enrolled) for place in each} for each in places]
 
 
+async def _check_filer(
+    tx: AsyncConnection, asked: Sequence[Examined], named: Sequence[Mapping[str, people.Enrolled]], caller: Principal
+) -> None:
+    me = await myself(tx, caller)
+    for one, each in zip(asked, named, strict=True):
+        places = {place for place in one.filing.parties() if each[place].ref == me}
+        applicant = one.filing.applicant
+        if "/beneficiary" in places and applicant.kind == "person" and applicant.person is None:
+            places.add("/applicant/person")
+        check_filer(caller.role, places, one.entitled)
+
+
 async def _parties(
     tx: AsyncConnection,
     record: people.People,
@@ -81,7 +98,7 @@ async def _parties(
     employed: Sequence[employers.Enrolled | None],
 ) -> list[Parties]:
     # Who files under another's number must not add to that person's record.
-    certain = [each["/beneficiary"].certain for each in named]
+    certain = [_certain(filing, each) for filing, each in zip(filings, named, strict=True)]
     families = [
         people.Family(each["/beneficiary"].ref, filing.beneficiary.links, _linked(filing, each))
         for filing, each, sure in zip(filings, named, certain, strict=True)
@@ -129,6 +146,10 @@ def _party(
     )
 
 
+def _certain(filing: Filing, named: Mapping[str, people.Enrolled]) -> bool:
+    return all(named[place].certain for place in filing.parties())
+
+
 def _known(
     named: Mapping[str, people.Enrolled],
     employer: employers.Enrolled | None,
@@ -145,7 +166,7 @@ def _known(
         misnamed=[place for place, one in named.items() if one.misnamed],
         mixed=[place for place, one in named.items() if one.mixed],
         doubtful=[f"{place}/documents/{n}" for place, one in named.items() for n in one.doubtful],
-        unsure=not named["/beneficiary"].certain,
+        unsure=not _certain(asked.filing, named),
     )
 
 

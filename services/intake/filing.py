@@ -105,12 +105,21 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "unknown-material": ("没有此材料", _SEE_POLICY),
     "platform-not-yours": ("不是您所在的平台", "窗口只能在本平台收件，请改为本平台或者留空。"),
     "not-correctable": ("不能补正的项", "补正不能更改此项；请删除，或者撤回后重新提交。"),
+    "filer-not-named": (
+        "您不是该申请的申请人或经办人",
+        "请核对所填证件是否为本人已登记的证件；代他人申请的，本人应为经办人并填写授权。尚未登记的，请先通过省级门户或窗口办理。",
+    ),
     "item-twice": ("同一事项填报了两次", "同一事项请只填报一次。"),
     "material-twice": ("同一材料填报了两次", "同一材料请只填报一次；补充文件请通过材料接口上传。"),
 }
 """Every code of a filing's own, with its title and what to do."""
 
 _TITLES = identity.TITLES | {code: title for code, (title, _) in WORDS.items()}
+
+
+def wrong_field(field: str, code: str) -> FieldError:
+    """What is wrong with a field, in the words of `WORDS`."""
+    return FieldError(field, code, *WORDS[code])
 
 
 def _titled(error: FieldError) -> FieldError:
@@ -263,14 +272,17 @@ class FiledBeneficiary(FiledPerson):
 
 
 class FiledApplicant(Shape):
-    """Who applies: the employer named in `employer`, or a person (the beneficiary where none is named)."""
+    """Who applies: the employer named in `employer`, or a person (the beneficiary where none is named).
+
+    An employer acts through the handler, and so does whoever applies for another one.
+    """
 
     kind: Literal["person", "employer"]
     person: FiledPerson | None = None
 
 
 class FiledAuthority(Spanned):
-    """What the handler may act on: nothing but themselves, a power of attorney, or the employer's mandate."""
+    """What the handler may act on: that they apply for themselves, a power of attorney, or the employer's mandate."""
 
     kind: Literal["self", "power_of_attorney", "employer_mandate"]
     evidence: Text | None = Field(default=None, description="授权委托书或单位授权文件的编号、名称")
@@ -394,6 +406,10 @@ class Correction(Shape):
     payee_account: FiledAccount | None = None
     items: Annotated[list[FiledItem], Field(min_length=1, max_length=20)] | None = None
     materials: Annotated[list[FiledMaterial], Field(max_length=50)] = []
+
+
+PEOPLE = frozenset({"applicant", "beneficiary", "handler"})
+"""The fields of a filing that name its parties."""
 
 
 def corrected(filed: Mapping[str, Any], correction: Mapping[str, Any]) -> dict[str, Any]:

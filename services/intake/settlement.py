@@ -154,7 +154,7 @@ def filing_context(application: UUID) -> bytes:
 async def _duplicates(tx: AsyncConnection, entries: Sequence[Entry]) -> set[UUID]:
     """Claim what the filings ask for, for their beneficiaries; gives the applications of which another one holds some.
 
-    While it is in doubt who the beneficiary is nothing is claimed: the one whose number was used would be turned away.
+    While it is in doubt who asks, or for whom, nothing is claimed: the one whose number was used would be turned away.
     """
     asked = [
         claims.Claim(
@@ -163,7 +163,7 @@ async def _duplicates(tx: AsyncConnection, entries: Sequence[Entry]) -> set[UUID
             sorted(item.code for item in entry.case.items if item.kind in claims.KINDS),
         )
         for entry in entries
-        if entry.case.verdict.reason is None and not entry.case.known.unsure
+        if entry.case.verdict.reason is None and not entry.case.verdict.unsure
     ]
     return await claims.take(tx, asked, entries[0].case.today)
 

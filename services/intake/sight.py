@@ -17,6 +17,17 @@ _IN_DOUBT = ("name-differs", "documents-of-different-people", "document-in-doubt
 _NAMED_BY = (application.c.beneficiary, application.c.applicant, application.c.handler)
 
 
+async def myself(tx: AsyncConnection, caller: Principal) -> UUID | None:
+    """The record that the person of the caller's token leads to; None where there is none."""
+    try:
+        ref = UUID(caller.person or "")
+    except ValueError:
+        return None
+    leading = select(func.coalesce(person.c.merged_into, person.c.ref)).where(person.c.ref == ref)
+    found: UUID | None = (await tx.execute(leading)).scalar()
+    return found
+
+
 async def in_sight(tx: AsyncConnection, refs: Collection[UUID], caller: Principal) -> set[UUID]:
     """Those of these references of people and payee accounts whose person appears before the caller."""
     asked = person.alias("asked")

@@ -18,9 +18,9 @@ from services.intake.models import application, case_end, person, task_holder
 def visible(query: Select[Any], caller: Principal) -> Select[Any]:
     """The query on `application`, with only the rows that a caller may see: the one way to select for a caller.
 
-    A portal sees what its client filed, a talent what names them as applicant or beneficiary, a handler what names
-    them as handler, a clerk and a talent office what belongs to their treasury or was filed at its platform, a
-    department and a specialist what they hold a task of; supervisor and auditor everything.
+    A portal sees what its client filed, a talent what names them, a handler what names them as handler, a clerk and a
+    talent office what belongs to their treasury or was filed at its platform, a department and a specialist what they
+    hold a task of; supervisor and auditor everything.
     """
     return query.where(_in_view(caller))
 
@@ -32,7 +32,7 @@ def _in_view(caller: Principal) -> ColumnElement[bool]:
         case "portal":
             return application.c.client == caller.client
         case "talent":
-            return _named(caller, "beneficiary", "applicant")
+            return _named(caller, "beneficiary", "applicant", "handler")
         case "handler":
             return _named(caller, "handler")
         case "window_clerk" | "talent_office":

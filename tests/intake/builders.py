@@ -73,6 +73,8 @@ def a_filing(**changes: Any) -> dict[str, Any]:
         "materials": licences(*PAPERS),
     }
     filing |= changes
+    if filing["applicant"] == {"kind": "employer"}:
+        filing = {"handler": {"person": a_person("李经办"), "authority": a_mandate()}} | filing
     return copy.deepcopy({field: value for field, value in filing.items() if value is not None})
 
 

@@ -44,6 +44,7 @@ SPOILT: dict[str, dict[str, Any]] = {
     "payee-account-missing": {"payee_account": None},
     "material-missing": {"materials": licences(*PAPERS[1:])},
     "authority-missing": {"handler": {"person": a_person("李经办")}},
+    "handler-missing": {"handler": None},
     "affiliation-missing": {"employer": an_employer(affiliations=[])},
     "document-expired": {
         "beneficiary": {
@@ -57,6 +58,7 @@ SPOILT: dict[str, dict[str, Any]] = {
 @settings(max_examples=60)
 @given(st.sets(st.sampled_from(sorted(SPOILT))))
 def test_all_defects_are_told_at_once_and_no_others(codes: set[str]) -> None:
+    codes -= {"handler-missing"} if "authority-missing" in codes else set()  # there is one, or there is none
     changes = {field: value for code in codes for field, value in SPOILT[code].items()}
     assert told(read(**changes)) == codes
 
@@ -108,6 +110,42 @@ def test_who_applies_for_themselves_may_handle_it_themselves() -> None:
     me = a_person()
     filing = read(beneficiary=me, applicant={"kind": "person"}, handler={"person": me, "authority": {"kind": "self"}})
     assert told(filing) == set()
+
+
+ME, OTHER_PERSON = a_person("王小明"), a_person("赵大")
+POWER = {"kind": "power_of_attorney", "from": "2020-01-01", "to": "2099-12-31", "evidence": "委托书 1 号"}
+FOR_ANOTHER = {"kind": "person", "person": OTHER_PERSON}
+
+
+@pytest.mark.parametrize(
+    ("applicant", "handler", "wrong"),
+    [
+        ({"kind": "person"}, None, None),
+        ({"kind": "person", "person": ME}, None, None),
+        ({"kind": "employer"}, None, ("handler-missing", "/handler")),
+        (
+            {"kind": "employer"},
+            {"person": ME, "authority": {"kind": "self"}},
+            ("authority-not-self", "/handler/authority"),
+        ),
+        ({"kind": "employer"}, {"person": OTHER_PERSON, "authority": a_mandate()}, None),
+        (FOR_ANOTHER, None, ("authority-missing", "/handler")),
+        (FOR_ANOTHER, {"person": OTHER_PERSON}, ("authority-missing", "/handler/authority")),
+        (
+            FOR_ANOTHER,
+            {"person": OTHER_PERSON, "authority": {"kind": "self"}},
+            ("authority-not-self", "/handler/authority"),
+        ),
+        (FOR_ANOTHER, {"person": OTHER_PERSON, "authority": POWER}, None),
+        ({"kind": "person"}, {"person": OTHER_PERSON, "authority": POWER}, None),
+    ],
+)
+def test_who_files_for_another_needs_an_authority_and_without_one_claims_nothing(
+    applicant: dict[str, Any], handler: dict[str, Any] | None, wrong: tuple[str, str] | None
+) -> None:
+    verdict = examine(PACK, read(beneficiary=ME, applicant=applicant, handler=handler), NOTHING, TODAY)
+    assert [(defect.code, defect.field) for defect in verdict.defects] == ([wrong] if wrong else [])
+    assert verdict.unsure == bool(wrong)
 
 
 def test_an_employers_mandate_needs_an_employer() -> None:

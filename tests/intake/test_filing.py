@@ -354,7 +354,7 @@ async def test_another_name_under_a_known_number_is_a_defect_and_changes_nothing
         items=[{"code": "medical_care"}], materials=licences("identity_document"),
     )  # fmt: skip
     assert seen["state"] == "accepted"
-    assert len(await house.rows("SELECT DISTINCT person FROM person_name WHERE kind = 'legal'")) == 1
+    assert len(await house.rows("SELECT DISTINCT beneficiary FROM application")) == 1
 
 
 async def test_a_handler_needs_an_authority_that_holds_today(house: House) -> None:

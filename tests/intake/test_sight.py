@@ -20,6 +20,7 @@ async def test_each_sees_what_is_theirs_and_the_rest_looks_unknown(house: House)
     seeing = [
         house.portal(),
         house.a("talent", person=beneficiary),
+        house.a("talent", person=handler),
         house.a("handler", person=handler),
         house.clerk(COUNTY),
         house.a("talent_office", org_unit=f"{COUNTY}/talent_office"),
@@ -28,7 +29,6 @@ async def test_each_sees_what_is_theirs_and_the_rest_looks_unknown(house: House)
     ]
     blind = [
         house.portal("portal-b"),
-        house.a("talent", person=handler),
         house.a("talent", person=str(uuid4())),
         house.a("talent", person="nobody"),
         house.a("talent"),
