@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic_core.core_schema import ErrorType
 
-from libs.common.errors import FieldError
+from libs.common.errors import ContentWrong, DomainError, FieldError, InvalidRequest
 
 MAX_FIELD_ERRORS = 100  # a body of a megabyte could hold a hundred thousand
 MAX_POINTER = 300
@@ -66,7 +66,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
 # Codes of validators of ours that stand in more than one service or in none's own table.
 OURS: Mapping[str, tuple[str, str]] = {
     "cursor": ("游标无效", "请使用同一列表上一次返回的 next。"),
-    "external-ref-form": ("格式不正确", "请按 system:kind:value 填写。"),
+    "day-out-of-range": ("日期超出范围", "请按说明中的起止日期填写。"),
     "flat-already-listed": ("房源已登记", "编号或坐落与在库房源或本次其他行重复。"),
     "invisible-character": ("含有不可见字符", "请删去不可见字符后重新填写。"),
     "lease-days": ("租期首尾颠倒", "租期最后一日不得早于第一日。"),
@@ -75,6 +75,13 @@ OURS: Mapping[str, tuple[str, str]] = {
     "unknown-benefit": ("没有此项货币化待遇", "请填写政策中货币化待遇的代码。"),
     "purpose-with-number": ("用途中含有号码", "用途中请勿填写证件、账号等号码。"),
 }
+
+
+def refusal(defects: Sequence[Any], body: object) -> DomainError:
+    """The refusal of what pydantic found wrong: of its form where any of it is of form, which a JSON Schema can tell,
+    else of its content."""
+    of_form = any(defect["type"] in _BUILT_IN for defect in defects)
+    return (InvalidRequest if of_form else ContentWrong)(errors=field_errors(defects, body))
 
 
 def field_errors(defects: Sequence[Any], body: object) -> list[FieldError]:

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.auth import Principal
-from libs.common.calendar import end_of_day, local_date
-from libs.common.dated import Day
+from libs.common.calendar import FIRST, LAST, end_of_day, local_date
+from libs.common.dated import Day, between
 from libs.common.errors import DomainError
 from libs.common.events import FlatHeld, FlatLeased, FlatReleased, LeaseEnded
 from libs.common.outbox import emit
@@ -28,7 +28,6 @@ from services.housing.visibility import ELIGIBILITIES, FLATS, visible
 HOLD_EXPIRY = "hold.expiry"
 LEASE_END = "lease.end"
 TICKER = "ticker"
-LAST_DAY = date(2099, 12, 31)  # of the calendar
 
 _LOCK_APPLICATION = text("""
     SELECT id FROM eligibility WHERE application = :application ORDER BY id FOR UPDATE
@@ -128,7 +127,7 @@ class LeaseRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     from_day: Day
-    to_day: Annotated[Day, Field(le=LAST_DAY)]
+    to_day: Annotated[Day, between(FIRST, LAST)] = Field(description="不晚于 2099-12-31")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

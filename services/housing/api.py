@@ -10,8 +10,10 @@ from starlette.responses import Response
 
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.paging import Page, Paging, page_of
+from libs.common.settings import MIB
 from libs.common.treasuries import TreasuryCode
-from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
+from libs.common.wire import NO_NUL
 from services.housing import allocation, stock, views
 from services.housing.allocation import HoldRequest, LeaseRequest
 from services.housing.domain import FlatKind, FlatStatus, HoldState
@@ -19,6 +21,8 @@ from services.housing.stock import FlatFilter, FlatIn, FlatOut
 from services.housing.views import EligibilityOut, HoldOut, LeaseOut
 
 router = guarded_router()
+
+BATCH_BYTES = 4 * MIB
 
 State = Annotated[HoldState | None, Query(description="只列此状态")]
 
@@ -48,7 +52,12 @@ async def add_flat(body: FlatIn, caller: Caller, key: IdempotencyKey, tx: Tx) ->
     return await once(tx, caller=caller, operation="add_flat", key=key, body=body, do=do)
 
 
-@router.post("/flats:batch", status_code=201, response_model=FlatsOut, dependencies=[requires("housing:manage")])
+@router.post(
+    "/flats:batch",
+    status_code=201,
+    response_model=FlatsOut,
+    dependencies=[requires("housing:manage"), body_limit(BATCH_BYTES)],
+)
 async def add_flats(body: FlatsIn, caller: Caller, key: IdempotencyKey, tx: Tx) -> Response:
     """成批登记房源，每批至多 500 套。"""
 
@@ -66,7 +75,7 @@ async def list_flats(
     asked: Paging,
     treasury: TreasuryCode | None = None,
     kind: FlatKind | None = None,
-    estate: Annotated[str | None, Query(max_length=100)] = None,
+    estate: Annotated[str | None, Query(max_length=100, pattern=NO_NUL)] = None,
     status: FlatStatus | None = None,
 ) -> Page[FlatOut]:
     """房源列表。人才所见为其资格可选的房源。"""

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from pydantic_core import PydanticCustomError
 from sqlalchemy import case, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,6 +18,7 @@ from libs.common.errors import DomainError, FieldError, NotFound
 from libs.common.identity import invisible_characters
 from libs.common.paging import PageRequest
 from libs.common.treasuries import TreasuryCode
+from libs.common.wire import NOT_BLANK, WHOLE
 from services.housing.domain import TAKING, FlatKind, FlatStatus
 from services.housing.models import flat, hold
 from services.housing.visibility import FLATS, page, visible
@@ -69,7 +70,7 @@ def _seen(value: str) -> str:
 
 Name = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NOT_BLANK),
     AfterValidator(_seen),
     AfterValidator(_spelled),
 ]
@@ -80,10 +81,10 @@ class Standards(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    decoration: bool = Field(description="统一简装")
-    outside_style: bool = Field(description="统一外观")
-    furnishing: bool = Field(description="统一家具")
-    property_management: bool = Field(description="统一物业管理")
+    decoration: StrictBool = Field(description="统一简装")
+    outside_style: StrictBool = Field(description="统一外观")
+    furnishing: StrictBool = Field(description="统一家具")
+    property_management: StrictBool = Field(description="统一物业管理")
 
 
 class FlatIn(BaseModel):
@@ -95,7 +96,7 @@ class FlatIn(BaseModel):
     estate: Name = Field(description="小区")
     building: Name = Field(description="楼栋")
     room: Name = Field(description="房号")
-    area: Annotated[int, Field(gt=0, le=10_000_000, description="建筑面积，单位 0.01 平方米")]
+    area: Annotated[int, Field(gt=0, le=10_000_000, description="建筑面积，单位 0.01 平方米"), WHOLE]
     kind: FlatKind = Field(description="人才周转房 transitional，人才公寓 apartment")
     standards: Standards
 

@@ -36,6 +36,7 @@ from libs.common.identity import DocumentType
 from libs.common.policy import Pack, PolicyError, treasury_of_region
 from libs.common.policy.model import Platform
 from libs.common.treasuries import AffiliationKind, EmployerKind
+from libs.common.wire import NOT_BLANK
 
 
 class FilingWrong(DomainError):
@@ -170,7 +171,11 @@ def _material(reading: Reading, code: str) -> object:
     return next((it for item in reading.pack.items for it in item.materials if it.code == code), None)
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_clean)]
+Text = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=NOT_BLANK),
+    AfterValidator(_clean),
+]
 Token = Annotated[str, Field(pattern=r"^[!-~]{1,100}$", description="可见 ASCII 字符")]
 PersonName = Annotated[str, Field(max_length=400), AfterValidator(_name)]
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]

@@ -24,9 +24,9 @@ from libs.common.events import (
 )
 from libs.common.outbox import emit
 from libs.common.packs import Packs
-from libs.common.paging import Page, PageRequest, page_of
+from libs.common.paging import Page, PageRequest, page_of, read_after
 from libs.common.policy import Pack, PackIdentity, tasks_for
-from services.workflow.access import after_id, among, locked, pack_of, policy_of, visible
+from services.workflow.access import among, locked, pack_of, policy_of, visible
 from services.workflow.archive import open_records
 from services.workflow.assignment import NewTask, assign, cancel_tasks, stage_tasks
 from services.workflow.closing import close_finished, end_cases
@@ -314,9 +314,8 @@ async def list_cases(
     elif state is not None:
         query = query.where(cases.c.state == state)
         query = query.where(~stopped) if state is CaseState.IN_PROGRESS else query
-    after = after_id(page)
-    if after is not None:
-        query = query.where(cases.c.application > after)
+    if after := read_after(page, UUID):
+        query = query.where(cases.c.application > after[0])
     found = (await tx.execute(query)).all()
     return page_of(await _summaries(tx, packs, found, today), page, lambda case: (str(case.application),))
 

@@ -481,7 +481,7 @@ async def test_a_quota_beyond_what_the_system_carries_is_refused_by_its_field(ho
     given = await house.give_quota(fen=1)
     path = f"/quotas/{given['id']}:increase"
     answer = await house.treasurer().post(path, {"fen": 10**15, "reason": "追加"})
-    assert [error["field"] for error in answer.problem(422, "invalid-request")["errors"]] == ["/fen"]
+    assert [error["field"] for error in answer.problem(422, "content-wrong")["errors"]] == ["/fen"]
     assert (await house.treasurer().post(path, {"fen": 10**15 - 1, "reason": "追加"})).ok()["amount"]["fen"] == 10**15
 
 
@@ -490,7 +490,7 @@ async def test_a_quota_is_for_a_benefit_that_a_policy_pays_in_money(house: House
     given = await house.give_quota(fen=1)
     names = ("fiscal_year", "budget_unit", "project", "functional", "economic_department", "economic_government")
     body = {name: given[name] for name in names} | {"benefit": benefit, "fen": 1, "number": "ZB-X"}
-    answer = (await house.treasurer().post("/quotas", body)).problem(422, "invalid-request")
+    answer = (await house.treasurer().post("/quotas", body)).problem(422, "content-wrong")
     assert [(error["field"], error["code"]) for error in answer["errors"]] == [("/benefit", "unknown-benefit")]
 
 

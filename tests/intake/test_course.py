@@ -379,7 +379,7 @@ async def test_the_feed_tells_a_portal_its_own_changes_once_and_in_order(house: 
     (closed,) = [change for change in more if change["code"] == "ApplicationClosed"]
     assert "2. 生活补贴" in closed["feedback"]
     assert {change["application"] for change in told + more} == {str(application)}
-    (await portal.get("/changes?after=bm9uc2Vuc2U")).problem(422, "invalid-request")
+    (await portal.get("/changes?after=bm9uc2Vuc2U")).problem(422, "content-wrong")
 
 
 async def test_the_feed_never_passes_a_transaction_that_commits_late(house: House) -> None:

@@ -14,8 +14,9 @@ from libs.common.errors import DomainError, NotFound
 from libs.common.idempotency import IdempotencyKey, Reply, known_keys, once
 from libs.common.money import Amount
 from libs.common.packs import Packs
-from libs.common.paging import Page, Paging, page_of
+from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
+from libs.common.wire import WHOLE
 from services.finance import batches, results
 from services.finance.api.shapes import (
     Body,
@@ -54,7 +55,7 @@ class MakeBatch(Body):
     treasury: TreasuryCode
     orders: list[UUID] | None = Field(default=None, min_length=1, max_length=MOST_ORDERS)
     due_by: Day | None = None
-    limit: int = Field(default=MOST_ORDERS, ge=1, le=MOST_ORDERS)
+    limit: Annotated[int, Field(ge=1, le=MOST_ORDERS), WHOLE] = MOST_ORDERS
 
 
 class BatchOut(BaseModel):
@@ -202,8 +203,8 @@ def _batches_for(caller: Caller) -> Select[Any]:
 async def list_batches(tx: Tx, caller: Caller, page: Paging) -> Page[BatchOut]:
     """Batches in the order they were made."""
     query = _batches_for(caller).order_by(payout_batch.c.id).limit(page.limit + 1)
-    if page.after:
-        query = query.where(payout_batch.c.id > str(page.after[0]))
+    if after := read_after(page, UUID):
+        query = query.where(payout_batch.c.id > after[0])
     rows = (await tx.execute(query)).all()
     return page_of([_made(row) for row in rows], page, lambda batch: (str(batch.id),))
 
@@ -278,8 +279,8 @@ async def list_exceptions(
     query = _exceptions_for(caller).order_by(bank_exception.c.id).limit(page.limit + 1)
     if resolved is not None:
         query = query.where(bank_exception.c.resolved_at.is_not(None) == resolved)
-    if page.after:
-        query = query.where(bank_exception.c.id > str(page.after[0]))
+    if after := read_after(page, UUID):
+        query = query.where(bank_exception.c.id > after[0])
     rows = (await tx.execute(query)).all()
     return page_of([_exception_out(row) for row in rows], page, lambda one: (str(one.id),))
 

@@ -13,7 +13,7 @@ from libs.common.calendar import local_date
 from libs.common.errors import NotFound
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.packs import Packs
-from libs.common.paging import Page, Paging, page_of
+from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy import PackIdentity
 from libs.common.web import Caller, Tx, guarded_router, requires
 from services.finance import reconcile, settlement
@@ -115,8 +115,8 @@ async def list_accounts(
     query = visible(select(account), caller, treasury=account.c.treasury).order_by(*key).limit(page.limit + 1)
     if treasury:
         query = query.where(account.c.treasury == treasury)
-    if page.after:
-        query = query.where(tuple_(*key) > tuple_(*page.after))
+    if after := read_after(page, str, str, str):
+        query = query.where(tuple_(*key) > tuple_(*after))
     rows = (await tx.execute(query)).all()
     out = [
         AccountOut(
@@ -141,8 +141,8 @@ async def list_periods(
     query = query.order_by(period.c.month, period.c.treasury).limit(page.limit + 1)
     if month:
         query = query.where(period.c.month == month)
-    if page.after:
-        query = query.where(tuple_(period.c.month, period.c.treasury) > tuple_(*page.after))
+    if after := read_after(page, str, str):
+        query = query.where(tuple_(period.c.month, period.c.treasury) > tuple_(*after))
     rows = (await tx.execute(query)).all()
     out = [PeriodOut.model_validate(dict(row)) for row in (each._mapping for each in rows)]  # noqa: SLF001
     return page_of(out, page, lambda one: (one.month, one.treasury))
@@ -230,8 +230,8 @@ async def list_settlements(
         query = query.where(table.month == month)
     if treasury:
         query = query.where(table.treasury == treasury)
-    if page.after:
-        query = query.where(table.id > str(page.after[0]))
+    if after := read_after(page, UUID):
+        query = query.where(table.id > after[0])
     rows = (await tx.execute(query)).all()
     return page_of([_settlement_out(row) for row in rows], page, lambda one: (str(one.id),))
 

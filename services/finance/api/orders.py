@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from libs.common.idempotency import IdempotencyKey, Reply, known_keys, once
 from libs.common.money import Amount
-from libs.common.paging import Page, PageRequest, Paging, page_of, wrong_cursor
+from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy import PackIdentity
 from libs.common.web import Caller, Tx, guarded_router, requires
 from services.finance import payouts
@@ -115,18 +115,10 @@ async def list_orders(
         query = query.where(payout_order.c.treasury == treasury)
     if application:
         query = query.where(payout_order.c.application == application)
-    if page.after:
-        query = query.where(tuple_(payout_order.c.due_on, payout_order.c.id) > tuple_(*_after(page)))
+    if after := read_after(page, date.fromisoformat, UUID):
+        query = query.where(tuple_(payout_order.c.due_on, payout_order.c.id) > tuple_(*after))
     rows = (await tx.execute(query)).all()
     return page_of([order_out(row) for row in rows], page, lambda order: (order.due_on.isoformat(), str(order.id)))
-
-
-def _after(page: PageRequest) -> tuple[date, UUID]:
-    try:
-        due_on, last = (str(part) for part in page.after or ())
-        return date.fromisoformat(due_on), UUID(last)
-    except ValueError:
-        raise wrong_cursor() from None
 
 
 @router.get("/orders/{order_id}", dependencies=[requires("finance:read")], summary="支付令及其全部经过")

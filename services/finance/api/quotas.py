@@ -8,13 +8,14 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Select, select
 from starlette.responses import Response
 
-from libs.common.errors import FieldError, InvalidRequest
+from libs.common.errors import ContentWrong, FieldError
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.money import MAX_FEN, Amount
 from libs.common.packs import Packs
-from libs.common.paging import Page, Paging, page_of
+from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy.model import BenefitForm
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.wire import WHOLE
 from services.finance import payouts, quotas
 from services.finance.api.shapes import Body, Code, OwnTreasury, Reason, ThePacks, TreasuryCode, actor_of, one_or_404
 from services.finance.models import quota
@@ -51,8 +52,8 @@ class GiveQuota(Body):
     """A quota for the caller's treasury. Number, unit, project and classifications are codes as its budget has them."""
 
     benefit: Code
-    fiscal_year: int = Field(ge=2021, le=2099)
-    fen: int = Field(ge=0, le=MAX_FEN, strict=True)
+    fiscal_year: Annotated[int, Field(ge=2021, le=2099), WHOLE]
+    fen: Annotated[int, Field(ge=0, le=MAX_FEN), WHOLE]
     number: Code
     budget_unit: Code
     project: Code
@@ -65,7 +66,7 @@ class GiveQuota(Body):
 class IncreaseQuota(Body):
     """By how many fen; negative lowers it (调减)."""
 
-    fen: int = Field(ge=-MAX_FEN, le=MAX_FEN, strict=True)
+    fen: Annotated[int, Field(ge=-MAX_FEN, le=MAX_FEN), WHOLE]
     reason: Reason
 
 
@@ -74,7 +75,7 @@ def _known(packs: Packs, benefit: str) -> None:
     codes = {each.code for pack in packs.all() for each in pack.benefits if each.form is BenefitForm.MONEY}
     if benefit not in codes:
         detail = f"请填写政策包中货币化待遇的编码：{'、'.join(sorted(codes))}。"
-        raise InvalidRequest(errors=[FieldError("/benefit", "unknown-benefit", "没有此项货币化待遇", detail)])
+        raise ContentWrong(errors=[FieldError("/benefit", "unknown-benefit", "没有此项货币化待遇", detail)])
 
 
 def _quotas_for(caller: Caller) -> Select[Any]:
@@ -98,8 +99,8 @@ async def list_quotas(
     query = _quotas_for(caller).order_by(quota.c.id).limit(page.limit + 1)
     if treasury:
         query = query.where(quota.c.treasury == treasury)
-    if page.after:
-        query = query.where(quota.c.id > str(page.after[0]))
+    if after := read_after(page, UUID):
+        query = query.where(quota.c.id > after[0])
     rows = (await tx.execute(query)).all()
     return page_of([_out(row) for row in rows], page, lambda line: (str(line.id),))
 

@@ -6,8 +6,7 @@ from fastapi import Query, Request
 
 from libs.common.auth import Principal
 from libs.common.db import Database
-from libs.common.errors import FieldError, InvalidRequest
-from libs.common.paging import MAX_CURSOR, MAX_LIMIT, decode_cursor
+from libs.common.paging import MAX_CURSOR, MAX_LIMIT, decode_cursor, wrong_cursor
 from libs.common.service import Service
 from libs.common.tasks import set_within
 from libs.common.web import Caller, guarded_router, requires
@@ -54,4 +53,4 @@ def _place(after: str | None) -> tuple[int, int]:
     match decode_cursor(after):
         case (int(xid), int(seq)) if 0 <= xid < 2**63 and 0 <= seq < 2**63:
             return xid, seq
-    raise InvalidRequest(errors=[FieldError("query/after", "cursor", "游标无效", "请使用上一次返回的 next。")])
+    raise wrong_cursor("query/after")

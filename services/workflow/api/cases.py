@@ -9,6 +9,7 @@ from fastapi import Path
 from libs.common.calendar import local_date
 from libs.common.paging import Page, Paging
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.wire import NO_NUL
 from services.workflow.api.common import PacksHeld
 from services.workflow.archive import RecordView, record_of
 from services.workflow.cases import CaseSummary, CaseView, case_view, list_cases
@@ -39,6 +40,8 @@ async def get_record(person: UUID, tx: Tx, caller: Caller) -> RecordView:
 
 
 @router.get("/certifications/{number}", dependencies=[requires("workflow:read")])
-async def get_certification(number: Annotated[str, Path(max_length=40)], tx: Tx, caller: Caller) -> CertificationView:
+async def get_certification(
+    number: Annotated[str, Path(max_length=40, pattern=NO_NUL)], tx: Tx, caller: Caller
+) -> CertificationView:
     """按认定编号查阅。"""
     return await certification_by_number(tx, number, caller)

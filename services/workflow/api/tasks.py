@@ -12,17 +12,16 @@ from libs.common.calendar import local_date
 from libs.common.dated import Day
 from libs.common.errors import NotFound
 from libs.common.idempotency import IdempotencyKey, Reply, once
-from libs.common.paging import Page, Paging, decode_cursor, encode_cursor
+from libs.common.paging import Page, Paging, decode_cursor, encode_cursor, wrong_cursor
 from libs.common.service import Service
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
-from services.workflow.access import wrong_cursor
+from libs.common.wire import NO_NUL, VISIBLE, WHOLE
 from services.workflow.api.common import (
     BULK_BYTES,
     MAX_LINES,
     BulkReply,
     PacksHeld,
     Reason,
-    Text,
     bulk_reply,
     read_lines,
 )
@@ -35,11 +34,15 @@ router = guarded_router(tags=["任务"])
 
 MAX_WAIT = 60
 FactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
-FactWords = Annotated[Text, StringConstraints(max_length=500)]
-FactNumber = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
+FactWords = Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL), VISIBLE]
+FactNumber = Annotated[int, Field(ge=-(2**53), le=2**53), WHOLE]
 Facts = Annotated[
     dict[FactName, StrictBool | FactNumber | FactWords | None],
-    Field(max_length=50, description='核验所得事实，如 {"degree": "master"}；不得含姓名、证件号和账号'),
+    Field(
+        max_length=50,
+        description='核验所得事实，如 {"degree": "master"}；不得含姓名、证件号和账号',
+        json_schema_extra={"additionalProperties": False},
+    ),
 ]
 
 
