@@ -8,17 +8,16 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
-from pydantic_core import PydanticCustomError
 from sqlalchemy import case, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.auth import Principal
 from libs.common.errors import DomainError, FieldError, NotFound
-from libs.common.identity import invisible_characters
 from libs.common.paging import PageRequest
 from libs.common.treasuries import TreasuryCode
 from libs.common.wire import NOT_BLANK, WHOLE
+from libs.common.words import ONE_LINE
 from services.housing.domain import TAKING, FlatKind, FlatStatus
 from services.housing.models import flat, hold
 from services.housing.visibility import FLATS, page, visible
@@ -61,17 +60,11 @@ def _spelled(value: str) -> str:
     return unicodedata.normalize("NFKC", value)
 
 
-def _seen(value: str) -> str:
-    """Two addresses that look alike are one: what shows nothing is refused, not only where nothing else stands."""
-    if invisible_characters(value):
-        raise PydanticCustomError("invisible-character", "请删去不可见字符后重新填写。")
-    return value
-
-
+# Two addresses that look alike are one, so nothing in them is invisible.
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NOT_BLANK),
-    AfterValidator(_seen),
+    ONE_LINE,
     AfterValidator(_spelled),
 ]
 

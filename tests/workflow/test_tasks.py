@@ -72,6 +72,9 @@ async def test_a_failed_result_says_why_in_chinese(house: House) -> None:
     (await education.post(f"/tasks/{task.id}:complete", {"result": "failed"})).problem(422, "reason-missing")
     english = {"result": "failed", "reason": "no"}
     (await education.post(f"/tasks/{task.id}:complete", english)).problem(422, "content-wrong")
+    numbered = {"result": "failed", "reason": "证件 4105 2219 9001 0100 11 查无记录"}  # it would enter an event
+    refused = (await education.post(f"/tasks/{task.id}:complete", numbered)).problem(422, "content-wrong")
+    assert [(error["field"], error["code"]) for error in refused["errors"]] == [("/reason", "number-in-words")]
     good = {"result": "failed", "reason": "学历证书编号查无记录"}
     assert (await education.post(f"/tasks/{task.id}:complete", good)).ok()["reason"] == "学历证书编号查无记录"
 

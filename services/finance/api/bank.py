@@ -17,11 +17,11 @@ from libs.common.packs import Packs
 from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
 from libs.common.wire import WHOLE
+from libs.common.words import Reason
 from services.finance import batches, results
 from services.finance.api.shapes import (
     Body,
     OwnTreasury,
-    Reason,
     Running,
     ThePacks,
     ThePayees,

@@ -16,12 +16,12 @@ from libs.common.packs import Packs
 from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy import PackIdentity
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.words import Reason
 from services.finance import reconcile, settlement
 from services.finance.api.shapes import (
     Body,
     MonthPath,
     MonthText,
-    Reason,
     SignedAmount,
     ThePacks,
     TreasuryCode,

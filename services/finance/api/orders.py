@@ -14,12 +14,12 @@ from libs.common.money import Amount
 from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy import PackIdentity
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.words import Reason
 from services.finance import payouts
 from services.finance.api.shapes import (
     Body,
     HistoryOut,
     OrderOut,
-    Reason,
     Running,
     ThePayees,
     TreasuryCode,

@@ -16,8 +16,9 @@ from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy.model import BenefitForm
 from libs.common.web import Caller, Tx, guarded_router, requires
 from libs.common.wire import WHOLE
+from libs.common.words import Reason
 from services.finance import payouts, quotas
-from services.finance.api.shapes import Body, Code, OwnTreasury, Reason, ThePacks, TreasuryCode, actor_of, one_or_404
+from services.finance.api.shapes import Body, Code, OwnTreasury, ThePacks, TreasuryCode, actor_of, one_or_404
 from services.finance.models import quota
 from services.finance.quotas import Dimensions, Line
 from services.finance.visible import visible

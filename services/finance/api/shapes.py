@@ -17,7 +17,6 @@ from libs.common.packs import Packs
 from libs.common.policy import PackIdentity
 from libs.common.service import Service
 from libs.common.web import Caller
-from libs.common.wire import Sentence
 from services.finance.payees import Payees
 from services.finance.visible import treasury_of
 
@@ -25,7 +24,6 @@ TreasuryCode = Annotated[str, Field(pattern=r"^[1-9][0-9]{5}$", description="财
 MonthText = Annotated[str, Field(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="月份，YYYY-MM")]
 MonthPath = Annotated[str, Path(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="月份，YYYY-MM")]
 TreasuryPath = Annotated[str, Path(pattern=r"^[1-9][0-9]{5}$", description="财政编码")]
-Reason = Annotated[Sentence, Field(description="理由")]
 Code = Annotated[str, Field(pattern=r"^[0-9A-Za-z._-]{1,64}$")]
 
 

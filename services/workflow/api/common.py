@@ -14,7 +14,7 @@ from libs.common.field_errors import refusal
 from libs.common.packs import Packs
 from libs.common.settings import MIB
 from libs.common.telemetry import trace_id
-from libs.common.wire import Sentence
+from libs.common.words import WITHOUT_NUMBERS, Reason
 
 L = TypeVar("L", bound=BaseModel)
 
@@ -45,7 +45,10 @@ def _in_chinese(words: str) -> str:
     return words
 
 
-Reason = Annotated[Sentence, AfterValidator(_in_chinese), Field(description="原因（中文）")]
+ReasonTold = Annotated[
+    Reason, AfterValidator(_in_chinese), WITHOUT_NUMBERS, Field(description="原因（中文），不得含号码")
+]
+"""Applicants read it, and the event of a refusal tells it."""
 CodeText = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 

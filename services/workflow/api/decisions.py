@@ -16,7 +16,7 @@ from services.workflow.api.common import (
     BulkReply,
     CodeText,
     PacksHeld,
-    Reason,
+    ReasonTold,
     bulk_reply,
     read_lines,
 )
@@ -35,7 +35,7 @@ class ProposalBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     verdict: Literal["certify", "approve", "refuse"]
     category: CodeText | None = Field(default=None, description="人才类别；不填则用申报的类别，兑现事项不填")
-    reason: Reason | None = Field(default=None, description="结论为 refuse 时必填")
+    reason: ReasonTold | None = Field(default=None, description="结论为 refuse 时必填")
 
 
 class ProposalLine(ProposalBody):
@@ -85,7 +85,7 @@ class Rejection(BaseModel):
     """Why a proposal is sent back."""
 
     model_config = ConfigDict(extra="forbid")
-    reason: Reason
+    reason: ReasonTold
 
 
 class Nothing(BaseModel):

@@ -21,7 +21,7 @@ from services.workflow.api.common import (
     MAX_LINES,
     BulkReply,
     PacksHeld,
-    Reason,
+    ReasonTold,
     bulk_reply,
     read_lines,
 )
@@ -51,7 +51,7 @@ class Result(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     result: Literal["passed", "failed"]
-    reason: Reason | None = Field(default=None, description="结果为 failed 时必填")
+    reason: ReasonTold | None = Field(default=None, description="结果为 failed 时必填")
     facts: Facts = {}
 
 
