@@ -67,11 +67,13 @@ WORDS: Mapping[str, tuple[str, str]] = {
 OURS: Mapping[str, tuple[str, str]] = {
     "cursor": ("游标无效", "请使用同一列表上一次返回的 next。"),
     "day-out-of-range": ("日期超出范围", "请按说明中的起止日期填写。"),
+    "external-ref-taken": ("外部编号已用于其他申请", "请核对编号；该编号已对应另一份申请。"),
     "flat-already-listed": ("房源已登记", "编号或坐落与在库房源或本次其他行重复。"),
     "invisible-character": ("含有不可见字符", "请删去不可见字符后重新填写。"),
     "lease-days": ("租期首尾颠倒", "租期最后一日不得早于第一日。"),
     "not-chinese": ("应以中文填写", "请以中文填写，申请人将看到该内容。"),
     "number-in-words": ("含有号码", "请勿填写证件、账号、电话等号码；日期请写作 2026年2月13日。"),
+    "payee-holder-differs": ("收款账户户名不是受益人", "补贴只发放到受益人本人账户，请填写本人账户。"),
     "quota-too-large": ("指标总额超过上限", "请核对金额，单位为分。"),
     "unknown-benefit": ("没有此项货币化待遇", "请填写政策中货币化待遇的代码。"),
 }

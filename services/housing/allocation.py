@@ -20,7 +20,16 @@ from libs.common.events import FlatHeld, FlatLeased, FlatReleased, LeaseEnded
 from libs.common.outbox import emit
 from libs.common.policy import PackIdentity
 from libs.common.ticker import Due, cancel, schedule
-from services.housing.domain import HoldState, Move, held_until, leading, serves
+from services.housing.domain import (
+    KIND_TITLES,
+    STATE_TITLES,
+    FlatKind,
+    HoldState,
+    Move,
+    held_until,
+    leading,
+    serves,
+)
 from services.housing.models import eligibility, flat, hold, lease
 from services.housing.views import seen, show_hold, show_lease
 from services.housing.visibility import ELIGIBILITIES, FLATS, visible
@@ -89,7 +98,7 @@ class HoldNotInState(DomainError):
     """409: the hold is no longer (or not yet) in the state that the operation begins in."""
 
     status, code, title = 409, "hold-not-in-state", "锁定或租约的状态不允许此操作"
-    detail = "此操作只适用于状态 {state} 的记录。请重新读取该记录，核对状态后再办理。"
+    detail = "此操作只适用于“{state}”的记录。请重新读取该记录，核对状态后再办理。"
 
 
 class HoldLapsed(DomainError):
@@ -149,7 +158,7 @@ async def hold_flat(tx: AsyncConnection, caller: Principal, flat_id: UUID, eligi
     if chosen.kind != whose.kind or not serves(
         chosen.treasury, treasury=whose.treasury, city_treasury=whose.city_treasury
     ):
-        raise FlatNotSuitable(kind={"transitional": "人才周转房", "apartment": "人才公寓"}[whose.kind])
+        raise FlatNotSuitable(kind=KIND_TITLES[FlatKind(whose.kind)])
     # The application is the events' key: locked before the emit, so that what it tells keeps its order.
     await tx.execute(_LOCK_APPLICATION, {"application": whose.application})
     if not (await tx.execute(_LOCK_FLAT, {"flat": flat_id})).scalar_one():
@@ -237,7 +246,7 @@ async def _moved(
 ) -> Sequence[Row[Any]]:
     rows = await _move(tx, [hold_id], move, now, caller.subject)
     if not rows:
-        raise HoldNotInState(state=leading(move)[0].value)
+        raise HoldNotInState(state=STATE_TITLES[leading(move)[0]])
     return rows
 
 

@@ -39,6 +39,15 @@ class HoldState(StrEnum):
     ENDED = "ended"
 
 
+STATE_TITLES: Mapping[HoldState, str] = {
+    HoldState.HELD: "已锁定",
+    HoldState.LEASED: "已签租约",
+    HoldState.RELEASED: "已释放",
+    HoldState.ENDED: "租期已止",
+}
+KIND_TITLES: Mapping[FlatKind, str] = {FlatKind.TRANSITIONAL: "人才周转房", FlatKind.APARTMENT: "人才公寓"}
+
+
 class Move(StrEnum):
     """What may happen to a hold."""
 

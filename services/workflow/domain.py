@@ -285,7 +285,10 @@ class Support:
 
 
 OBSTACLES: Final[Mapping[str, tuple[str, str]]] = {
-    "task-failed": ("{task}未通过：{reason}", "请核对反馈；部门反馈有误的，由该部门更正后再决定。"),
+    "task-failed": (
+        "{task}未通过：{reason}",
+        "请核对反馈。反馈后不能更改：反馈有误的，作出不予认定或不予批准后，请申请人重新提交。",
+    ),
     "certification-missing": ("没有可依据的人才认定，或其不属于该受益人", "请先完成人才认定，或核对所填认定编号。"),
     "certification-expired": ("所依据的认定 {number} 已于 {valid_to} 失效", "请受益人重新申请人才认定。"),
     "category-excluded": ("该类别不享受此项待遇", "请对照政策核对类别。"),
