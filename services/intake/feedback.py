@@ -166,6 +166,13 @@ _SUSPENSIONS = {
     "public_notice": "公示",
     "objection": "异议核查",
 }
+# Codes are finance's; of what it calls `other` the bank alone knows.
+_BOUNCE_REASONS = {
+    "name_differs": "户名不符",
+    "account_unknown": "账号不存在",
+    "account_closed": "账户已销户",
+    "account_restricted": "账户受限",
+}
 # Codes are finance's. What it calls `other` is between the office and the applicant: no words of ours.
 _CANCEL_CAUSES = {
     "given_up": "自愿放弃",
@@ -327,8 +334,10 @@ class Feedback:
         """The bank returned the payment."""
 
         def words(_pack: Pack, event: PayoutBounced, item: str) -> Words:
-            detail = f"“{item}”的款项于 {event.bounced_on} 被银行退回。请核对收款账户；如有变更，请登记新账户。"
-            return "已退票", detail
+            why = _BOUNCE_REASONS.get(event.reason, "")
+            because = f"，原因：{why}" if why else ""
+            told = f"“{item}”的款项于 {event.bounced_on} 被银行退回{because}。"
+            return "已退票", f"{told}请核对收款账户；如有变更，请登记新账户。"
 
         await self._take(tx, events, words)
         await tx.execute(_BOUNCED, _columns(events, "order application item time reason"))

@@ -224,7 +224,7 @@ async def test_a_bounced_order_goes_to_the_corrected_account_under_the_same_dead
     await house.send()
     await house.told(bounced(reference(order), PUBLIC, reason="R02"))
     assert (await house.order(order)).state == "bounced"
-    assert (await house.emitted(PayoutBounced))[0].reason == "R02"
+    assert (await house.emitted(PayoutBounced))[0].reason == "account_unknown"
     account = house.intake.account_of(order.beneficiary)
     (await house.treasurer().post(f"/orders/{order.id}:reissue", {"payee_account": str(account)})).ok()
     again = await house.order(order)
@@ -236,6 +236,26 @@ async def test_a_bounced_order_goes_to_the_corrected_account_under_the_same_dead
     steps = [step["action"] for step in history]
     assert steps == ["order", "fund", "send", "bounce", "reissue", "send", "settle"]
     assert await house.differences() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("6222000000000000", "6222********0000"), ("4105221990.01010011", "4105***********0011"), ("R99", "R99")],
+)
+async def test_what_a_bank_writes_for_a_reason_enters_no_event_and_no_number_is_shown(
+    house: House, said: str, shown: str
+) -> None:
+    order = await house.due_order()
+    await house.send()
+    await house.told(bounced(reference(order), PUBLIC, reason=said))
+    (event,) = await house.emitted(PayoutBounced)
+    assert event.reason == "other"
+    history = (await house.treasurer().get(f"/orders/{order.id}")).ok()["history"]
+    assert history[-1]["reason"] == shown
+    if said != shown:
+        tables = ("outbox", "order_history", "bank_result_line", "idempotency")
+        for table in tables:
+            assert said not in str(await house.rows(f"SELECT {table}::text FROM {table}"))  # noqa: S608
 
 
 async def test_money_for_one_person_never_goes_to_another(house: House) -> None:

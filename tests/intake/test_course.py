@@ -111,6 +111,8 @@ async def test_what_others_tell_is_shown_step_by_step_and_fed_back_together(hous
     assert (payment["state"], payment["amount"]) == ("settled", {"fen": 400_000, "currency": "CNY"})
     for words in ("认定为硕士研究生", "RC-1", "已到账 4,000.00 元", "1. 人才认定", "2. 生活补贴"):
         assert words in shown["feedback"]
+    (bounce,) = [step for step in shown["timeline"] if step["code"] == "PayoutBounced"]
+    assert "账户已销户" in bounce["detail"]
     assert not await house.rows("SELECT 1 FROM parked")
 
 
