@@ -130,8 +130,6 @@ instalment = Table(
     Column("entitlement_id", UUID, ForeignKey("entitlement.id"), nullable=False),
     Column("number", SmallInteger, nullable=False),
     Column("amount_fen", BigInteger, nullable=False, comment="the employer's part included"),
-    Column("due_on", Date, nullable=False),
-    Column("order_on", Date, nullable=False),
     PrimaryKeyConstraint("entitlement_id", "number"),
     CheckConstraint("amount_fen >= 0", name="amount"),
     info=APPEND_ONLY,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Select, select, tuple_
 from starlette.responses import Response
 
+from libs.common.calendar import CALENDAR
 from libs.common.idempotency import IdempotencyKey, Reply, known_keys, once
 from libs.common.money import Amount
 from libs.common.paging import Page, Paging, page_of, read_after
@@ -21,6 +22,7 @@ from services.finance.api.shapes import (
     HistoryOut,
     OrderOut,
     Running,
+    ThePacks,
     ThePayees,
     TreasuryCode,
     actor_of,
@@ -29,7 +31,9 @@ from services.finance.api.shapes import (
     policy_out,
 )
 from services.finance.domain import CancelCause, PaymentState
+from services.finance.entitlements import plan
 from services.finance.models import entitlement, instalment, order_history, payout_order, quota
+from services.finance.payouts import policy_of
 from services.finance.reissues import reissue
 from services.finance.visible import visible
 
@@ -45,12 +49,15 @@ class OrderDetail(OrderOut):
 
 
 class InstalmentOut(BaseModel):
-    """One instalment; `order` is absent until its order is made. `amount` holds the employer's part."""
+    """One instalment; `order` is absent until its order is made. `amount` holds the employer's part.
+
+    Until then the days are those of the calendar in force; `provisional` ones may move when a notice is published."""
 
     number: int
     amount: Amount
-    due_on: date
-    order_on: date
+    due_on: date = Field(description="应付日")
+    order_on: date = Field(description="生成支付令之日")
+    provisional: bool = Field(description="应付日超出已公布的放假安排，为暂定")
     order: UUID | None
     state: str | None
 
@@ -189,7 +196,7 @@ async def cancel_order(order_id: UUID, body: Cancel, tx: Tx, caller: Caller, key
 
 
 @router.get("/entitlements/{entitlement_id}", dependencies=[requires("finance:read")], summary="待遇及其分期")
-async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller) -> EntitlementOut:
+async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: ThePacks) -> EntitlementOut:
     """One entitlement with its instalments and their orders."""
     query = visible(
         select(entitlement).where(entitlement.c.id == entitlement_id),
@@ -199,26 +206,28 @@ async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller) -> Entit
     )
     row = await one_or_404(tx, query)
     parts = await tx.execute(
-        select(instalment, payout_order.c.id.label("order"), payout_order.c.state)
+        select(instalment, payout_order.c.id.label("order"), payout_order.c.state, payout_order.c.due_on)
         .outerjoin(payout_order)
         .where(instalment.c.entitlement_id == entitlement_id)
         .order_by(instalment.c.number)
     )
+    planned = plan(packs.get(policy_of(row)), row)
     instalments = [
         InstalmentOut(
             number=part.number,
             amount=Amount(fen=part.amount_fen),
-            due_on=part.due_on,
-            order_on=part.order_on,
+            due_on=part.due_on or own.due_on,
+            order_on=own.order_on,
+            provisional=CALENDAR.is_provisional(part.due_on or own.due_on),
             order=part.order,
             state=part.state,
         )
-        for part in parts
+        for part, own in zip(parts, planned, strict=True)
     ]
-    own = {"total", "policy", "instalments"}
+    other = {"total", "policy", "instalments"}
     return EntitlementOut(
         total=Amount(fen=row.total_fen),
         policy=policy_out(row),
         instalments=instalments,
-        **{name: getattr(row, name) for name in EntitlementOut.model_fields if name not in own},
+        **{name: getattr(row, name) for name in EntitlementOut.model_fields if name not in other},
     )

@@ -10,6 +10,7 @@ from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
+from libs.common.calendar import CALENDAR
 from libs.common.crypto import Vault
 from libs.common.errors import NotFound
 from libs.common.money import Amount
@@ -56,6 +57,7 @@ class OrderOut(BaseModel):
     employer: Amount
     shares: dict[str, int]
     due_on: date
+    provisional: bool = Field(description="应付日超出已公布的放假安排，为暂定")
     settled_on: date | None
     attempt: int
     payee_account: UUID | None
@@ -78,10 +80,11 @@ def order_out(row: Any) -> OrderOut:
         employer=Amount(fen=row.employer_fen),
         quota=row.quota_id,
         policy=policy_out(row),
+        provisional=CALENDAR.is_provisional(row.due_on),
         **{
             name: getattr(row, name)
             for name in OrderOut.model_fields
-            if name not in {"entitlement", "amount", "employer", "quota", "policy"}
+            if name not in {"entitlement", "amount", "employer", "provisional", "quota", "policy"}
         },
     )
 
