@@ -34,6 +34,8 @@ TRANSITIONS = {
     (S.SETTLED, "bounce"): S.BOUNCED,
     (S.BOUNCED, "reissue"): S.DUE,
     (S.DUE, "reissue"): S.DUE,
+    (S.UNFUNDED, "redirect"): S.UNFUNDED,
+    (S.DUE, "redirect"): S.DUE,
     (S.UNFUNDED, "cancel"): S.CANCELLED,
     (S.DUE, "cancel"): S.CANCELLED,
     (S.BOUNCED, "cancel"): S.CANCELLED,

@@ -5,8 +5,8 @@ day due. An entitlement is made once for an item, and once for a person and bene
 an order are not stored: they follow from the entitlement and the calendar in force, whose notice may be still to come.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -23,8 +23,9 @@ from libs.common.policy.model import BenefitForm
 from libs.common.ticker import Due
 from libs.common.ticker import schedule as schedule_due
 from libs.common.treasuries import EmployerKind
-from services.finance import quotas
+from services.finance import accounts, quotas
 from services.finance.payouts import Draft, make_orders, open_applications, policy_of, start_of_day
+from services.finance.quotas import Line, Quota
 
 INSTALMENT = "instalment.order"
 LOOK_AHEAD = timedelta(days=31)
@@ -53,9 +54,7 @@ _INSTALMENTS = text("""
     SELECT * FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[]), CAST(:fens AS bigint[]))
 """)
 _TO_ORDER = text("""
-    SELECT e.*, i.number AS instalment, i.amount_fen,
-           coalesce((SELECT o.payee_account FROM payout_order AS o WHERE o.entitlement_id = e.id AND o.state = 'settled'
-                      ORDER BY o.instalment DESC LIMIT 1), e.payee_account) AS account
+    SELECT e.*, i.number AS instalment, i.amount_fen
       FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[])) AS r (entitlement_id, number)
       JOIN instalment AS i USING (entitlement_id, number)
       JOIN entitlement AS e ON e.id = i.entitlement_id
@@ -173,10 +172,11 @@ async def grant(tx: AsyncConnection, packs: Packs, events: Sequence[BenefitAppro
     if not awards:
         return
     lines = await quotas.lock_lines(tx, [each.draft.line for each in awards])
+    await accounts.hold(tx, [each.event.beneficiary for each in awards])
     await open_applications(tx, [each.event.application for each in awards])
     fresh = await _store(tx, awards)
     await _store_instalments(tx, fresh)
-    await make_orders(tx, [each.draft for each in fresh], lines)
+    await _make_orders(tx, [each.draft for each in fresh], lines)
 
 
 def _is_money(pack: Pack, event: BenefitApproved) -> bool:
@@ -260,11 +260,17 @@ async def order_instalments(
 
 
 async def _order(tx: AsyncConnection, packs: Packs, ready: Sequence[tuple[str, int]], calendar: Calendar) -> None:
-    # Read again once quota and application are locked: the account that was really paid may have changed meanwhile.
     drafts = [_later(packs, row, calendar) for row in await tx.execute(_TO_ORDER, _places(ready))]
     lines = await quotas.lock_lines(tx, [draft.line for draft in drafts])
+    await accounts.hold(tx, [draft.beneficiary for draft in drafts])
     await open_applications(tx, [draft.application for draft in drafts])
-    await make_orders(tx, [_later(packs, row, calendar) for row in await tx.execute(_TO_ORDER, _places(ready))], lines)
+    await _make_orders(tx, drafts, lines)
+
+
+async def _make_orders(tx: AsyncConnection, drafts: Sequence[Draft], lines: Mapping[Line, Quota]) -> None:
+    # Under the locks: the account may have been changed, or another one really paid, a moment ago.
+    paid_to = await accounts.accounts_of(tx, [draft.entitlement for draft in drafts])
+    await make_orders(tx, [replace(draft, payee_account=paid_to[draft.entitlement]) for draft in drafts], lines)
 
 
 def _places(wanted: Collection[tuple[str, int]]) -> dict[str, Any]:
@@ -287,7 +293,7 @@ def _later(packs: Packs, row: Any, calendar: Calendar) -> Draft:
         instalment=row.instalment,
         benefit=row.benefit,
         beneficiary=row.beneficiary,
-        payee_account=row.account,
+        payee_account=row.payee_account,
         treasury=row.treasury,
         split=share(packs.get(policy), row, due_on=due_on, fen=row.amount_fen, employer_kind=kind),
         due_on=due_on,

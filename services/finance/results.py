@@ -242,8 +242,8 @@ async def _move(tx: AsyncConnection, file: UUID, moves: Sequence[_Move], *, acto
             "days": [move.on if move.action == "settle" else None for move in moves],
         },
     )
-    steps = [Step(move.order.id, move.action, move.state, move.order.attempt, move.said) for move in moves]
-    await tell(tx, steps, actor=actor, record=file)
+    steps = [Step(move.order.id, move.action, move.state, move.order.attempt, move.said, file) for move in moves]
+    await tell(tx, steps, actor=actor)
     await remind(tx, {move.order.id: move.order.due_on for move in moves if _returned(move)})
     await emit(tx, *(event for move in moves if (event := _event(move)) is not None))
 

@@ -26,6 +26,7 @@ from libs.common.events import (
     FlatLeased,
     FlatReleased,
     LeaseEnded,
+    PayeeAccountChanged,
     PayoutBounced,
     PayoutCancelled,
     PayoutOrdered,
@@ -197,6 +198,7 @@ class Feedback:
             CaseResumed: self.on_case_resumed,
             TalentCertified: self.on_talent_certified,
             BenefitApproved: self.on_benefit_approved,
+            PayeeAccountChanged: self.on_payee_account_changed,
             ApplicationClosed: self.on_application_closed,
             WithdrawalIgnored: self.on_withdrawal_ignored,
             PayoutOrdered: self.on_payout_ordered,
@@ -270,6 +272,15 @@ class Feedback:
         await self._take(tx, events, words)
         columns = _columns(events, "item application number category decided_on")
         await tx.execute(_CERTIFIED, {**columns, "valid_to": [None] * len(events)})
+
+    async def on_payee_account_changed(self, tx: AsyncConnection, events: Sequence[PayeeAccountChanged]) -> None:
+        """Money goes to another account from now on."""
+
+        def words(_pack: Pack, _event: PayeeAccountChanged, _item: str) -> Words:
+            detail = "尚未提交银行的款项和以后各期付至新账户；已提交银行的，以提交时的账户为准。"
+            return "收款账户已变更", detail
+
+        await self._take(tx, events, words)
 
     async def on_application_closed(self, tx: AsyncConnection, events: Sequence[ApplicationClosed]) -> None:
         """Workflow came to the end: each item has its result, and they are fed back together."""

@@ -24,6 +24,7 @@ from libs.common.events import (
     FlatReleased,
     ItemResult,
     LeaseEnded,
+    PayeeAccountChanged,
     PayoutBounced,
     PayoutCancelled,
     PayoutOrdered,
@@ -75,6 +76,10 @@ def the_whole_story(application: UUID, items: dict[str, UUID]) -> list[Event]:
         ),
         an_event(
             BenefitApproved, application, number="DX-1", certification="RC-1", accepted_on=DAY, **benefit, **who
+        ),
+        an_event(
+            PayeeAccountChanged, application, item=allowance, beneficiary=uuid4(), payee_account=uuid4(),
+            accepted_on=DAY, decided_on=DAY,
         ),
         an_event(ApplicationClosed, application, state="closed", closed_on=DAY, items=results),
         an_event(PayoutOrdered, application, state="due", **money),
@@ -165,7 +170,7 @@ async def test_a_credit_that_the_bank_took_back_and_nobody_paid_again_is_not_fed
     story = the_whole_story(application, items)
     order = payment_of(story)
     bounce = next(event for event in story if isinstance(event, PayoutBounced))
-    await house.hear(*story[:8], *(event for event in story if isinstance(event, PayoutSettled)), bounce)
+    await house.hear(*story[:9], *(event for event in story if isinstance(event, PayoutSettled)), bounce)
     assert (await portal.show(str(application)))["payments"][0]["state"] == "bounced"
     await house.hear(cancelled(order, "other"))
     shown = await portal.show(str(application))

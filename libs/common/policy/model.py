@@ -200,13 +200,21 @@ class ItemKind(StrEnum):
     CHANGE = "change"
 
 
+class Changed(StrEnum):
+    """What a change makes otherwise, beside the record of it: where the beneficiary's money goes."""
+
+    PAYEE_ACCOUNT = "payee_account"
+
+
 class Item(CodedRule):
     """A service item (服务事项). `stages` follow one another; the tasks within one are worked in parallel.
 
-    An item of kind `benefit` has the code of its benefit. A change may have no stage at all.
+    An item of kind `benefit` has the code of its benefit. A change may have no stage at all; `changes` is what it makes
+    otherwise once its departments have passed it.
     """
 
     kind: ItemKind
+    changes: Changed | None = None
     materials: tuple[Material, ...] = ()
     stages: tuple[Annotated[tuple[Task, ...], Field(min_length=1)], ...] = ()
 
@@ -220,6 +228,8 @@ class Item(CodedRule):
             raise ValueError("a material is listed once")
         if not self.stages and self.kind is not ItemKind.CHANGE:
             raise ValueError("only a change may have no task")
+        if self.changes is not None and self.kind is not ItemKind.CHANGE:
+            raise ValueError("only a change makes something otherwise")
         return self
 
 

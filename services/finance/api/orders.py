@@ -17,6 +17,7 @@ from libs.common.policy import PackIdentity
 from libs.common.web import Caller, Tx, guarded_router, requires
 from libs.common.words import Reason
 from services.finance import payouts
+from services.finance.accounts import accounts_of
 from services.finance.api.shapes import (
     Body,
     HistoryOut,
@@ -73,6 +74,7 @@ class EntitlementOut(BaseModel):
     certification: str
     category: str
     beneficiary: UUID
+    payee_account: UUID | None = Field(description="以后各期付至的收款账户")
     employer: UUID | None
     employer_kind: str
     treasury: str
@@ -144,6 +146,7 @@ async def get_order(order_id: UUID, tx: Tx, caller: Caller) -> OrderDetail:
             actor=step.actor,
             reason=step.reason,
             record=step.record,
+            payee_account=step.payee_account,
         )
         for step in steps
     ]
@@ -211,6 +214,7 @@ async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: T
         .where(instalment.c.entitlement_id == entitlement_id)
         .order_by(instalment.c.number)
     )
+    paid_to = await accounts_of(tx, [entitlement_id])
     planned = plan(packs.get(policy_of(row)), row)
     instalments = [
         InstalmentOut(
@@ -224,10 +228,11 @@ async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: T
         )
         for part, own in zip(parts, planned, strict=True)
     ]
-    other = {"total", "policy", "instalments"}
+    other = {"total", "policy", "instalments", "payee_account"}
     return EntitlementOut(
         total=Amount(fen=row.total_fen),
         policy=policy_out(row),
         instalments=instalments,
+        payee_account=paid_to[entitlement_id],
         **{name: getattr(row, name) for name in EntitlementOut.model_fields if name not in other},
     )

@@ -95,7 +95,10 @@ def policy_out(row: Any) -> PackIdentity:
 
 
 class HistoryOut(BaseModel):
-    """One step of an order: what was done, by whom, and the state after it. `record`: the batch or result file."""
+    """One step of an order: what was done, by whom, and the state after it.
+
+    `record`: the batch, the result file, or the application that changed the account; `payee_account`: where the order
+    goes from this step on, where the step says so."""
 
     at: datetime
     action: str
@@ -104,6 +107,7 @@ class HistoryOut(BaseModel):
     actor: str
     reason: str | None
     record: UUID | None
+    payee_account: UUID | None
 
 
 async def service_of(request: Request) -> Service:
