@@ -97,7 +97,14 @@ class AnchorIn(BaseModel):
 class VerifyRequest(BaseModel):
     """核验请求；可附自行留存的锚点。"""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"anchors": [{"seq": 1024, "hash": "2e34c0b24d52c1cb2e34c0b24d52c1cb2e34c0b24d52c1cb2e34c0b24d52c1cb"}]}
+            ]
+        },
+    )
 
     anchors: Annotated[list[AnchorIn], Field(max_length=MAX_ANCHORS)] = []
 
@@ -113,7 +120,7 @@ class VerdictOut(BaseModel):
     anchors: int = Field(description="核对过的锚点数")
 
 
-@router.get("/trail", dependencies=[requires("audit:read")])
+@router.get("/trail", summary="审计链", dependencies=[requires("audit:read")])
 async def list_trail(
     tx: Tx,
     asked: Paging,
@@ -126,7 +133,9 @@ async def list_trail(
     return page_of([_entry_out(entry) for entry in found], asked, lambda entry: (entry.seq,))
 
 
-@router.get("/trail:export", dependencies=[requires("audit:read")], response_class=StreamingResponse)
+@router.get(
+    "/trail:export", summary="导出审计链", dependencies=[requires("audit:read")], response_class=StreamingResponse
+)
 async def export_trail(service: TheService) -> StreamingResponse:
     """导出全链（每行一个 JSON），供 `services/audit/verifier.py` 离线核验。"""
     headers = {"Content-Disposition": 'attachment; filename="trail.ndjson"'}
@@ -145,7 +154,7 @@ async def _lines(database: Database) -> AsyncIterator[bytes]:
         after = page[-1].seq
 
 
-@router.get("/trail/{seq}", dependencies=[requires("audit:read")])
+@router.get("/trail/{seq}", summary="链上一条记录", dependencies=[requires("audit:read")])
 async def show_entry(seq: Annotated[str, Path(description="序号")], tx: Tx) -> EntryOut:
     """链上一条记录。"""
     # What is no number names no entry: unknown like any other, and not a badly formed request.
@@ -155,7 +164,7 @@ async def show_entry(seq: Annotated[str, Path(description="序号")], tx: Tx) ->
     return _entry_out(entry)
 
 
-@router.post("/trail:verify", dependencies=[requires("audit:read"), body_limit(VERIFY_BYTES)])
+@router.post("/trail:verify", summary="核验审计链", dependencies=[requires("audit:read"), body_limit(VERIFY_BYTES)])
 async def verify_trail(tx: Tx, service: TheService, body: VerifyRequest | None = None) -> VerdictOut:
     """核验全链，与库外留存的锚点及所附锚点对照。只读，不需要幂等键。"""
     kept = await asyncio.to_thread(known_anchors, service.settings.home)
@@ -172,14 +181,14 @@ async def verify_trail(tx: Tx, service: TheService, body: VerifyRequest | None =
     )
 
 
-@router.get("/anchors/head", dependencies=[requires("audit:read")])
+@router.get("/anchors/head", summary="当前链头", dependencies=[requires("audit:read")])
 async def show_head(tx: Tx) -> HeadOut:
     """当前链头，供在外留存。"""
     head = await trail.head(tx, datetime.now(UTC))
     return HeadOut(seq=head.seq, hash=head.hash, at=head.at, line=head.line())
 
 
-@router.get("/supervision/overdue", dependencies=[requires("audit:read")])
+@router.get("/supervision/overdue", summary="超期清单", dependencies=[requires("audit:read")])
 async def list_overdue(
     *,
     tx: Tx,
@@ -195,7 +204,7 @@ async def list_overdue(
     return page_of(found, asked, lambda each: (each.due_on.isoformat(), str(each.record)))
 
 
-@router.get("/supervision/summary", dependencies=[requires("audit:read")])
+@router.get("/supervision/summary", summary="办理情况汇总", dependencies=[requires("audit:read")])
 async def show_summary(tx: Tx, service: TheService, on: AsOf = None) -> Summary:
     """各一级财政、各部门的办理情况：未办结（绿、黄、红灯）、按期、超期。"""
     return await overdue.summarise(tx, service.packs, on or local_date(datetime.now(UTC)))

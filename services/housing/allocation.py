@@ -125,7 +125,9 @@ class LeaseBeforeHold(DomainError):
 class HoldRequest(BaseModel):
     """选房：以哪一项资格锁定。"""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"eligibility": "0197c1b5-c002-7b20-9e32-4d6e8f0a1b3c"}]}
+    )
 
     eligibility: UUID = Field(description="资格编号，即获批的申请事项编号")
 
@@ -133,7 +135,9 @@ class HoldRequest(BaseModel):
 class LeaseRequest(BaseModel):
     """租期，首尾两日均含。"""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"from_day": "2026-07-01", "to_day": "2029-06-30"}]}
+    )
 
     from_day: Day
     to_day: Annotated[Day, between(FIRST, LAST)] = Field(description="不晚于 2099-12-31")

@@ -80,10 +80,21 @@ class Standards(BaseModel):
     property_management: StrictBool = Field(description="统一物业管理")
 
 
+EXAMPLE: dict[str, Any] = {
+    "code": "RC-01-0301",
+    "estate": "洹园人才社区",
+    "building": "3 号楼",
+    "room": "301",
+    "area": 8950,
+    "kind": "transitional",
+    "standards": {"decoration": True, "outside_style": True, "furnishing": True, "property_management": True},
+}
+
+
 class FlatIn(BaseModel):
     """一套待登记的房源；归属登记人所在的一级财政。"""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
     code: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="房源编号，同一财政内唯一")]
     estate: Name = Field(description="小区")
@@ -96,6 +107,14 @@ class FlatIn(BaseModel):
 
 class FlatOut(FlatIn):
     """一套房源及其现状。"""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                EXAMPLE | {"id": "0197c1b5-f005-7e50-8d65-7a9b1c3d4e6f", "treasury": "410522", "status": "available"}
+            ]
+        }
+    )
 
     id: UUID
     treasury: TreasuryCode

@@ -288,6 +288,19 @@ class FiledEmployer(Shape):
 class FiledAccount(Shape):
     """The payee's bank account; the branch number is the 12 digits of CNAPS."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "holder": "王小明",
+                    "bank": "中国银行安阳分行",
+                    "branch_no": "104496000017",
+                    "number": "6217000010001234567",
+                }
+            ]
+        }
+    )
+
     holder: PersonName
     bank: Text
     branch_no: Annotated[str, Field(pattern=r"^[0-9]{12}$")]

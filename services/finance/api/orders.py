@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Select, select, tuple_
 from starlette.responses import Response
 
@@ -88,11 +88,17 @@ class EntitlementOut(BaseModel):
 class Reissue(Body):
     """Pay to this account, as intake knows it: one of the beneficiary's own."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"payee_account": "0197c1b5-b001-7a10-8f21-3c5d7e9f1a2b"}]}
+    )
+
     payee_account: UUID
 
 
 class Cancel(Body):
     """Why the order is cancelled: the cause is told to the applicant, the words stay in the order's history."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"cause": "given_up", "reason": "本人书面放弃。"}]})
 
     cause: CancelCause = Field(default=CancelCause.OTHER, description="原因类别，将告知申请人")
     reason: Reason
@@ -116,7 +122,7 @@ async def list_orders(
     treasury: Annotated[TreasuryCode | None, Query()] = None,
     application: Annotated[UUID | None, Query()] = None,
 ) -> Page[OrderOut]:
-    """Orders, the earliest due first; filtered by states, treasury, application."""
+    """支付令，应付日早的在前；可按状态、财政、申请筛选。"""
     query = orders_for(caller).order_by(payout_order.c.due_on, payout_order.c.id).limit(page.limit + 1)
     if state:
         query = query.where(payout_order.c.state.in_([one.value for one in state]))
@@ -132,7 +138,7 @@ async def list_orders(
 
 @router.get("/orders/{order_id}", dependencies=[requires("finance:read")], summary="支付令及其全部经过")
 async def get_order(order_id: UUID, tx: Tx, caller: Caller) -> OrderDetail:
-    """One order with its history."""
+    """一份支付令及其每一步：何时、何人、办了什么、付往哪个收款账户。"""
     row = await one_or_404(tx, orders_for(caller).where(payout_order.c.id == order_id))
     steps = await tx.execute(
         select(order_history).where(order_history.c.order_id == order_id).order_by(order_history.c.id)
@@ -162,10 +168,8 @@ async def get_order(order_id: UUID, tx: Tx, caller: Caller) -> OrderDetail:
 async def reissue_order(
     *, order_id: UUID, body: Reissue, service: Running, payees: ThePayees, caller: Caller, key: IdempotencyKey
 ) -> Response:
-    """Pay a bounced order again, or a due one whose account cannot be paid, to the beneficiary's own account.
-
-    Two transactions, and intake asked between them, as for a batch.
-    """
+    """退票后重新支付，或改付账户无法支付的待支付支付令；只能付至受益人本人账户。"""
+    # Two transactions, and intake asked between them, as for a batch.
     operation, query = "order.reissue", orders_for(caller).where(payout_order.c.id == order_id)
     async with service.database.transaction() as tx:
         replayed = bool(await known_keys(tx, caller.client, operation, [key]))
@@ -186,7 +190,7 @@ async def reissue_order(
     "/orders/{order_id}:cancel", response_model=OrderOut, dependencies=[requires("finance:pay")], summary="取消支付令"
 )
 async def cancel_order(order_id: UUID, body: Cancel, tx: Tx, caller: Caller, key: IdempotencyKey) -> Response:
-    """Cancel an order that is not at the bank; its quota goes to the orders that wait."""
+    """取消未提交银行的支付令；腾出的指标按应付日先后落实给待落实指标的支付令。"""
 
     async def do() -> Reply:
         await one_or_404(tx, orders_for(caller).where(payout_order.c.id == order_id))
@@ -200,7 +204,7 @@ async def cancel_order(order_id: UUID, body: Cancel, tx: Tx, caller: Caller, key
 
 @router.get("/entitlements/{entitlement_id}", dependencies=[requires("finance:read")], summary="待遇及其分期")
 async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: ThePacks) -> EntitlementOut:
-    """One entitlement with its instalments and their orders."""
+    """一项待遇及其各期：金额、应付日（没有官方日历的为暂定）、支付令和状态。"""
     query = visible(
         select(entitlement).where(entitlement.c.id == entitlement_id),
         caller,

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Select, select
 from starlette.responses import Response
 
@@ -52,6 +52,25 @@ class QuotaChanged(QuotaOut):
 class GiveQuota(Body):
     """A quota for the caller's treasury. Number, unit, project and classifications are codes as its budget has them."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "benefit": "living_allowance",
+                    "fiscal_year": 2026,
+                    "fen": 50000000,
+                    "number": "ZB2026-0001",
+                    "budget_unit": "101001",
+                    "project": "P2026-01",
+                    "functional": "2080799",
+                    "economic_department": "30399",
+                    "economic_government": "50999",
+                    "reason": "年初预算",
+                }
+            ]
+        }
+    )
+
     benefit: Code
     fiscal_year: Annotated[int, Field(ge=2021, le=2099), WHOLE]
     fen: Annotated[int, Field(ge=0, le=MAX_FEN), WHOLE]
@@ -66,6 +85,8 @@ class GiveQuota(Body):
 
 class IncreaseQuota(Body):
     """By how many fen; negative lowers it (调减)."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"fen": 10000000, "reason": "年中追加"}]})
 
     fen: Annotated[int, Field(ge=-MAX_FEN, le=MAX_FEN), WHOLE]
     reason: Reason
@@ -96,7 +117,7 @@ def _out(row: Any) -> QuotaOut:
 async def list_quotas(
     tx: Tx, caller: Caller, page: Paging, treasury: Annotated[TreasuryCode | None, Query()] = None
 ) -> Page[QuotaOut]:
-    """Quota lines, with what is committed of each."""
+    """预算指标及其占用。"""
     query = _quotas_for(caller).order_by(quota.c.id).limit(page.limit + 1)
     if treasury:
         query = query.where(quota.c.treasury == treasury)
@@ -112,7 +133,7 @@ async def list_quotas(
 async def give_quota(
     *, body: GiveQuota, tx: Tx, caller: Caller, packs: ThePacks, treasury: OwnTreasury, key: IdempotencyKey
 ) -> Response:
-    """Give the caller's treasury a quota for a benefit and a year; what waits for it falls due at once."""
+    """为本级财政下达一项待遇一个年度的指标；待落实指标的支付令随即转为待支付。"""
     _known(packs, body.benefit)
 
     async def do() -> Reply:
@@ -131,7 +152,7 @@ async def give_quota(
     summary="追加、调减指标",
 )
 async def increase_quota(quota_id: UUID, body: IncreaseQuota, tx: Tx, caller: Caller, key: IdempotencyKey) -> Response:
-    """Raise a quota, or lower it; what waits for it falls due at once, the earliest due first."""
+    """追加指标，负数为调减；待落实指标的支付令按应付日先后转为待支付。"""
 
     async def do() -> Reply:
         await one_or_404(tx, _quotas_for(caller).where(quota.c.id == quota_id))

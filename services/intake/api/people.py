@@ -43,7 +43,18 @@ Purpose = Annotated[
 class Question(BaseModel):
     """Who stands behind references, what is asked of them, and what for."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "refs": ["0197c1b5-e004-7d40-9c54-6f8a0b2c3d5e"],
+                    "fields": ["name", "documents"],
+                    "purpose": "认定复核",
+                }
+            ]
+        },
+    )
 
     refs: Annotated[list[UUID], Field(min_length=1, max_length=MOST_REFS, description="人员或收款账户的引用")]
     fields: Annotated[list[ResolveField], Field(min_length=1, max_length=7)]
@@ -53,7 +64,18 @@ class Question(BaseModel):
 class Merge(BaseModel):
     """Two records that are one person: `merged` leads to `into` from now on."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "merged": "0197c1b5-b001-7a10-8f21-3c5d7e9f1a2b",
+                    "into": "0197c1b5-e004-7d40-9c54-6f8a0b2c3d5e",
+                    "reason": "同一人先后以护照和永久居留证申请",
+                }
+            ]
+        },
+    )
 
     merged: UUID
     into: UUID

@@ -46,10 +46,14 @@ Facts = Annotated[
 ]
 
 
+_PASSED: dict[str, Any] = {"result": "passed", "facts": {"degree": "master"}}
+_LINE: dict[str, Any] = {"task": "0197c1b5-d003-7c30-8d43-5e7f9a1b2c4d", "result": "failed", "reason": "未查到参保记录"}
+
+
 class Result(BaseModel):
     """The result of one task."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_PASSED]})
     result: Literal["passed", "failed"]
     reason: ReasonTold | None = Field(default=None, description="结果为 failed 时必填")
     facts: Facts = {}
@@ -58,13 +62,14 @@ class Result(BaseModel):
 class ResultLine(Result):
     """The result of one task of a bulk request."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_LINE]})
     task: UUID
 
 
 class Results(BaseModel):
     """Results of many tasks; a bad line harms no other."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"tasks": [_LINE]}]})
     tasks: Annotated[
         list[Any],
         Field(
@@ -78,7 +83,9 @@ class Results(BaseModel):
 class Suspension(BaseModel):
     """Why and from when a clock stands still."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"reason": "public_notice", "from_day": "2026-06-10"}]}
+    )
     reason: SpecialProcedure
     from_day: Day = Field(description="停止计时的第一日，不晚于今日")
 
@@ -86,11 +93,11 @@ class Suspension(BaseModel):
 class Resumption(BaseModel):
     """From when a clock runs again."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"to_day": "2026-06-17"}]})
     to_day: Day = Field(description="恢复计时之日，不晚于今日")
 
 
-@router.get("/tasks", dependencies=[requires("workflow:read")])
+@router.get("/tasks", summary="任务列表", dependencies=[requires("workflow:read")])
 async def get_tasks(
     tx: Tx, caller: Caller, packs: PacksHeld, page: Paging, state: TaskState | None = None
 ) -> Page[TaskView]:
@@ -98,7 +105,7 @@ async def get_tasks(
     return await list_tasks(tx, packs, caller, page, state=state, today=local_date(datetime.now(UTC)))
 
 
-@router.get("/tasks:poll", dependencies=[requires("workflow:read")])
+@router.get("/tasks:poll", summary="等待新任务（长轮询）", dependencies=[requires("workflow:read")])
 async def poll_tasks(
     *,
     request: Request,
@@ -126,13 +133,15 @@ async def poll_tasks(
         await bell.wait(caller.treasury, caller.department, seen, seconds=left)
 
 
-@router.get("/tasks/{task}", dependencies=[requires("workflow:read")])
+@router.get("/tasks/{task}", summary="任务详情", dependencies=[requires("workflow:read")])
 async def get_task(task: UUID, tx: Tx, caller: Caller, packs: PacksHeld) -> TaskDetail:
     """一项任务：事项、受益人引用、材料地址、办理期限及其逐日算法、红黄绿灯。"""
     return await task_detail(tx, packs, task, caller, today=local_date(datetime.now(UTC)))
 
 
-@router.post("/tasks/{task}:complete", dependencies=[requires("workflow:work")], response_model=TaskDetail)
+@router.post(
+    "/tasks/{task}:complete", summary="反馈结果", dependencies=[requires("workflow:work")], response_model=TaskDetail
+)
 async def complete_task(
     *, task: UUID, body: Result, tx: Tx, caller: Caller, packs: PacksHeld, key: IdempotencyKey
 ) -> Response:
@@ -151,6 +160,7 @@ async def complete_task(
 
 @router.post(
     "/tasks:complete",
+    summary="批量反馈结果",
     dependencies=[requires("workflow:work"), body_limit(BULK_BYTES)],
     response_model=BulkReply,
 )
@@ -167,7 +177,9 @@ async def complete_tasks(body: Results, tx: Tx, caller: Caller, packs: PacksHeld
     return await once(tx, caller=caller, operation="tasks:complete", key=key, body=body, do=do)
 
 
-@router.post("/tasks/{task}:suspend", dependencies=[requires("workflow:work")], response_model=TaskDetail)
+@router.post(
+    "/tasks/{task}:suspend", summary="进入特别程序", dependencies=[requires("workflow:work")], response_model=TaskDetail
+)
 async def suspend_task(
     *, task: UUID, body: Suspension, tx: Tx, caller: Caller, packs: PacksHeld, key: IdempotencyKey
 ) -> Response:
@@ -181,7 +193,9 @@ async def suspend_task(
     return await once(tx, caller=caller, operation="task:suspend", key=key, body=body, do=do, target=str(task))
 
 
-@router.post("/tasks/{task}:resume", dependencies=[requires("workflow:work")], response_model=TaskDetail)
+@router.post(
+    "/tasks/{task}:resume", summary="结束特别程序", dependencies=[requires("workflow:work")], response_model=TaskDetail
+)
 async def resume_task(
     *, task: UUID, body: Resumption, tx: Tx, caller: Caller, packs: PacksHeld, key: IdempotencyKey
 ) -> Response:
