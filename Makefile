@@ -44,9 +44,9 @@ docs: $(READY)  ## Write docs/api.md and docs/errors.md from the code
 migration: $(READY)  ## Write a service's next migration: make migration SERVICE=intake MESSAGE="what changed"
 	@$(VENV)/bin/python -m tests.new_migration $(SERVICE) "$(MESSAGE)"
 
-clean:  ## Stop what runs below HUANQUAN_HOME and remove its data (the environment stays)
-	@for home in $${HUANQUAN_HOME:-.huanquan .huanquan-kafka}; do \
-	  if [ -x $(VENV)/bin/huanquan ]; then HUANQUAN_HOME=$$home $(VENV)/bin/huanquan clean; else rm -rf "$$home"; fi; done
+clean: $(READY)  ## Stop what runs below HUANQUAN_HOME and remove its data (the environment stays)
+	@if [ -n "$${HUANQUAN_HOME:-}" ]; then $(VENV)/bin/huanquan clean; \
+	else for home in .huanquan .huanquan-kafka; do [ ! -e $$home ] || HUANQUAN_HOME=$$home $(VENV)/bin/huanquan clean || exit; done; fi
 
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed as $(PYTHON) (make PYTHON=/path/to/python3.11 …)" >&2; exit 1; }

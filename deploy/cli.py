@@ -1,7 +1,6 @@
 """`huanquan`: the one command line, for those who start, watch, replay and repair."""
 
 import asyncio
-import getpass
 import json
 import logging
 import os
@@ -9,8 +8,9 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import uvloop
@@ -18,14 +18,19 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
-from deploy import rules_cli
+from deploy import backup_cli, rules_cli
+from deploy.backup_cli import user_of_this_system
 from deploy.local import TOGETHER_PORT, Addresses, Local, home_of_environment
 from deploy.refusals import Refusal
 from deploy.sample.issuer import token
 from libs.common import telemetry
 from libs.common.db import passing
+from libs.common.migration import TablesBusy
 from libs.common.policy import PolicyError
 from libs.common.settings import Settings, SettingsMissing, variable
+
+if TYPE_CHECKING:
+    from deploy.verify import Report
 
 LAST_PORT = 65_535
 WIDTH = 80  # of what is printed for people
@@ -54,6 +59,9 @@ app.add_typer(rules_cli.policy, name="policy")
 app.command("due-date")(rules_cli.due_date)
 app.command("token")(token)
 app.add_typer(parked, name="parked")
+app.add_typer(backup_cli.backup, name="backup")
+app.command("restore")(backup_cli.restore)
+app.command("bus-diff")(backup_cli.bus_diff)
 
 
 def _writable(file: Path | None) -> Path | None:
@@ -71,7 +79,7 @@ def _writable(file: Path | None) -> Path | None:
 
 def _not_stdout(file: Path | None) -> Path | None:
     if file and str(file) == "-":
-        raise typer.BadParameter("standard output shows the progress: name a file")
+        raise typer.BadParameter("standard output has something else to show: name a file")
     return _writable(file)
 
 
@@ -196,38 +204,83 @@ def verify(
     *,
     at_rest: Annotated[bool, typer.Option("--at-rest", help="Also demand that nothing is under way.")] = False,
     json_file: JsonFile = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=_not_stdout, help="Also write the findings for Prometheus' node_exporter."
+        ),
+    ] = None,
 ) -> None:
-    """Check every invariant across all five databases, reading only. Exit 1 when one is violated.
+    """Check every invariant across the five databases and the bus, reading only. Exit 1 when one is violated.
 
-    On a running system only what is older than 60 seconds is judged, unless --at-rest.
+    On a running system only what is older than a watermark is judged: a minute
+    before the oldest event not yet published or read; what each service is
+    behind with is listed first. With --at-rest everything is judged, and
+    nothing may be behind. A look that takes longer than ten minutes is a
+    violation; no transaction lasts longer than a look.
     """
     from deploy.engine import SERVICES
     from deploy.operations import opened
-    from deploy.verify import verify_all
+    from deploy.verify import Report, verify_all
+    from deploy.verify.textfile import write_metrics
 
-    async def run() -> list[dict[str, Any]]:
+    async def run() -> Report:
         async with opened(*SERVICES) as settings:
             return await verify_all(settings, at_rest=at_rest)
 
-    findings = asyncio.run(run())
-    made = json.dumps(findings, ensure_ascii=False, indent=2)
+    report = asyncio.run(run())
+    if metrics:
+        write_metrics(report, metrics)
+    made = json.dumps([asdict(finding) for finding in report.findings], ensure_ascii=False, indent=2)
     if json_file and str(json_file) == "-":
         typer.echo(made)
     else:
-        typer.echo(_for_people(findings))
+        typer.echo(_for_people(report, at_rest=at_rest))
         if json_file:
             json_file.write_text(made + "\n")
-    raise typer.Exit(1 if any(finding["violations"] for finding in findings) else 0)
+    raise typer.Exit(1 if report.violated else 0)
 
 
-def _for_people(findings: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["checked  violated  invariant"]
-    for finding in findings:
-        lines.append(f"{finding['checked']:>7}  {finding['violations']:>8}  {finding['name']}")
-        if finding["violations"]:
-            lines.append(f"{'':17}  first: {finding['first']}")
-    violated = sum(1 for finding in findings if finding["violations"])
-    return "\n".join([*lines, f"{len(findings) - violated} of {len(findings)} invariants hold"])
+def _for_people(report: "Report", *, at_rest: bool) -> str:
+    lines = [] if at_rest else [f"judged: what is older than {report.until:%Y-%m-%d %H:%M:%SZ}"]
+    lines.append("checked  violated  invariant")
+    for finding in report.findings:
+        lines.append(f"{finding.checked:>7}  {finding.violations:>8}  {finding.name}")
+        if finding.first:
+            lines.append(f"{'':17}  first: {finding.first}")
+    held = len(report.findings) - len(report.violated)
+    return "\n".join([*lines, f"{held} of {len(report.findings)} invariants hold"])
+
+
+@app.command()
+def trace(
+    application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Its id, or its case number.")],
+    *,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=_writable, help="Draw it, as SVG; - prints the picture.")
+    ] = None,
+) -> None:
+    """Follow one application through all five services.
+
+    Every event, by trace: when it was told, when it was on the bus, and when
+    each service took it.
+    """
+    from deploy.engine import SERVICES
+    from deploy.follow import Step, as_svg, as_text, follow
+    from deploy.operations import opened
+
+    async def run() -> list[Step]:
+        async with opened(*SERVICES) as settings:
+            return await follow(settings, application)
+
+    steps = asyncio.run(run())
+    picture = as_svg(steps, application)
+    if svg and str(svg) == "-":
+        typer.echo(picture)
+        return
+    typer.echo(as_text(steps))
+    if svg:
+        svg.write_text(picture)
 
 
 @parked.command("list")
@@ -314,16 +367,9 @@ def parked_discard(
 
     if not reason.strip():
         raise typer.BadParameter("say why: it is kept for good", param_hint="--reason")
-    outcome = asyncio.run(discard_oldest(service, topic, key, by=by or _user(), because=reason))
+    outcome = asyncio.run(discard_oldest(service, topic, key, by=by or user_of_this_system(), because=reason))
     typer.echo(f"discarded 1, handled {outcome.handled}, still parked {outcome.parked}")
     raise typer.Exit(1 if outcome.parked else 0)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as containers have
-        raise typer.BadParameter("say who decided: this system has no name for its user", param_hint="--by") from None
 
 
 @app.command()
@@ -353,7 +399,8 @@ def rebuild(service: ServiceName) -> None:
     from deploy.operations import rebuild_projection
 
     outcome = asyncio.run(rebuild_projection(service))
-    typer.echo(f"applied {outcome.handled} events, skipped {outcome.known} repeated ones, parked {outcome.parked}")
+    left = f"left out {outcome.parked} that are parked, discarded or refused"
+    typer.echo(f"applied {outcome.handled} events, skipped {outcome.known} repeated ones, {left}")
 
 
 @app.command()
@@ -376,7 +423,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.title != Settings.__name__:
             raise
         _refuse("; ".join(f"{variable(str(one['loc'][0]))}: {one['msg']}" for one in error.errors()))
-    except (Refusal, SettingsMissing, PolicyError) as refusal:
+    except (Refusal, SettingsMissing, PolicyError, TablesBusy) as refusal:
         _refuse(str(refusal))
     except LookupError as refusal:
         if isinstance(refusal, KeyError | IndexError):

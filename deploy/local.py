@@ -29,7 +29,7 @@ PARTITIONS = 6
 FORMS = ("together", "apart")
 OURS = (
     *("form", "lock", "running.json", "huanquan.log", *(f"{service}.log" for service in SERVICES)),
-    *("pg", "kafka", "issuer", "vault.key", "anchors", "sample-people.json"),
+    *("pg", "kafka", "issuer", "vault.key", "anchors", "sample-people.json", "restored"),
 )
 """All that is ever written into a home."""
 
@@ -155,6 +155,14 @@ class Local:
         if self._lock:
             self._lock.close()
             self._lock = None
+
+    # -- restored from a backup
+
+    @property
+    def restored(self) -> Path:
+        """Stands in a restored home whose bus lies elsewhere until the two were compared: the bus may know more than
+        the databases do now, or less."""
+        return self.home / "restored"
 
     # -- removing it
 

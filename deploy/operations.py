@@ -67,12 +67,12 @@ async def _found() -> AsyncIterator[Settings]:
     if deployed:
         yield deployed
         return
-    async with _running(_started_home()) as local:
+    async with _running(started_home()) as local:
         addresses, kafka = local.announced()
         yield local.settings(addresses, kafka=kafka)
 
 
-def _started_home() -> Local:
+def started_home() -> Local:
     """The home of the environment. Raises Refusal, and makes nothing, where no system was ever started in it."""
     local = Local(home_of_environment())
     if not (local.home / "pg" / "PG_VERSION").exists():
@@ -159,7 +159,7 @@ def _addresses(settings: Settings) -> list[object]:
 
 
 async def _migrate_home() -> list[str]:
-    async with _running(_started_home()) as local:
+    async with _running(started_home()) as local:
         await local.prepare()
         return [f"{name}: up to date" for name in (*SERVICES, "bus")]
 
@@ -286,7 +286,7 @@ async def status_of_home() -> tuple[list[str], bool]:
     """What runs on HUANQUAN_HOME, line by line, and whether all of it is ready. Raises Refusal."""
     if deployed_settings():
         raise Refusal("the environment names the databases of a deployment: ask each service at /<service>/readyz")
-    local = _started_home()
+    local = started_home()
     addresses, kafka = local.announced()
     form = "five services in one process" if addresses.together else f"five processes, Kafka at {kafka}"
     lines = [f"home: {local.home}", f"form: {form}"]

@@ -119,6 +119,15 @@ def test_every_command_of_the_first_page_works_when_pasted(after_the_run: System
         assert answers[role]["items"], role
 
 
+def test_what_a_visitor_filed_is_not_the_fault_of_the_next_demo(
+    after_the_run: System, whole_run: tuple[Path, int, Json]
+) -> None:
+    system = after_the_run
+    assert output_of(pasted(first_page(system.addresses, Settings(home=system.home)))[0])["state"] == "accepted"
+    again = demo(system.home, system.addresses.port)
+    assert again["paid_fen"] == whole_run[2]["paid_fen"]
+
+
 @contextmanager
 def department_at_work(system: System, token: Path, department: str) -> Iterator[None]:
     base = ["--base", system.addresses.of("workflow"), "--token-file", str(token)]

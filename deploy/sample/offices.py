@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
 
 from deploy.example_department.department import POLL_SECONDS, TOPIC, Department
 from deploy.example_department.department import Platform as DepartmentPlatform
@@ -22,6 +23,7 @@ from libs.common.policy.model import TaskLevel
 FLATS = Path(__file__).parent / "flats.jsonl"
 MOST_LINES = 500
 LEASE_DAYS = 3 * 365
+RETRY_SECONDS = 1.0
 HEARS_BY_KAFKA = "410522"
 """The treasury whose departments hear of their tasks from Kafka, where there is one; the others poll."""
 
@@ -80,9 +82,20 @@ async def _department(
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
-    await consumer.start()
     stack.push_async_callback(consumer.stop)
+    await _connected(consumer)
     return unit.follow_kafka(consumer, treasury=treasury, department=department)
+
+
+async def _connected(consumer: AIOKafkaConsumer) -> None:
+    """Connect, however long the brokers are away; the run's own bound ends it."""
+    while True:
+        try:
+            await consumer.start()
+        except KafkaConnectionError:
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 class _Gated(httpx.AsyncHTTPTransport):

@@ -47,7 +47,8 @@ class Summary:
     """What the run came to. Amounts in fen; `seconds` and `peak_rss_mb` are measured by whoever starts it.
 
     `filings` were answered, `not_taken` of them with the refusal, or as the repetition, that the file means them for.
-    `people` maps a role to the person_ref of somebody of the sample who has it, for `pages.remember`.
+    `people` maps a role to the person_ref of somebody of the sample who has it, for `pages.remember`. `others` are the
+    applications under way that somebody else filed: nobody here works on them.
     """
 
     applications: dict[str, int]
@@ -61,6 +62,7 @@ class Summary:
     filings: int = 0
     not_taken: int = 0
     people: dict[str, str] = field(default_factory=dict)
+    others: int = 0
 
     def to_json(self) -> Json:
         """The form of `huanquan demo --json`."""
@@ -171,6 +173,7 @@ class _Run:
             filings=len(self._lines),
             not_taken=len(self._lines) - len(self._filings.filed),
             people=self._people(),
+            others=len([each for each in states.keys() - self._filings.applications() if states[each] not in AT_REST]),
         )
 
     def _people(self) -> dict[str, str]:

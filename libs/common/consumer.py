@@ -7,6 +7,7 @@ for measuring lag only.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,6 +16,7 @@ from libs.common.bus.protocol import Bus, Member, OffsetGone, Slot
 from libs.common.db import POOL_SIZE, Database, passing
 from libs.common.inbox import Fenced, Inbox
 from libs.common.tasks import Pulse, being_stopped
+from libs.common.watch import Watch
 
 log = structlog.get_logger()
 
@@ -35,7 +37,15 @@ class Consumer:
     """One process's part in a service's group."""
 
     def __init__(
-        self, database: Database, bus: Bus, inbox: Inbox, *, group: str, topics: Sequence[str], instance: str
+        self,
+        database: Database,
+        bus: Bus,
+        inbox: Inbox,
+        *,
+        group: str,
+        topics: Sequence[str],
+        instance: str,
+        watch: Watch | None = None,
     ) -> None:
         self._database = database
         self._bus = bus
@@ -43,6 +53,7 @@ class Consumer:
         self._group = group
         self._topics = list(topics)
         self._instance = instance
+        self._watch = watch or Watch()
         self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
         self._joined: asyncio.Future[Member]
@@ -53,6 +64,11 @@ class Consumer:
     def slots(self) -> frozenset[Slot]:
         """The partitions followed at this moment."""
         return frozenset(self._tasks)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the partition that has waited longest was last read, or since the process left its group."""
+        return max([self._in_group.age, *(reading.age for reading in self._readings.values())])
 
     def standing_still(self) -> str | None:
         """What does not work, in words: it is not in its group, or a partition is not read. None while all goes on."""
@@ -144,8 +160,11 @@ class Consumer:
             return await self._skip_gap(slot, expected, gone.start)
         if not records:
             return expected
-        async with self._transaction() as tx:
-            await self._inbox.take(tx, slot, expected, records)
+        began = monotonic()
+        with self._watch.handling(records, self._inbox.hears):
+            async with self._transaction() as tx:
+                outcome = await self._inbox.take(tx, slot, expected, records)
+        self._watch.taken(slot.topic, outcome.counts(), began)
         return records[-1].offset + 1
 
     async def _skip_gap(self, slot: Slot, expected: int, start: int) -> int:

@@ -64,6 +64,11 @@ class Vault:
         if len(self._by_id) != len(every):
             raise ValueError("the same master key is given twice")
 
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """The ids of the keys held, in hexadecimal. They stand in every sealed value and tell nothing of a key."""
+        return frozenset(key_id.hex() for key_id in self._by_id)
+
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
         """Encrypt under the current key, bound to `context` (which row and column this is). Never twice the same.
 

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from libs.common.errors import TooManyRequests
 from libs.common.problems import failure_response
 from libs.common.settings import MIB
-from libs.common.telemetry import child_of, use
+from libs.common.telemetry import use
+from libs.common.tracing import Span, Tracing
 
 log = structlog.get_logger("access")
 
@@ -49,8 +50,17 @@ class Metrics:
 class Edge:
     """Wraps one service. `routes` maps an endpoint to its path template."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: Mapping[object, str], quiet: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        tracing: Tracing,
+        routes: Mapping[object, str],
+        quiet: frozenset[str],
+    ) -> None:
         self._app = app
+        self._tracing = tracing
         self._metrics = metrics
         self._routes = routes
         self._quiet = quiet
@@ -60,17 +70,17 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        traceparent = child_of(Headers(scope=scope).get("traceparent"))
+        span = self._tracing.request(Headers(scope=scope).get("traceparent"))
         started, status = time.perf_counter(), 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _stamp(MutableHeaders(scope=message), traceparent)
+                _stamp(MutableHeaders(scope=message), span.traceparent)
             await send(message)
 
-        with use(traceparent):
+        with use(span.traceparent):
             try:
                 await self._app(scope, receive, answer)
             except Exception as error:
@@ -79,13 +89,15 @@ class Edge:
                     raise
                 await response(scope, receive, answer)
             finally:
-                self._tell(scope, status, time.perf_counter() - started)
+                self._tell(scope, span, status, time.perf_counter() - started)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _tell(self, scope: Scope, span: Span, status: int, seconds: float) -> None:
         route = self._routes.get(scope.get("endpoint"), UNMATCHED)
         method = scope["method"] if route != UNMATCHED else "*"  # a method is free text: bound the labels
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(method, route).observe(seconds)
+        told = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+        span.end(f"{method} {route}", told, failed=status >= 500)
         if route not in self._quiet or status >= 400:
             principal = scope.get("state", {}).get("principal")
             client = principal.client if principal else None

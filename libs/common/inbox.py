@@ -9,12 +9,13 @@ whole batch back and it is tried again for ever; only a refusal that repeats for
 import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -113,6 +114,10 @@ class Outcome:
     foreign: int = 0  # of no use to this service: skipped
     parked: int = 0
 
+    def counts(self) -> dict[str, int]:
+        """The same by name, without what did not happen."""
+        return {name: n for name, n in asdict(self).items() if n}
+
     def __iadd__(self, other: "Outcome") -> "Outcome":
         self.handled += other.handled
         self.known += other.known
@@ -172,6 +177,10 @@ class Inbox:
         self._handlers = dict(handlers or {})
         self._every = every
         self._take_ids = text(_TAKE_NEW.format(taken=taken))
+
+    def hears(self, record: Record) -> bool:
+        """Whether a handler here is for records of this type."""
+        return self._every is not None or BY_TYPE.get(record.headers.get("ce_type", "")) in self._handlers
 
     async def position(self, tx: AsyncConnection, slot: Slot) -> int:
         """Where this service goes on in a partition; 0 at its first time."""
@@ -263,9 +272,7 @@ class Inbox:
                 arrival = self._arrival(record)
             except (ValueError, KeyError) as error:  # ValidationError is a ValueError
                 where = f"partition {record.slot.partition} offset {record.offset}"
-                undecodable.append(
-                    _Refusal(record, where, f"cannot be decoded: {type(error).__name__}: {error}"[:2000])
-                )
+                undecodable.append(_Refusal(record, where, f"cannot be decoded: {_why(error)}"[:2000]))
                 continue
             if arrival:
                 arrivals.append(arrival)
@@ -466,6 +473,16 @@ def _waves(arrivals: Sequence[_Arrival]) -> list[list[_Arrival]]:
         last[arrival.key] = (level, arrival.handler)
         groups[level, arrival.handler].append(arrival)
     return [groups[at] for at in sorted(groups, key=lambda at: at[0])]
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a record, without what stands in it: that may be somebody's."""
+    if isinstance(error, ValidationError):
+        faults = error.errors(include_input=False, include_url=False, include_context=False)
+        return "; ".join(f"{'/'.join(map(str, fault['loc'])) or 'the event'}: {fault['msg']}" for fault in faults)
+    if isinstance(error, KeyError):
+        return f"no header {error}"
+    return f"{type(error).__name__}: {error}"
 
 
 def identity_of(record: Record) -> UUID:

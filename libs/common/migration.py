@@ -2,18 +2,33 @@
 
 A table whose `info` says `append_only` lets `_app` SELECT and INSERT, nothing else; no table lets it TRUNCATE, and
 `_app` owns none (DESIGN §3.8).
+
+The system goes on meanwhile (docs/migrations.md): two that migrate one database go one after the other, and a change
+that waits for a table gives way after `LOCK_SECONDS`, for whoever comes after it would wait too.
 """
 
 import asyncio
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from zlib import crc32
 
-from alembic import command, context
+from alembic import command, context, op
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, make_url, pool, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 APPEND_ONLY = {"append_only": True}
 ROOT = Path(__file__).parents[2]
+LOCK = crc32(b"huanquan migration")
+LOCK_SECONDS = 2
+TRIES, PAUSE_SECONDS = 30, 1.0
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+class TablesBusy(Exception):
+    """Something held a table for as long as we tried; nothing is half done, and the command may be given again."""
 
 
 def config(service: str, url: str) -> Config:
@@ -34,13 +49,25 @@ def upgrade(service: str, url: str, metadata: MetaData) -> None:
 async def grant(url: str, metadata: MetaData, role: str) -> None:
     """State what `role` may do with each table, as the tables' owner."""
     engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=pool.NullPool)
-    async with engine.begin() as connection:
+    async with engine.connect() as connection:
+        await connection.run_sync(_take_turn)
         for table in metadata.sorted_tables:
             rights = "SELECT, INSERT" if table.info.get("append_only") else "SELECT, INSERT, UPDATE, DELETE"
             await connection.execute(text(f'REVOKE ALL ON "{table.name}" FROM {role}, PUBLIC'))
             await connection.execute(text(f'GRANT {rights} ON "{table.name}" TO {role}'))
         await connection.execute(text(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"))
+        await connection.commit()
     await engine.dispose()
+
+
+def create_index_online(name: str, table: str, columns: Sequence[str]) -> None:
+    """Make an index while rows are written: for tables that grow. Call it in a migration that does nothing else with
+    what is inside a transaction: it is made outside, and anew where an earlier attempt was broken off."""
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = 0")  # it waits for older transactions, and keeps nobody
+        op.execute(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
+        op.create_index(name, table, list(columns), postgresql_concurrently=True)
+        op.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
 
 
 def run_env(metadata: MetaData) -> None:
@@ -51,12 +78,36 @@ def run_env(metadata: MetaData) -> None:
 
 async def _run(url: str, metadata: MetaData) -> None:
     engine = create_async_engine(url, poolclass=pool.NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(_migrate, metadata)
-    await engine.dispose()
+    try:
+        for _ in range(TRIES):
+            try:
+                async with engine.connect() as connection:
+                    return await connection.run_sync(_migrate, metadata)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS)
+    finally:
+        await engine.dispose()
+    where = make_url(url).render_as_string(hide_password=True)
+    raise TablesBusy(f"{where}: a table that changes was held all the time, by a long transaction; try again")
+
+
+def _take_turn(connection: Connection) -> None:
+    """Hold this database's migrations for the session. Whoever waited for the lock inside a transaction would be waited
+    for by an index that is being made concurrently, and neither would go on: so it is asked for again and again."""
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
+        connection.commit()
+        time.sleep(PAUSE_SECONDS)
+    connection.commit()
 
 
 def _migrate(connection: Connection, metadata: MetaData) -> None:
-    context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
+    _take_turn(connection)
+    connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
+    connection.commit()
+    context.configure(
+        connection=connection, target_metadata=metadata, compare_server_default=True, transaction_per_migration=True
+    )
     with context.begin_transaction():
         context.run_migrations()

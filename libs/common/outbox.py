@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from time import monotonic
 
 import structlog
 from sqlalchemy import text
@@ -21,6 +22,8 @@ from libs.common.events import Event
 from libs.common.settings import DEVELOPMENT_URL
 from libs.common.tasks import Pulse, being_stopped, set_within
 from libs.common.telemetry import child_of, current_traceparent
+from libs.common.tracing import handled_as
+from libs.common.watch import Watch
 
 log = structlog.get_logger()
 
@@ -63,7 +66,8 @@ async def emit(tx: AsyncConnection, *events: Event) -> None:
 
 def caused_by(events: Sequence[Event]) -> AbstractContextManager[None]:
     """While this lasts, what is emitted under a key of these events continues that event's trace."""
-    return continuing({event.key: event.trace for event in events if event.trace})
+    traces = {event.key: handled_as(str(event.id), event.trace) for event in events}
+    return continuing({key: trace for key, trace in traces.items() if trace})
 
 
 @contextmanager
@@ -87,7 +91,7 @@ def headers_of(event: Event) -> dict[str, str]:
         "ce_subject": event.subject,
         "ce_time": event.time.isoformat().replace("+00:00", "Z"),
         "ce_dataschema": f"/events/{type(event).__name__}.json",
-        "ce_traceparent": child_of(_CAUSES.get().get(event.key) or current_traceparent()),
+        "ce_traceparent": _CAUSES.get().get(event.key) or current_traceparent() or child_of(None),
         "content-type": "application/json",
     }
 
@@ -96,9 +100,12 @@ class Relay:
     """Carries the outbox to the bus. Run by one process of a service at a time: its leader. `schemas` is the base
     address below which this deployment serves the schemas of its events."""
 
-    def __init__(self, database: Database, bus: Bus, *, schemas: str = DEVELOPMENT_URL) -> None:
+    def __init__(
+        self, database: Database, bus: Bus, *, schemas: str = DEVELOPMENT_URL, watch: Watch | None = None
+    ) -> None:
         self._database = database
         self._bus = bus
+        self._watch = watch or Watch()
         self._schemas = schemas.rstrip("/")
         self.pulse = Pulse()
         self._woken = asyncio.Event()
@@ -130,6 +137,7 @@ class Relay:
     async def publish_batch(self, limit: int = BATCH) -> int:
         """Publish the oldest unpublished rows, then mark them; returns how many. A crash in between publishes them
         again under the same event ids, which the inbox of each reader knows."""
+        began = monotonic()
         async with self._database.engine.connect() as connection:
             rows = (await connection.execute(_UNPUBLISHED, {"limit": limit})).all()
         if not rows:
@@ -137,6 +145,7 @@ class Relay:
         await self._bus.publish([Message(row.topic, row.key, self._absolute(row.headers), row.value) for row in rows])
         async with self._database.transaction() as tx:
             await tx.execute(_PUBLISHED, {"ids": [row.id for row in rows]})
+        self._watch.published(rows, began)
         return len(rows)
 
     def _absolute(self, headers: Mapping[str, str]) -> dict[str, str]:

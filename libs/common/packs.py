@@ -52,13 +52,16 @@ class Packs:
         self._by_hash: dict[str, Pack] = {}
 
     async def load(self) -> None:
-        """Store the folder's packs and read every stored one. Raises PackRefused, PackChanged."""
+        """Store the folder's packs and read every stored one. Raises PackRefused, PackChanged; LookupError where there
+        is none: nothing could be decided."""
         found = [load_pack(path) for path in sorted(self._folder.glob("*/*.yaml"))]
         async with self._database.transaction() as tx:
             for pack in found:
                 await store(tx, pack)
             for body in (await tx.execute(_ALL)).scalars():
                 self._keep(Pack.parse(body))
+        if not self._by_hash:
+            raise LookupError(f"no policy pack: neither stored, nor as <city>/<version>.yaml below {self._folder}")
 
     def _keep(self, pack: Pack) -> None:
         self._by_hash[pack.identity.sha256] = pack

@@ -33,7 +33,7 @@ async def replay(
     for slot, (start, end) in ranges.items():
         if partition is not None and slot.partition != partition:
             continue
-        async for records in _read(bus, slot, max(start, offset), end):
+        async for records in read_log(bus, slot, max(start, offset), end):
             async with database.transaction() as tx:
                 total += await inbox.apply(tx, records)
     return total
@@ -74,12 +74,13 @@ async def rebuild(
         starts = await bus.ends(topics)
         for row in held:
             slot = Slot(row.topic, row.partition)
-            async for records in _read(bus, slot, starts[slot][0], row.next):
+            async for records in read_log(bus, slot, starts[slot][0], row.next):
                 total += await once.again(tx, records)
     return total
 
 
-async def _read(bus: Bus, slot: Slot, start: int, end: int) -> AsyncIterator[list[Record]]:
+async def read_log(bus: Bus, slot: Slot, start: int, end: int) -> AsyncIterator[list[Record]]:
+    """What the log holds of a partition from `start` to before `end`, in batches."""
     while start < end:
         records = await bus.fetch(slot, start, limit=min(BATCH, end - start))
         if not records:

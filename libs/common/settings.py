@@ -70,6 +70,12 @@ class Settings(BaseSettings):
         " intake_url where not set",
     )
 
+    traces_url: str | None = Field(
+        default=None,
+        description="where spans go (OTLP over HTTP), such as http://collector:4318/v1/traces; nowhere if not set",
+    )
+    traces_ratio: float = Field(default=1.0, ge=0, le=1, description="part of the traces begun here that is sent")
+
     max_body_bytes: int = Field(default=MIB, gt=0)
     body_seconds: float = Field(default=30, gt=0, description="time a client has for each MiB of a body")
     requests_per_second: float = Field(default=5_000, gt=0, description="per client, sustained")

@@ -23,6 +23,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 _CURRENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 _QUIET_SECONDS = 30.0
 _MAX_FRAMES = 20
+_REPEATING = ("aiokafka", "opentelemetry")
 _NOISY = ("httpx", "httpcore", "uvicorn.access", "asyncio")  # uvicorn.access and httpx print query strings
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -94,7 +95,7 @@ def configure(*, level: str = "INFO", messages_of_exceptions: bool = False, stre
 
 
 class Quiet(logging.Filter):
-    """Lets a complaint of the Kafka client through once in 30 seconds: while a broker is away it repeats in a loop."""
+    """Lets a complaint of a client through once in 30 seconds: while a broker or a collector is away it repeats."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +103,7 @@ class Quiet(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is shown. The key is the template, so the table is as small as the library."""
-        if not record.name.startswith("aiokafka") or record.levelno < logging.WARNING:
+        if not record.name.startswith(_REPEATING) or record.levelno < logging.WARNING:
             return True
         key, now = f"{record.name}:{record.lineno}", time.monotonic()
         if now - self._last.get(key, -_QUIET_SECONDS) < _QUIET_SECONDS:

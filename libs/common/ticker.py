@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import EMITTED, Database, passing, savepoint
 from libs.common.tasks import Pulse, being_stopped, set_within
+from libs.common.watch import Watch
 
 log = structlog.get_logger()
 
@@ -91,19 +93,21 @@ async def cancel(tx: AsyncConnection, kind: str, keys: Sequence[str]) -> None:
 class Ticker:
     """Runs due work. `handlers` maps each kind to its handler; a kind without one is parked, never dropped."""
 
-    def __init__(self, database: Database, handlers: Mapping[str, DueHandler]) -> None:
+    def __init__(self, database: Database, handlers: Mapping[str, DueHandler], *, watch: Watch | None = None) -> None:
         self._database = database
+        self._watch = watch or Watch()
         self._handlers = handlers
         self.pulse = Pulse()
+        self.paused = False
         self._woken = asyncio.Event()
         database.on_emitted(self._woken.set)
 
     async def run(self) -> None:
-        """Run due work until cancelled."""
+        """Run due work until cancelled; while `paused`, leave it for later."""
         self.pulse.begin()
         while not being_stopped():
             try:
-                taken = await self.tick(datetime.now(UTC))
+                taken = 0 if self.paused else await self.tick(datetime.now(UTC))
             except Exception as error:
                 if not passing(error):
                     raise
@@ -120,6 +124,7 @@ class Ticker:
 
     async def tick(self, now: datetime) -> int:
         """Run what is due at `now` (UTC instant), at most one batch; returns how many rows were taken."""
+        began = monotonic()
         async with self._database.transaction() as tx:
             rows = (await tx.execute(_TAKE, {"now": now, "limit": BATCH})).all()
             dues = sorted((Due(r.kind, r.key, r.at, r.payload) for r in rows), key=lambda due: (due.kind, due.at))
@@ -127,6 +132,8 @@ class Ticker:
             for kind, group in groupby(dues, key=lambda due: due.kind):
                 await self._attempt(tx, kind, list(group), refused)
             await self._park(tx, refused)
+        if rows:
+            self._watch.worked(len(rows), began)
         return len(rows)
 
     async def _attempt(

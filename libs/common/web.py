@@ -28,9 +28,18 @@ from starlette.types import Receive, Scope, Send
 
 from libs.common.auth import SCOPES, Principal, Verifier
 from libs.common.edge import Edge, Metrics, RateLimit, limited
-from libs.common.errors import FieldProblem, Forbidden, NotReady, Problem, Unauthenticated, UnsupportedMediaType
+from libs.common.errors import (
+    FieldProblem,
+    Forbidden,
+    NotReady,
+    Problem,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
 from libs.common.problems import MEDIA_TYPE, handlers
 from libs.common.settings import Settings
+from libs.common.tracing import Tracing
 
 VERSION = "1"
 _DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
@@ -139,6 +148,8 @@ class GuardedRoute(APIRoute):
             if self.guarding_scope is not None:
                 request.state.principal = await _admitted(request, self.guarding_scope)
                 state.rate_limit.take(request.state.principal.client)
+            if state.closed and request.method != "GET":
+                raise Unavailable
             if reads_json:
                 _check_media_type(request)
             receive = limited(
@@ -232,7 +243,8 @@ def create_app(
 
     `asyncapi` makes the AsyncAPI document; `not_ready` names what is not ready (empty: ready). Raises TypeError where
     a route has no guard or two operations share a name. `app.state` holds `settings`, `verifier`, `metrics` (the
-    Prometheus registry), `not_ready`, and later `service`, whose `database` serves `Tx`.
+    Prometheus registry), `not_ready`, `closed` (whatever would change something is refused for the moment), `tracing`
+    (its spans), and later `service`, whose `database` serves `Tx`, and its `gauges`.
     """
     metrics = Metrics()
     app = ServiceApp(
@@ -247,12 +259,13 @@ def create_app(
         exception_handlers=handlers(),
     )
     app.state.settings, app.state.not_ready, app.state.metrics = settings, not_ready, metrics.registry
+    app.state.gauges, app.state.closed, app.state.tracing = None, False, Tracing(name, settings)
     app.state.verifier = Verifier(str(settings.jwks), issuer=str(settings.issuer), audience=settings.audience)
     app.state.rate_limit = RateLimit(per_second=settings.requests_per_second, burst=settings.requests_burst)
     for router in routers:
         app.include_router(router, prefix=f"/{name}/v1")
     quiet = _mount_operations(app, name) | _mount_pages(app, name, asyncapi)
-    app.add_middleware(Edge, metrics=metrics, routes=_checked_routes(app), quiet=quiet)
+    app.add_middleware(Edge, metrics=metrics, tracing=app.state.tracing, routes=_checked_routes(app), quiet=quiet)
     return app
 
 
@@ -283,6 +296,8 @@ def _mount_operations(app: FastAPI, name: str) -> frozenset[str]:
         return JSONResponse({"status": "ready"})
 
     async def metrics(_request: Request) -> Response:
+        if app.state.gauges is not None:
+            await app.state.gauges.refresh()
         return Response(generate_latest(app.state.metrics), media_type=CONTENT_TYPE_LATEST)
 
     pages = {f"/{name}/livez": livez, f"/{name}/readyz": readyz, f"/{name}/metrics": metrics}

@@ -10,11 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.ticker import Due, schedule
 from services.audit.trail import head
-from services.audit.verifier import Anchor, Entry, read_anchors
+from services.audit.verifier import Anchor, Entry, anchors_in, read_anchors
 
 ANCHOR = "trail.anchor"  # the kind of due work that writes one
 EVERY_ENTRIES = 1000
 WITHIN = timedelta(minutes=1)
+TAIL_BYTES = 1024  # some ten anchors
 
 
 def anchors_file(home: Path) -> Path:
@@ -26,6 +27,19 @@ def known_anchors(home: Path) -> list[Anchor]:
     """The anchors kept so far; none where nothing was written yet. Raises ValueError for a file that is no such one."""
     path = anchors_file(home)
     return list(read_anchors(path)) if path.exists() else []
+
+
+def last_anchor(home: Path) -> Anchor | None:
+    """The newest anchor kept, read from the end of the file; None where none was written yet. Raises ValueError as
+    above."""
+    path = anchors_file(home)
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        before = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
+        file.seek(before)
+        lines = file.read().decode("ascii").splitlines(keepends=True)
+    return max(anchors_in(lines[1:] if before else lines), key=lambda anchor: anchor.seq, default=None)
 
 
 async def plan_anchor(tx: AsyncConnection, made: Sequence[Entry], now: datetime) -> None:

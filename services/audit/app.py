@@ -11,6 +11,7 @@ from libs.common.web import create_app
 from services.audit.anchors import ANCHOR, Anchorage
 from services.audit.api import router
 from services.audit.handlers import on_records
+from services.audit.measures import measures
 from services.audit.supervision import HANDLERS, PROJECTION_TABLES
 
 
@@ -18,6 +19,7 @@ def create(settings: Settings) -> Service:
     """The audit service, not yet running. Raises SettingsMissing."""
     database = Database(settings.database_url("audit"))
     anchorage = Anchorage(settings.home)
+    packs = Packs(database, settings.policies)
 
     async def not_ready() -> list[str]:
         return await service.not_ready()
@@ -40,7 +42,8 @@ def create(settings: Settings) -> Service:
         topics=TOPICS,
         due={ANCHOR: anchorage.on_anchor_due},
         app=app,
-        packs=Packs(database, settings.policies),
+        packs=packs,
+        measures=measures(packs, settings.home),
         projection=(PROJECTION_TABLES, HANDLERS),
     )
     return service

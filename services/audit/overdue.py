@@ -133,17 +133,24 @@ async def list_overdue(tx: AsyncConnection, wanted: Wanted, asked: PageRequest) 
 
 async def summarise(tx: AsyncConnection, packs: Packs, on: date) -> Summary:
     """The counts of every org unit that holds or held something, as of the end of a day."""
+    counts = await count_open(tx, packs, on)
+    for row in await tx.execute(_ENDED, {"on": on}):
+        unit = counts[row.treasury, row.department, row.kind]
+        unit["in_time"], unit["late"] = row.in_time, row.late
+    named = [(dict(zip(("treasury", "department", "kind"), key, strict=True)), n) for key, n in sorted(counts.items())]
+    return Summary(on=on, units=[Unit.model_validate(key | n) for key, n in named])
+
+
+async def count_open(tx: AsyncConnection, packs: Packs, on: date) -> dict[tuple[str, str, str], dict[str, int]]:
+    """What every org unit (treasury, department, kind of clock) holds at the end of a day: how many are open, how many
+    of them suspended, and how many show each light."""
     counts: dict[tuple[str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for row in await tx.execute(_OPEN, {"on": on}):
         unit = counts[row.treasury, row.department, row.kind]
         unit["open"] += row.n
         unit["suspended"] += row.n if row.suspended else 0
         unit[light_of(row.due_on, row.judged_on, yellow=_yellow(packs, row)).value] += row.n
-    for row in await tx.execute(_ENDED, {"on": on}):
-        unit = counts[row.treasury, row.department, row.kind]
-        unit["in_time"], unit["late"] = row.in_time, row.late
-    named = [(dict(zip(("treasury", "department", "kind"), key, strict=True)), n) for key, n in sorted(counts.items())]
-    return Summary(on=on, units=[Unit.model_validate(key | n) for key, n in named])
+    return counts
 
 
 def light_of(due_on: date, on: date, *, yellow: int) -> Light:

@@ -248,9 +248,14 @@ def read_anchors(path: Path) -> Iterator[Anchor]:
     A line that a crash cut off while it was written does not count: it has no line end yet, or ends in `#`.
     """
     with path.open(encoding="ascii") as file:
-        for line in file:
-            if line.endswith("\n") and line.strip() and not line.endswith("#\n"):
-                yield Anchor.parsed(line)
+        yield from anchors_in(file)
+
+
+def anchors_in(lines: Iterable[str]) -> Iterator[Anchor]:
+    """The same of lines with their ends."""
+    for line in lines:
+        if line.endswith("\n") and line.strip() and not line.endswith("#\n"):
+            yield Anchor.parsed(line)
 
 
 def sm3(raw: bytes) -> str:

@@ -23,6 +23,7 @@ from libs.common.web import create_app
 from services.finance import entitlements, payouts
 from services.finance.api import bank, books, orders, quotas
 from services.finance.handlers import Handlers
+from services.finance.measures import MEASURES
 from services.finance.payees import Payees
 
 EMITS: tuple[type[Event], ...] = (
@@ -73,5 +74,6 @@ def create(settings: Settings) -> Service:
         due={entitlements.INSTALMENT: handlers.on_instalment_due, payouts.DEADLINE: payouts.on_deadline},
         app=app,
         packs=packs,
+        measures=MEASURES,
     )
     return service

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from libs.common.auth import ServiceTokens
 from libs.common.errors import DomainError, Unavailable
 from libs.common.settings import Settings
+from libs.common.telemetry import child_of, current_traceparent
 
 log = structlog.get_logger()
 
@@ -127,6 +128,6 @@ class Payees:
         answer = await client.post(
             "/intake/v1/people:resolve",
             json={"refs": [str(ref) for ref in refs], "fields": FIELDS, "purpose": PURPOSE},
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {token}", "traceparent": current_traceparent() or child_of(None)},
         )
         return _Answer.model_validate_json(answer.raise_for_status().content).items

@@ -144,6 +144,33 @@ INVARIANTS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
+        "every line of a bank file is one sending of its order",
+        """
+        SELECT coalesce(l.reference, h.order_id || ' attempt ' || h.attempt) AS record, o.treasury, NULL AS month,
+               l.n = 1 AND h.n = 1 AS ok, 'in files ' || coalesce(l.n, 0) || ', sent ' || coalesce(h.n, 0) AS detail
+          FROM (SELECT order_id, attempt, batch_id, min(reference) AS reference, count(*) AS n
+                  FROM batch_line GROUP BY order_id, attempt, batch_id) AS l
+          FULL JOIN (SELECT order_id, attempt, record AS batch_id, count(*) AS n
+                       FROM order_history WHERE action = 'send' GROUP BY order_id, attempt, record) AS h
+         USING (order_id, attempt, batch_id)
+          JOIN payout_order AS o ON o.id = coalesce(l.order_id, h.order_id)
+        """,
+    ),
+    (
+        "every line of the bank that is believed moved its order once",
+        """
+        SELECT coalesce(l.reference, h.order_id::text) AS record, o.treasury, NULL AS month, l.n = 1 AND h.n = 1 AS ok,
+               coalesce(l.verdict, h.verdict) || ': lines ' || coalesce(l.n, 0) || ', moves ' || coalesce(h.n, 0)
+               AS detail
+          FROM (SELECT order_id, file_id, verdict, min(reference) AS reference, count(*) AS n
+                  FROM bank_result_line WHERE verdict IN ('settle', 'bounce') GROUP BY order_id, file_id, verdict) AS l
+          FULL JOIN (SELECT order_id, record AS file_id, action AS verdict, count(*) AS n
+                       FROM order_history WHERE action IN ('settle', 'bounce')
+                      GROUP BY order_id, record, action) AS h USING (order_id, file_id, verdict)
+          JOIN payout_order AS o ON o.id = coalesce(l.order_id, h.order_id)
+        """,
+    ),
+    (
         "every state is the one that history came to",
         """
         SELECT o.id::text AS record, o.treasury, NULL AS month, coalesce(h.state = o.state, false) AS ok,
@@ -242,7 +269,7 @@ class Report:
 
 async def check(connection: AsyncConnection, *, month: str | None = None, treasury: str | None = None) -> list[Checked]:
     """Look at every invariant: of everything, or of one month, or of one treasury. Reads only."""
-    return [await _checked(connection, name, sql, month, treasury) for name, sql in INVARIANTS]
+    return [await look(connection, name, sql, month=month, treasury=treasury) for name, sql in INVARIANTS]
 
 
 async def report(connection: AsyncConnection, *, month: str | None = None, treasury: str | None = None) -> Report:
@@ -266,8 +293,9 @@ def summary(sql: str) -> str:
     """  # noqa: S608 - the queries are those above
 
 
-async def _checked(
-    connection: AsyncConnection, name: str, sql: str, month: str | None, treasury: str | None
+async def look(
+    connection: AsyncConnection, name: str, sql: str, *, month: str | None = None, treasury: str | None = None
 ) -> Checked:
+    """Look at one invariant. Reads only."""
     row = (await connection.execute(text(summary(sql)), {"month": month, "treasury": treasury})).one()
     return Checked(name, row.checked, row.violations, row.first, row.detail)

@@ -5,7 +5,8 @@ tables of `PROJECTION_TABLES` can be emptied and made anew from the log; the tim
 step told once is not told again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -191,26 +192,7 @@ class Feedback:
 
     def handlers(self) -> Mapping[type[Event], EventHandler]:
         """Each event that intake hears, with its handler."""
-        return {
-            DeptAssigned: self.on_dept_assigned,
-            DeptCompleted: self.on_dept_completed,
-            CaseSuspended: self.on_case_suspended,
-            CaseResumed: self.on_case_resumed,
-            TalentCertified: self.on_talent_certified,
-            BenefitApproved: self.on_benefit_approved,
-            PayeeAccountChanged: self.on_payee_account_changed,
-            ApplicationClosed: self.on_application_closed,
-            WithdrawalIgnored: self.on_withdrawal_ignored,
-            PayoutOrdered: self.on_payout_ordered,
-            PayoutSent: self.on_payout_sent,
-            PayoutSettled: self.on_payout_settled,
-            PayoutBounced: self.on_payout_bounced,
-            PayoutCancelled: self.on_payout_cancelled,
-            FlatHeld: self.on_flat_held,
-            FlatReleased: self.on_flat_released,
-            FlatLeased: self.on_flat_leased,
-            LeaseEnded: self.on_lease_ended,
-        }
+        return {event: partial(handler, self) for event, handler in HANDLERS.items()}
 
     async def on_dept_assigned(self, tx: AsyncConnection, events: Sequence[DeptAssigned]) -> None:
         """A department holds a task now: until it is done, that department may read the application."""
@@ -413,6 +395,29 @@ class Feedback:
             title, detail = words(packs[event.policy], event, item_title(packs[event.policy], codes.get(item, "")))
             steps.append(Step(event.application, event.id, type(event).__name__, event.time, title, detail, item))
         await tell(tx, steps)
+
+
+HANDLERS: Mapping[type[Event], Callable[..., Awaitable[None]]] = {
+    DeptAssigned: Feedback.on_dept_assigned,
+    DeptCompleted: Feedback.on_dept_completed,
+    CaseSuspended: Feedback.on_case_suspended,
+    CaseResumed: Feedback.on_case_resumed,
+    TalentCertified: Feedback.on_talent_certified,
+    BenefitApproved: Feedback.on_benefit_approved,
+    PayeeAccountChanged: Feedback.on_payee_account_changed,
+    ApplicationClosed: Feedback.on_application_closed,
+    WithdrawalIgnored: Feedback.on_withdrawal_ignored,
+    PayoutOrdered: Feedback.on_payout_ordered,
+    PayoutSent: Feedback.on_payout_sent,
+    PayoutSettled: Feedback.on_payout_settled,
+    PayoutBounced: Feedback.on_payout_bounced,
+    PayoutCancelled: Feedback.on_payout_cancelled,
+    FlatHeld: Feedback.on_flat_held,
+    FlatReleased: Feedback.on_flat_released,
+    FlatLeased: Feedback.on_flat_leased,
+    LeaseEnded: Feedback.on_lease_ended,
+}
+"""What intake hears of the other services."""
 
 
 def _instalment(pack: Pack, event: PayoutOrdered | PayoutSettled) -> str:

@@ -14,6 +14,7 @@ from libs.common.packs import Packs
 from libs.common.paging import PageRequest, encode_cursor, read_after
 from libs.common.policy import Pack
 from services.intake.models import (
+    EPOCH,
     application,
     application_item,
     case_end,
@@ -50,6 +51,10 @@ from services.intake.views import (
 )
 
 LONGEST_TIMELINE = 1_000
+
+Place = tuple[int, int, int]
+"""Where a step stands in the feed: epoch of the cluster, transaction that wrote it, number."""
+
 _OPEN = ("correction", "accepted", "in_progress", "suspended")
 _PAYMENT_TITLES = {
     "unfunded": "待落实指标",
@@ -152,19 +157,22 @@ async def page(
     return [Summary(**_summary(row, packs.get(identity_of(row)))) for row in rows]
 
 
-async def changes(tx: AsyncConnection, packs: Packs, caller: Principal, after: tuple[int, int], limit: int) -> Changes:
+async def changes(tx: AsyncConnection, packs: Packs, caller: Principal, after: Place, limit: int) -> Changes:
     """The steps of applications that the caller may see, after a place in the feed.
 
     Numbers follow the order of writing and not of commits: a row may appear behind one that was read already. So the
     feed is ordered by the transaction that wrote it, and shows only transactions below the oldest one still running:
-    nothing can appear among them any more.
+    nothing can appear among them any more. A cluster restored to an earlier moment gives numbers of transactions again
+    that portals have read past: so its epoch, which is then a later one, comes first.
     """
     oldest_running = cast(cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger)
-    place = tuple_(timeline.c.xid, timeline.c.seq)
-    columns = [timeline.c[name] for name in ("seq", "xid", "at", "code", "title", "detail", "item")]
+    place = tuple_(timeline.c.epoch, timeline.c.xid, timeline.c.seq)
+    ended = tuple_(timeline.c.epoch, timeline.c.xid) < tuple_(literal_column(EPOCH), oldest_running)
+    columns = [timeline.c[name] for name in ("seq", "epoch", "xid", "at", "code", "title", "detail", "item")]
     query = _applications(*columns).join(timeline, timeline.c.application == application.c.id)
-    query = visible(query, caller).where(place > after, timeline.c.xid < oldest_running)
-    rows = (await tx.execute(query.order_by(timeline.c.xid, timeline.c.seq).limit(limit))).all()
+    query = visible(query, caller).where(place > after, ended)
+    in_order = query.order_by(timeline.c.epoch, timeline.c.xid, timeline.c.seq)
+    rows = (await tx.execute(in_order.limit(limit))).all()
     told = await _feedbacks(tx, packs, [row for row in rows if row.code == "ApplicationClosed"])
     items = [
         ChangeView(
@@ -181,7 +189,7 @@ async def changes(tx: AsyncConnection, packs: Packs, caller: Principal, after: t
         )
         for row in rows
     ]
-    last = (rows[-1].xid, rows[-1].seq) if rows else after
+    last = (rows[-1].epoch, rows[-1].xid, rows[-1].seq) if rows else after
     return Changes(items=items, next=encode_cursor(*last))
 
 

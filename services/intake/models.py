@@ -307,11 +307,15 @@ material = Table(
 
 # -- what applicants are told
 
+# The WAL timeline of the cluster, a number that grows with every restore and every failover.
+EPOCH = "('x' || \"left\"(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer"
+
 timeline = Table(
     "timeline",
     metadata,
     Column("seq", BigInteger, Identity(always=True), primary_key=True),
-    # A row whose transaction commits late has a smaller number than one already read: see views.changes.
+    # A row whose transaction commits late has a smaller number than one already read: see inquiry.changes.
+    Column("epoch", Integer, nullable=False, server_default=text(EPOCH)),
     Column("xid", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
     Column("application", UUID, ForeignKey("application.id"), nullable=False),
     Column("event_id", UUID, nullable=False, unique=True),
@@ -323,7 +327,7 @@ timeline = Table(
     info=APPEND_ONLY,
 )
 Index("ix_timeline_application", timeline.c.application, timeline.c.seq)
-Index("ix_timeline_xid", timeline.c.xid, timeline.c.seq)
+Index("ix_timeline_place", timeline.c.epoch, timeline.c.xid, timeline.c.seq)
 
 # -- the projection of what other services tell (feedback.py)
 

@@ -29,7 +29,7 @@ from libs.common.policy import Pack, PackIdentity, tasks_for
 from services.workflow.access import among, locked, pack_of, policy_of, visible
 from services.workflow.archive import open_records
 from services.workflow.assignment import NewTask, assign, cancel_tasks, stage_tasks
-from services.workflow.changes import changed
+from services.workflow.changes import Done, settle_changes
 from services.workflow.closing import close_finished, end_cases
 from services.workflow.domain import TITLES, CaseState, ItemState, Step, TaskState, next_step
 from services.workflow.history import Entry, EntryView, entries_of, record
@@ -161,9 +161,12 @@ async def open_cases(
     await open_records(tx, [case.beneficiary for case in held.values()], now=now)
     await record(tx, [Entry(application, "case_opened") for application in held], at=now)
     events_out: list[Event] = [*await assign(tx, [each for _, _, tasks in begun for each in tasks], now=now)]
-    for (event, _, each), (state, _, _) in zip(filed, begun, strict=True):
-        if state is ItemState.DONE:
-            events_out += changed(packs[event.policy], held[event.application], each.item, each.code, now=now)
+    done = [
+        Done(held[event.application], packs[event.policy], each.item, each.code)
+        for (event, _, each), (state, _, _) in zip(filed, begun, strict=True)
+        if state is ItemState.DONE
+    ]
+    events_out += await settle_changes(tx, done, now=now)
     events_out += await close_finished(tx, held, now=now)
     await emit(tx, *events_out)
 

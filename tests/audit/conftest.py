@@ -61,6 +61,11 @@ class Hall:
     async def post(self, path: str, body: Any = None, *, role: str = "auditor", **claims: Any) -> httpx.Response:
         return await self._client.post(f"/audit/v1{path}", json=body, headers=self._bearer(role, claims))
 
+    async def metrics(self) -> dict[str, float]:
+        """What `/metrics` tells: value by name and labels."""
+        lines = (await self._client.get("/audit/metrics")).text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
     def _bearer(self, role: str, claims: dict[str, Any]) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._issuer.token(role, **claims)}"}
 

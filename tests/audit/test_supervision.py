@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from libs.common.bus.protocol import Record
-from libs.common.calendar import CALENDAR, Light
+from libs.common.calendar import CALENDAR, Light, local_date
 from libs.common.events import (
     ApplicationAccepted,
     ApplicationClosed,
@@ -238,6 +238,20 @@ async def test_lights_follow_the_pack_and_the_filters_name_a_unit(hall: Hall) ->
     assert len(await overdue(hall, "2026-04-01", f"&treasury={COUNTY}")) == 2
     assert await overdue(hall, "2026-04-01", "&department=tax") == []
     assert await overdue(hall, "2026-04-01", "&kind=payout") == []
+
+
+async def test_the_metrics_show_the_lights_of_today_by_unit(hall: Hall) -> None:
+    today = local_date(datetime.now(UTC))
+    await hall.hear(
+        assigned(due_on=today - timedelta(days=1)),
+        assigned(due_on=today - timedelta(days=9)),
+        assigned(due_on=today + timedelta(days=60), treasury="410523"),
+    )
+    told = await hall.metrics()
+    unit = 'department="public_security",kind="task",light="{}",service="audit",treasury="{}"'
+    assert told[f"huanquan_clocks{{{unit.format('red', COUNTY)}}}"] == 2
+    assert told[f"huanquan_clocks{{{unit.format('green', COUNTY)}}}"] == 0
+    assert told[f"huanquan_clocks{{{unit.format('green', '410523')}}}"] == 1
 
 
 async def test_overdue_clocks_are_read_page_by_page_the_longest_first(hall: Hall) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from libs.common.bus.protocol import Record, Slot
 from services.audit import trail, verifier
-from services.audit.anchors import Anchorage, anchors_file, append, known_anchors
+from services.audit.anchors import Anchorage, anchors_file, append, known_anchors, last_anchor
 from services.audit.trail import verify_trail
 from services.audit.verifier import GENESIS, Anchor, Entry, Verdict, verify, verify_export
 from tests.audit.conftest import COUNTY, Hall, a_record, assigned, undecodable
@@ -241,6 +241,25 @@ async def test_the_ticker_keeps_the_head_outside_the_database(hall: Hall, tmp_pa
         "told": "链尾缺失：库外留存的锚点晚于最后一条",
         "anchors": 1,
     }
+
+
+async def test_the_metrics_tell_how_many_entries_no_anchor_covers_yet(hall: Hall, tmp_path: Path) -> None:
+    await hall.hear(*(assigned() for _ in range(3)))
+    append(anchors_file(tmp_path), Anchor(1, "0" * 64, datetime.now(UTC)))
+    told = await hall.metrics()
+    assert told['huanquan_trail_entries{service="audit"}'] == 3
+    assert told['huanquan_trail_unanchored{service="audit"}'] == 2
+
+
+def test_the_newest_anchor_is_read_from_the_end_of_a_long_file(tmp_path: Path) -> None:
+    assert last_anchor(tmp_path) is None
+    for seq in range(1, 40):
+        append(anchors_file(tmp_path), Anchor(seq, "0" * 64, datetime.now(UTC)))
+    with anchors_file(tmp_path).open("a") as file:
+        file.write("40 00")  # a crash cut it off
+    newest = last_anchor(tmp_path)
+    assert newest is not None
+    assert newest.seq == 39
 
 
 async def test_a_thousand_entries_are_anchored_at_once(hall: Hall, tmp_path: Path) -> None:

@@ -215,15 +215,21 @@ async def test_what_cannot_be_decoded_is_parked_under_its_place_and_blocks_nobod
     event = happened_on(topic)
     reader, bus = await make_database(metadata), buses.client()
     good = message(event(policy=PACK, of="a", number=1))
-    await bus.publish([Message(topic, "a", {"ce_type": "Happened"}, b"\xff{"), Message(topic, "a", {}, b"{}"), good])
+    telling = Message(topic, "a", {"ce_type": "Happened"}, b'{"number": "41052219900101001X"}')
+    await bus.publish(
+        [Message(topic, "a", {"ce_type": "Happened"}, b"\xff{"), Message(topic, "a", {}, b"{}"), telling, good]
+    )
     inbox = Inbox({event: Recorder().on_happened})
     async with running(follower(buses, reader, inbox, topic).run):
         await until(has_effects(reader, 1))
     async with reader.engine.connect() as connection:
         rows = (await connection.execute(text("SELECT key, record_key, reason FROM parked ORDER BY id"))).all()
-    assert [row.record_key for row in rows] == ["a", "a"]
+    assert [row.record_key for row in rows] == ["a", "a", "a"]
     assert all(row.key.startswith("partition ") for row in rows)
     assert all(row.reason.startswith("cannot be decoded") for row in rows)
+    assert rows[1].reason == "cannot be decoded: no header 'ce_type'"
+    assert "number: Input should be a valid integer" in rows[2].reason
+    assert "41052219900101001X" not in rows[2].reason, "a reason is read by operators and says nothing of people"
 
 
 async def test_release_races_with_live_events_and_the_key_keeps_its_order(

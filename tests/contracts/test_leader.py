@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-from fastapi import FastAPI
 from sqlalchemy import text
 
 from libs.common.db import Database
@@ -14,7 +13,7 @@ from libs.common.settings import Settings
 from tests.conftest import BusKit, MakeDatabase
 from tests.contracts.test_bus import all_records, until
 from tests.contracts.test_packs import metadata as pack_metadata
-from tests.contracts.toy import count_up, happened_on, metadata
+from tests.contracts.toy import an_app, count_up, happened_on, metadata
 
 if "policy_pack" not in metadata.tables:
     pack_metadata.tables["policy_pack"].to_metadata(metadata)
@@ -37,7 +36,7 @@ def process(kit: BusKit, database: Database, topic: str, folder: Path, instance:
         bus=kit.client(),
         inbox=Inbox({}),
         topics=(topic,),
-        app=FastAPI(),
+        app=an_app(),
         packs=Packs(own, folder),
     )
 

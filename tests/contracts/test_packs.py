@@ -44,6 +44,11 @@ async def test_the_same_version_with_other_content_refuses_to_start(make_databas
         await Packs(database, folder).load()
 
 
+async def test_a_service_without_any_pack_refuses_to_start(make_database: MakeDatabase, tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match=f"no policy pack: .* below {tmp_path}"):
+        await Packs(await make_database(metadata), tmp_path).load()
+
+
 async def test_an_event_under_a_pack_that_has_not_come_is_early(make_database: MakeDatabase, folder: Path) -> None:
     packs = Packs(await make_database(metadata), folder)
     await packs.load()

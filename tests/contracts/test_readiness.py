@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common import consumer as consumer_module
@@ -24,7 +23,7 @@ from tests.conftest import BusKit, MakeDatabase
 from tests.contracts.stall import Stall
 from tests.contracts.test_bus import effects, has_effects, message, parked_count, until
 from tests.contracts.test_leader import led, process
-from tests.contracts.toy import PACK, Recorder, happened_on, metadata
+from tests.contracts.toy import PACK, Recorder, an_app, happened_on, metadata
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +41,7 @@ def service(database: Database, bus: Bus, topic: str, folder: Path, inbox: Inbox
         bus=bus,
         inbox=inbox,
         topics=(topic,),
-        app=FastAPI(),
+        app=an_app(),
         packs=Packs(database, folder),
     )
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from sqlalchemy import BigInteger, Column, Identity, Integer, Table, Text, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -10,6 +12,7 @@ from libs.common.db import metadata as make_metadata
 from libs.common.events import BY_TYPE, Event
 from libs.common.outbox import emit
 from libs.common.policy.identity import PackIdentity
+from libs.common.tracing import Tracing
 
 PACK = PackIdentity(city="toy", version="1", sha256="0" * 64)
 metadata = make_metadata()
@@ -22,6 +25,13 @@ Table(
     Column("by", Text, nullable=False),
 )
 Table("counter", metadata, Column("key", Text, primary_key=True), Column("number", Integer, nullable=False))
+
+
+def an_app() -> FastAPI:
+    """What a service needs of its application."""
+    app = FastAPI()
+    app.state.metrics, app.state.tracing = CollectorRegistry(), Tracing()
+    return app
 
 
 class Happened(Event):

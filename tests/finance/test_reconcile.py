@@ -21,6 +21,10 @@ DAMAGE = {
     "no entitlement is paid more than once": "UPDATE instalment SET amount_fen = amount_fen + 1",
     "every bank file has the amounts of its orders": "UPDATE batch_line SET fen = fen + 1",
     "an order is sent again only after the bank bounced it": "UPDATE payout_order SET attempt = attempt + 1",
+    "every line of a bank file is one sending of its order": """
+        UPDATE order_history SET attempt = attempt + 1 WHERE action = 'send'""",
+    "every line of the bank that is believed moved its order once": """
+        UPDATE bank_result_line SET verdict = 'repeated' WHERE verdict = 'bounce'""",
     "every state is the one that history came to": """
         UPDATE payout_order SET state = 'cancelled' WHERE state = 'bounced'""",
     "every quota holds what its orders commit": "UPDATE quota SET committed_fen = committed_fen + 1",

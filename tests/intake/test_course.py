@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from libs.common.calendar import end_of_day
+from libs.common.db import connect
 from libs.common.events import (
     ApplicationClosed,
     ApplicationEvent,
@@ -33,8 +34,10 @@ from libs.common.events import (
     TalentCertified,
     WithdrawalIgnored,
 )
+from libs.common.paging import decode_cursor, encode_cursor
 from services.intake.feedback import PROJECTION_TABLES
 from tests.common.packs import anyang
+from tests.conftest import Postgres
 from tests.intake.builders import ALLOWANCE, CERTIFICATION, COUNTY, DISTRICT, PAPERS, a_person, an_account, licences
 from tests.intake.conftest import Caller, House, uuids
 
@@ -387,6 +390,30 @@ async def test_the_feed_tells_a_portal_its_own_changes_once_and_in_order(house: 
     assert "2. 生活补贴" in closed["feedback"]
     assert {change["application"] for change in told + more} == {str(application)}
     (await portal.get("/changes?after=bm9uc2Vuc2U")).problem(422, "content-wrong")
+
+
+async def test_the_feed_of_a_restored_cluster_gives_a_portal_what_comes_after_its_cursor_from_the_lost_time(
+    house: House, postgres: Postgres
+) -> None:
+    portal = house.portal()
+    await portal.file()
+    database = str(house.service.database.url.database)
+    owner = await connect(postgres.url(database, "intake_owner"))
+    # As if these steps had been written by much later transactions, before the cluster was restored.
+    await owner.execute("UPDATE timeline SET epoch = epoch - 1, xid = xid + 1000000")
+    await owner.close()
+    told, end = await every_change(portal, 2)
+    new = await portal.file()
+    more, _ = await every_change(portal, 2, end)
+    assert {change["application"] for change in more} == {new["id"]} != {change["application"] for change in told}
+
+
+async def test_a_cursor_from_before_there_were_epochs_goes_on_where_it_was(house: House) -> None:
+    portal = house.portal()
+    await portal.file()
+    _, end = await every_change(portal, 2)
+    _, xid, seq = decode_cursor(end)
+    assert (await portal.get(f"/changes?after={encode_cursor(xid, seq)}")).body["items"] == []
 
 
 async def test_the_feed_never_passes_a_transaction_that_commits_late(house: House) -> None:

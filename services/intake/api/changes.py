@@ -42,15 +42,17 @@ async def list_changes(
     return found
 
 
-async def _read(database: Database, desk: Desk, caller: Principal, after: tuple[int, int], limit: int) -> Changes:
+async def _read(database: Database, desk: Desk, caller: Principal, after: inquiry.Place, limit: int) -> Changes:
     async with database.transaction() as tx:
         return await inquiry.changes(tx, desk.packs, caller, after, limit)
 
 
-def _place(after: str | None) -> tuple[int, int]:
+def _place(after: str | None) -> inquiry.Place:
     if after is None:
-        return 0, 0
+        return 0, 0, 0
     match decode_cursor(after):
+        case (int(epoch), int(xid), int(seq)) if 0 <= epoch < 2**31 and 0 <= xid < 2**63 and 0 <= seq < 2**63:
+            return epoch, xid, seq
         case (int(xid), int(seq)) if 0 <= xid < 2**63 and 0 <= seq < 2**63:
-            return xid, seq
+            return 1, xid, seq  # as it was written before there were epochs
     raise wrong_cursor("query/after")

@@ -1,0 +1,238 @@
+"""What two services hold of the same thing must be alike. Each query gives (key, value, at, about), see `looks.Row`."""
+
+from collections.abc import Iterable
+
+from deploy.verify.looks import Known, Mirrored
+from libs.common.events import Event
+from libs.common.settings import SERVICES
+from services.intake.feedback import HANDLERS
+
+# -- applications, cases, tasks
+
+_ACCEPTED = """
+    SELECT a.id::text, concat_ws(' ', a.policy_sha256, a.case_no, a.treasury, a.accepted_on, a.beneficiary,
+                                 coalesce(a.payee_account::text, 'no account')), max(t.at), a.id::text
+      FROM application AS a JOIN timeline AS t ON t.application = a.id WHERE a.state = 'accepted' GROUP BY a.id
+"""
+_CASES = """
+    SELECT application::text, concat_ws(' ', sha256, case_no, treasury, accepted_on, beneficiary,
+                                        coalesce(payee_account::text, 'no account')), opened_at, application::text
+      FROM cases
+"""
+_ITEMS_ACCEPTED = """
+    SELECT i.id::text, concat_ws(' ', i.code, i.kind, i.category, i.certification), t.at, a.id::text
+      FROM application AS a JOIN application_item AS i ON i.application = a.id
+      JOIN (SELECT application, max(at) AS at FROM timeline GROUP BY application) AS t ON t.application = a.id
+     WHERE a.state = 'accepted'
+"""
+_ITEMS = """
+    SELECT i.id::text, concat_ws(' ', i.code, i.kind, i.category, i.certification), c.opened_at, i.application::text
+      FROM item AS i JOIN cases AS c USING (application)
+"""
+_TASKS = """
+    SELECT t.id::text, concat_ws(' ', t.treasury, t.department, t.result, t.completed_on), h.at, t.application::text
+      FROM task AS t JOIN (SELECT task, max(at) AS at FROM history WHERE task IS NOT NULL GROUP BY task) AS h
+        ON h.task = t.id
+"""
+_TASK_HOLDERS = """
+    SELECT task::text, concat_ws(' ', treasury, department, result, completed_on), NULL::timestamptz, application::text
+      FROM task_holder
+"""
+_TASK_CLOCKS_HERE = """
+    SELECT t.id::text, concat_ws(' ', t.treasury, t.department, t.completed_on), h.at, t.application::text
+      FROM task AS t JOIN (SELECT task, max(at) AS at FROM history WHERE task IS NOT NULL GROUP BY task) AS h
+        ON h.task = t.id
+"""
+_TASK_CLOCKS = """
+    SELECT record::text, concat_ws(' ', treasury, department, ended_on), NULL::timestamptz, application::text
+      FROM clock WHERE kind = 'task'
+"""
+_ENDED = """
+    SELECT c.application::text, concat_ws(' on ', c.state, c.closed_on), max(h.at), c.application::text
+      FROM cases AS c JOIN history AS h USING (application) WHERE c.closed_on IS NOT NULL GROUP BY c.application
+"""
+_ENDS_HEARD = """
+    SELECT application::text, concat_ws(' on ', state, closed_on), NULL::timestamptz, application::text FROM case_end
+"""
+_SPANS = """
+    SELECT c.application::text, concat_ws(' to ', c.accepted_on, c.closed_on), max(h.at), c.application::text
+      FROM cases AS c JOIN history AS h USING (application) GROUP BY c.application
+"""
+_SPANS_HEARD = """
+    SELECT application::text, concat_ws(' to ', accepted_on, closed_on), NULL::timestamptz, application::text
+      FROM case_clock
+"""
+_RESULTS = """
+    SELECT i.id::text, i.state, h.at, i.application::text
+      FROM item AS i JOIN cases AS c USING (application)
+      JOIN (SELECT application, max(at) AS at FROM history GROUP BY application) AS h USING (application)
+     WHERE c.closed_on IS NOT NULL
+"""
+_RESULTS_HEARD = """
+    SELECT item::text, result, NULL::timestamptz, application::text FROM item_result WHERE result IS NOT NULL
+"""
+
+# -- decisions, entitlements, money
+
+_DECIDED = """
+    SELECT g.item::text, concat_ws(' ', g.number, g.category, g.decided_on), h.at, g.application::text
+      FROM (SELECT item, number, category, decided_on, application FROM certification
+             UNION ALL SELECT item, number, category, decided_on, application FROM approval) AS g
+      JOIN (SELECT item, max(at) AS at FROM history WHERE action = 'confirmed' GROUP BY item) AS h USING (item)
+"""
+_DECIDED_HEARD = """
+    SELECT item::text, concat_ws(' ', number, category, decided_on), NULL::timestamptz, application::text
+      FROM item_result WHERE number IS NOT NULL
+"""
+_APPROVED = """
+    SELECT a.item::text, concat_ws(' ', a.benefit, a.number, a.beneficiary, c.treasury, a.decided_on), h.at,
+           a.application::text
+      FROM approval AS a JOIN cases AS c USING (application)
+      JOIN (SELECT item, max(at) AS at FROM history WHERE action = 'confirmed' GROUP BY item) AS h USING (item)
+"""
+_ENTITLED = """
+    SELECT item::text, concat_ws(' ', benefit, number, beneficiary, treasury, decided_on), recorded_at,
+           application::text FROM entitlement
+"""
+_ELIGIBLE = """
+    SELECT id::text, concat_ws(' ', benefit, number, beneficiary, treasury, decided_on), NULL::timestamptz,
+           application::text FROM eligibility
+"""
+# Finance keeps the references that it was told; a person merged since is known by any of them.
+_OWED = """
+    SELECT e.item || ' for ' || e.beneficiary, 'entitlement ' || e.id, e.recorded_at, e.application::text
+      FROM entitlement AS e
+"""
+_CHANGED = """
+    SELECT h.item::text, concat_ws(' ', c.beneficiary, c.payee_account, c.accepted_on), h.at, h.application::text
+      FROM history AS h JOIN cases AS c USING (application) WHERE h.action = 'payee_account_changed'
+"""
+_CHANGES_HEARD = """
+    SELECT item::text, concat_ws(' ', beneficiary, payee_account, accepted_on), NULL::timestamptz, application::text
+      FROM payee_change
+"""
+_ASKED = """
+    SELECT i.id || ' for ' || p.ref, '', NULL::timestamptz, a.id::text
+      FROM application_item AS i JOIN application AS a ON a.id = i.application
+      JOIN person AS b ON b.ref = a.beneficiary
+      JOIN person AS p ON coalesce(p.merged_into, p.ref) = coalesce(b.merged_into, b.ref)
+"""
+_PAID_TO = """
+    SELECT 'account ' || o.payee_account || ' of ' || o.beneficiary, 'order ' || min(o.id::text), max(h.recorded_at),
+           min(o.application::text)
+      FROM payout_order AS o JOIN order_history AS h ON h.order_id = o.id
+     WHERE o.payee_account IS NOT NULL GROUP BY o.payee_account, o.beneficiary
+"""
+_ACCOUNTS = """
+    SELECT 'account ' || a.ref || ' of ' || p.ref, '', NULL::timestamptz, NULL
+      FROM payee_account AS a JOIN person AS b ON b.ref = a.person
+      JOIN person AS p ON coalesce(p.merged_into, p.ref) = coalesce(b.merged_into, b.ref)
+"""
+_ORDERS = """
+    SELECT o.id::text, concat_ws(' ', o.public_fen, o.treasury, o.instalment, 'settled ' || o.settled_on,
+                                 CASE WHEN o.state = 'cancelled' THEN 'cancelled' END), h.at, o.application::text
+      FROM payout_order AS o
+      JOIN (SELECT order_id, max(recorded_at) AS at FROM order_history GROUP BY order_id) AS h ON h.order_id = o.id
+"""
+_PAYMENTS = """
+    SELECT "order"::text, concat_ws(' ', fen, treasury, instalment, 'settled ' || settled_on,
+                                    CASE WHEN cancelled_on IS NOT NULL THEN 'cancelled' END), NULL::timestamptz,
+           application::text FROM payment
+"""
+_SENT = """
+    SELECT h.order_id::text, '', max(h.recorded_at), min(o.application::text)
+      FROM order_history AS h JOIN payout_order AS o ON o.id = h.order_id WHERE h.action = 'send' GROUP BY h.order_id
+"""
+_SENT_HEARD = """
+    SELECT "order"::text, '', NULL::timestamptz, application::text FROM payment WHERE sent_at IS NOT NULL
+"""
+_PAYOUT_CLOCKS_HERE = """
+    SELECT o.id::text, concat_ws(' ', o.public_fen, o.treasury,
+                                 CASE WHEN o.settled_on IS NOT NULL OR o.state = 'cancelled' THEN 'ended' END), h.at,
+           o.application::text
+      FROM payout_order AS o
+      JOIN (SELECT order_id, max(recorded_at) AS at FROM order_history GROUP BY order_id) AS h ON h.order_id = o.id
+"""
+_PAYOUT_CLOCKS = """
+    SELECT record::text, concat_ws(' ', fen, treasury, CASE WHEN ended_on IS NOT NULL THEN 'ended' END),
+           NULL::timestamptz, application::text FROM clock WHERE kind = 'payout'
+"""
+
+# -- events
+
+_PUBLISHED = """
+    SELECT event_id::text, concat_ws(' ', topic, key, headers ->> 'ce_type', encode(sha256(value), 'hex')),
+           published_at, key FROM outbox WHERE published_at IS NOT NULL
+"""
+_CHAINED = """
+    SELECT event_id::text, concat_ws(' ', topic, key, type, encode(sha256(payload), 'hex')), recorded_at, key FROM entry
+"""
+# `sla.breached` has two publishers, and no order between them.
+_IN_ORDER = """
+    SELECT topic || ' ' || key || ' ' || lpad(row_number() OVER (PARTITION BY topic, key ORDER BY id)::text, 9, '0'),
+           event_id::text, published_at, key
+      FROM outbox WHERE published_at IS NOT NULL AND topic <> 'sla.breached'
+"""
+_CHAINED_IN_ORDER = """
+    SELECT topic || ' ' || key || ' '
+           || lpad(row_number() OVER (PARTITION BY topic, key ORDER BY partition, "offset")::text, 9, '0'),
+           event_id::text, recorded_at, key
+      FROM entry WHERE topic <> 'sla.breached'
+"""
+
+
+def _types(events: Iterable[type[Event]]) -> str:
+    return ", ".join(f"'{event.__name__}'" for event in events)
+
+
+_TOLD_INTAKE = f"""
+    SELECT event_id::text, key, published_at, key
+      FROM outbox WHERE published_at IS NOT NULL AND headers ->> 'ce_type' IN ({_types(HANDLERS)})
+"""  # noqa: S608 - names of our own classes
+_STEPS_HEARD = f"""
+    SELECT event_id::text, application::text, NULL::timestamptz, application::text
+      FROM timeline WHERE code IN ({_types(HANDLERS)})
+"""  # noqa: S608 - names of our own classes
+
+BETWEEN: tuple[Mirrored, ...] = (
+    Mirrored(
+        "every accepted application has its case, as it was accepted", {"intake": _ACCEPTED}, {"workflow": _CASES}
+    ),
+    Mirrored("every item of a case is the one that was filed", {"intake": _ITEMS_ACCEPTED}, {"workflow": _ITEMS}),
+    Mirrored("every task and its result are known to intake", {"workflow": _TASKS}, {"intake": _TASK_HOLDERS}),
+    Mirrored("every task has its clock in supervision", {"workflow": _TASK_CLOCKS_HERE}, {"audit": _TASK_CLOCKS}),
+    Mirrored("every end of a case is known to intake", {"workflow": _ENDED}, {"intake": _ENDS_HEARD}),
+    Mirrored("every case has its days in supervision", {"workflow": _SPANS}, {"audit": _SPANS_HEARD}),
+    Mirrored("every result of an item is known to intake", {"workflow": _RESULTS}, {"intake": _RESULTS_HEARD}),
+    Mirrored("every number of a decision is known to intake", {"workflow": _DECIDED}, {"intake": _DECIDED_HEARD}),
+    Mirrored(
+        "every approved benefit is an entitlement to money or to a flat",
+        {"workflow": _APPROVED},
+        {"finance": _ENTITLED, "housing": _ELIGIBLE},
+    ),
+    Mirrored("every changed account is known to finance", {"workflow": _CHANGED}, {"finance": _CHANGES_HEARD}),
+    Known("every entitlement is of whom its application names", {"finance": _OWED}, {"intake": _ASKED}),
+    Known("every payout order goes to an account of its beneficiary", {"finance": _PAID_TO}, {"intake": _ACCOUNTS}),
+    Mirrored("every payout order is known to intake, to the fen", {"finance": _ORDERS}, {"intake": _PAYMENTS}),
+    Mirrored("every order sent to the bank is known to intake", {"finance": _SENT}, {"intake": _SENT_HEARD}),
+    Mirrored(
+        "every payout order has its clock in supervision",
+        {"finance": _PAYOUT_CLOCKS_HERE},
+        {"audit": _PAYOUT_CLOCKS},
+    ),
+    Mirrored(
+        "every step that others tell of stands in the timeline once",
+        dict.fromkeys(("workflow", "finance", "housing"), _TOLD_INTAKE),
+        {"intake": _STEPS_HEARD},
+    ),
+    Mirrored(
+        "every published event is in the trail once, unaltered, and nothing else is",
+        dict.fromkeys(SERVICES, _PUBLISHED),
+        {"audit": _CHAINED},
+    ),
+    Mirrored(
+        "the events of every key were published in their order",
+        dict.fromkeys(SERVICES, _IN_ORDER),
+        {"audit": _CHAINED_IN_ORDER},
+    ),
+)

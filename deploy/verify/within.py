@@ -1,0 +1,251 @@
+"""What must be true within one database: each thing told once, obligations watched, states as their history says."""
+
+from deploy.verify.looks import Each, Mirrored
+from libs.common.inbox import RELEASE
+from libs.common.service import LEADER_LOCK, LEADER_NAME
+from libs.common.settings import SERVICES
+from libs.common.ticker import PARKED_PREFIX
+from services.finance.entitlements import INSTALMENT
+from services.finance.payouts import DEADLINE as PAYOUT_DEADLINE
+from services.housing.allocation import HOLD_EXPIRY, LEASE_END
+from services.intake.app import EMITS as INTAKE_EMITS
+from services.intake.promises import PROMISE
+from services.intake.settlement import LAPSE
+from services.workflow.assignment import DEADLINE as TASK_DEADLINE
+
+# -- what was done was told, once: event type → field that names the record, and the records
+
+TOLD: dict[str, dict[str, tuple[str, str]]] = {
+    "intake": {
+        "ApplicationReceived": ("application", "SELECT id FROM application"),
+        "ApplicationAccepted": ("application", "SELECT id FROM application WHERE state = 'accepted'"),
+        "ApplicationNotAccepted": (
+            "application",
+            "SELECT id FROM application WHERE state IN ('not_accepted', 'lapsed')",
+        ),
+        "ApplicationTransferred": ("application", "SELECT id FROM application WHERE state = 'transferred'"),
+        "ApplicationWithdrawn": (
+            "application",
+            "SELECT id FROM application WHERE state = 'withdrawn' OR withdrawal_asked_at IS NOT NULL",
+        ),
+        "PeopleResolved": ("call", "SELECT call FROM people_resolved"),
+    },
+    "workflow": {
+        "DeptAssigned": ("task", "SELECT id FROM task"),
+        "DeptCompleted": ("task", "SELECT id FROM task WHERE state = 'completed'"),
+        "CaseSuspended": ("task", "SELECT task FROM suspension"),
+        "CaseResumed": ("task", "SELECT s.task FROM resumption AS r JOIN suspension AS s ON s.id = r.suspension"),
+        "TalentCertified": ("item", "SELECT item FROM certification"),
+        "BenefitApproved": ("item", "SELECT item FROM approval"),
+        "PayeeAccountChanged": ("item", "SELECT item FROM history WHERE action = 'payee_account_changed'"),
+        "ApplicationClosed": ("application", "SELECT application FROM cases WHERE closed_on IS NOT NULL"),
+        "WithdrawalIgnored": ("application", "SELECT application FROM history WHERE action = 'withdrawal_ignored'"),
+        "SlaBreached": ("record", "SELECT task FROM breach"),
+    },
+    "finance": {
+        "PayoutOrdered": ("order", "SELECT order_id FROM order_history WHERE action IN ('order', 'fund', 'reissue')"),
+        "PayoutSent": ("order", "SELECT order_id FROM order_history WHERE action = 'send'"),
+        "PayoutSettled": ("order", "SELECT order_id FROM order_history WHERE action = 'settle'"),
+        "PayoutBounced": ("order", "SELECT order_id FROM order_history WHERE action = 'bounce'"),
+        "PayoutCancelled": ("order", "SELECT order_id FROM order_history WHERE action = 'cancel'"),
+        "SlaBreached": ("record", "SELECT order_id FROM order_history WHERE action = 'breach'"),
+        "FiscalSettlementClosed": ("settlement", "SELECT id FROM settlement"),
+    },
+    "housing": {
+        type_: (
+            "item",
+            f"SELECT o.eligibility FROM hold_history AS h JOIN hold AS o ON o.id = h.hold WHERE h.move IN ({moves})",  # noqa: S608 - below
+        )
+        for type_, moves in {
+            "FlatHeld": "'hold'",
+            "FlatReleased": "'give_up', 'expire'",
+            "FlatLeased": "'lease'",
+            "LeaseEnded": "'end'",
+        }.items()
+    },
+}
+
+
+def _done(service: str) -> str:
+    return " UNION ALL ".join(
+        f"SELECT '{type_} ' || record, '', NULL::timestamptz, NULL FROM ({sql}) AS done (record)"  # noqa: S608 - those above
+        for type_, (_, sql) in TOLD[service].items()
+    )
+
+
+def _told(service: str) -> str:
+    """The same from the outbox. By pattern, not as JSON: a value that is none must not end the look."""
+    fields = ", ".join(f"('{type_}', '{field}')" for type_, (field, _) in TOLD[service].items())
+    return f"""
+        SELECT f.type || ' ' || coalesce(substring(encode(o.value, 'escape') FROM '"' || f.field || '":"([^"]*)"'),
+                                         o.event_id::text), '', NULL::timestamptz, NULL
+          FROM outbox AS o JOIN (VALUES {fields}) AS f (type, field) ON f.type = o.headers ->> 'ce_type'
+    """  # noqa: S608 - names of our own
+
+
+_OWN_EVENTS = ", ".join(f"'{event.__name__}'" for event in INTAKE_EMITS if event.__name__ != "PeopleResolved")
+_OWN_TOLD = f"""
+    SELECT event_id::text, '', NULL::timestamptz, NULL FROM outbox WHERE headers ->> 'ce_type' IN ({_OWN_EVENTS})
+"""  # noqa: S608 - names of our own
+_OWN_STEPS = f"""
+    SELECT event_id::text, '', NULL::timestamptz, NULL FROM timeline WHERE code IN ({_OWN_EVENTS})
+"""  # noqa: S608 - names of our own
+
+# -- what is owed at a moment is watched
+
+
+def _watched(kind: str, key: str) -> str:
+    """A condition: due work of this kind waits for this key, or is parked."""
+    return f"""(EXISTS (SELECT FROM due WHERE kind = '{kind}' AND key = {key})
+                OR EXISTS (SELECT FROM parked_key AS k WHERE k.topic = '{PARKED_PREFIX}{kind}' AND k.key = {key}))"""  # noqa: S608 - names of our own
+
+
+_OPEN_TASKS = f"""
+    SELECT t.id::text, t.application::text,
+           {_watched(TASK_DEADLINE, "t.id::text")} OR EXISTS (SELECT FROM breach AS b WHERE b.task = t.id)
+      FROM task AS t WHERE t.state = 'open'
+"""  # noqa: S608 - names of our own
+_CORRECTIONS = f"""
+    SELECT a.id::text, a.id::text, {_watched(LAPSE, "a.id::text")} FROM application AS a WHERE a.state = 'correction'
+"""  # noqa: S608 - names of our own
+_PROMISES = f"""
+    SELECT a.id::text, a.id::text,
+           {_watched(PROMISE, "a.id::text")}
+           OR EXISTS (SELECT FROM timeline AS t WHERE t.application = a.id AND t.code = 'PromiseMissed')
+           OR EXISTS (SELECT FROM case_end AS e WHERE e.application = a.id)
+      FROM application AS a
+     WHERE a.state = 'accepted'
+       AND EXISTS (SELECT FROM material AS m WHERE m.application = a.id AND m.evidence = 'promised'
+                      AND NOT EXISTS (SELECT FROM material AS u WHERE u.application = a.id AND u.code = m.code
+                                         AND u.evidence = 'upload'))
+"""  # noqa: S608 - names of our own
+_UNPAID = f"""
+    SELECT o.id::text, o.application::text,
+           {_watched(PAYOUT_DEADLINE, "o.id::text")}
+           OR EXISTS (SELECT FROM order_history AS h WHERE h.order_id = o.id AND h.action = 'breach')
+      FROM payout_order AS o WHERE o.state NOT IN ('settled', 'cancelled', 'recovering', 'recovered')
+"""  # noqa: S608 - names of our own
+# An employer that bears the whole of a benefit leaves no part to order; then no instalment of it has an order.
+_INSTALMENTS = f"""
+    SELECT i.entitlement_id || '/' || i.number, e.application::text,
+           {_watched(INSTALMENT, "i.entitlement_id || '/' || i.number")}
+           OR EXISTS (SELECT FROM payout_order AS o
+                       WHERE o.entitlement_id = i.entitlement_id AND o.instalment = i.number)
+           OR NOT EXISTS (SELECT FROM payout_order AS o WHERE o.entitlement_id = i.entitlement_id)
+      FROM instalment AS i JOIN entitlement AS e ON e.id = i.entitlement_id WHERE i.number > 1
+"""  # noqa: S608 - names of our own
+_HOLDS = f"""
+    SELECT h.id::text, e.application::text,
+           CASE h.state WHEN 'held' THEN {_watched(HOLD_EXPIRY, "h.id::text")}
+                        WHEN 'leased' THEN {_watched(LEASE_END, "h.id::text")} ELSE true END
+      FROM hold AS h JOIN eligibility AS e ON e.id = h.eligibility
+"""  # noqa: S608 - names of our own
+
+# -- states are as history and parts say
+
+_CASE_STATES = """
+    SELECT c.application::text, c.application::text,
+           (c.state = 'in_progress') = bool_or(i.state NOT IN ('done', 'refused', 'withdrawn'))
+      FROM cases AS c JOIN item AS i USING (application) GROUP BY c.application
+"""
+_ITEM_STATES = """
+    SELECT i.id::text, i.application::text,
+           (i.state = 'in_progress') = coalesce(bool_or(t.state IN ('open', 'suspended')), false)
+           AND CASE i.kind WHEN 'certification' THEN (i.state = 'done') = bool_or(c.item IS NOT NULL)
+                           WHEN 'benefit' THEN (i.state = 'done') = bool_or(a.item IS NOT NULL) ELSE true END
+           AND (i.state <> 'done' OR coalesce(i.verdict, i.kind)
+                                     = CASE i.kind WHEN 'certification' THEN 'certify' WHEN 'benefit' THEN 'approve'
+                                                   ELSE i.kind END)
+      FROM item AS i LEFT JOIN task AS t ON t.item = i.id
+      LEFT JOIN certification AS c ON c.item = i.id LEFT JOIN approval AS a ON a.item = i.id
+     GROUP BY i.id
+"""
+_ONCE = """
+    SELECT concat_ws(' ', h.application, w.what, h.item, h.task), h.application::text, count(*) = 1
+      FROM history AS h
+      JOIN (VALUES ('case_opened', 'opened'), ('case_ended', 'ended'), ('task_assigned', 'assigned'),
+                   ('task_completed', 'completed'), ('limit_passed', 'late'), ('confirmed', 'confirmed'),
+                   ('withdrawn', 'withdrawal'), ('withdrawal_ignored', 'withdrawal'),
+                   ('promise_missed', 'promise'), ('promise_missed_ignored', 'promise')) AS w (action, what)
+        ON w.action = h.action
+     GROUP BY h.application, w.what, h.item, h.task
+"""
+_HOLD_STATES = """
+    SELECT o.id::text, e.application::text, coalesce(h.state = o.state, false)
+           AND (o.state IN ('leased', 'ended')) = (l.id IS NOT NULL)
+      FROM hold AS o JOIN eligibility AS e ON e.id = o.eligibility LEFT JOIN lease AS l ON l.hold = o.id
+      LEFT JOIN (SELECT DISTINCT ON (hold) hold, state FROM hold_history ORDER BY hold, id DESC) AS h ON h.hold = o.id
+"""
+_FLATS = """
+    SELECT flat::text, NULL::text, count(*) = 1 FROM hold WHERE state IN ('held', 'leased') GROUP BY flat
+     UNION ALL
+    SELECT 'eligibility ' || eligibility, NULL, count(*) = 1
+      FROM hold WHERE state IN ('held', 'leased') GROUP BY eligibility
+"""
+_FOUR_EYES = "SELECT id::text, application::text, confirmed_by <> proposed_by FROM item WHERE confirmed_by IS NOT NULL"
+
+# -- messaging, in every service
+
+_RELEASABLE = f"""
+    SELECT p.topic || ' ' || p.key, NULL::text, k.key IS NOT NULL
+      FROM (SELECT DISTINCT topic, key FROM parked) AS p LEFT JOIN parked_key AS k USING (topic, key)
+     UNION ALL
+    SELECT w.topic || ' ' || w.key, NULL, {_watched(RELEASE, "w.topic || ' ' || w.key")}
+      FROM parked_key AS w WHERE w.waiting_for IS NOT NULL
+"""  # noqa: S608 - names of our own
+_IN_ORDER = """
+    WITH published AS (
+        SELECT topic, key, max(id) AS id FROM outbox WHERE published_at IS NOT NULL GROUP BY topic, key)
+    SELECT o.event_id::text, NULL::text, p.id IS NULL OR p.id < o.id
+      FROM outbox AS o LEFT JOIN published AS p USING (topic, key) WHERE o.published_at IS NULL
+"""
+
+# Whoever leads names its session so before it relays and ticks; two of them publish everything twice.
+_LEADERS = f"""
+    SELECT concat_ws(' ', a.application_name, 'with process', a.pid), NULL::text,
+           count(*) OVER () = 1
+           AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted
+                          AND (l.classid::bigint << 32) + l.objid::bigint = {LEADER_LOCK})
+      FROM pg_stat_activity AS a
+     WHERE a.datname = current_database() AND starts_with(a.application_name, '{LEADER_NAME}')
+"""  # noqa: S608 - names of our own
+
+WITHIN: tuple[Mirrored | Each, ...] = (
+    *(
+        Mirrored(f"what {service} did it told of, once", {service: _done(service)}, {service: _told(service)})
+        for service in TOLD
+    ),
+    Mirrored("every event of intake is a step in the timeline", {"intake": _OWN_TOLD}, {"intake": _OWN_STEPS}),
+    Each("every correction is watched until its last day", "intake", _CORRECTIONS),
+    Each("every promised material is watched until its day", "intake", _PROMISES),
+    Each("every open task is watched until its limit", "workflow", _OPEN_TASKS),
+    Each("every unpaid order is watched until its day", "finance", _UNPAID),
+    Each("every later instalment has its order, or the day of it", "finance", _INSTALMENTS),
+    Each("every hold and every lease is watched until its end", "housing", _HOLDS),
+    Each("every case is where its items are", "workflow", _CASE_STATES),
+    Each("every item is where its tasks and its decision are", "workflow", _ITEM_STATES),
+    Each("nothing happened twice in a case", "workflow", _ONCE),
+    Each("nobody both proposed and confirmed a decision", "workflow", _FOUR_EYES),
+    Each("every hold is where its history and its lease are", "housing", _HOLD_STATES),
+    Each("no flat is given to two at once, and nobody has two for one benefit", "housing", _FLATS),
+    *(Each(f"what is parked in {s} can be released", s, _RELEASABLE) for s in SERVICES),
+    *(Each(f"{s} publishes the events of a key in order", s, _IN_ORDER) for s in SERVICES),
+    *(Each(f"{s} is led by one process, which holds the lock", s, _LEADERS) for s in SERVICES),
+)
+AT_REST: tuple[Each, ...] = (
+    Each(
+        "no application waits for a correction",
+        "intake",
+        "SELECT id::text, NULL::text, state <> 'correction' FROM application",
+    ),
+    Each(
+        "no case is in progress",
+        "workflow",
+        "SELECT application::text, NULL::text, state <> 'in_progress' FROM cases",
+    ),
+    Each(
+        "no payout order is under way",
+        "finance",
+        "SELECT id::text, NULL::text, state IN ('settled', 'cancelled', 'recovered') FROM payout_order",
+    ),
+)

@@ -1,0 +1,38 @@
+"""How the jobs of a service tell what they do: batches for the metrics, spans for the traces."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from libs.common.bus.protocol import Record
+from libs.common.measures import Batches
+from libs.common.tracing import Tracing
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What relay, consumer and ticker report to. Made without arguments, nobody hears of it. `began` is monotonic."""
+
+    batches: Batches = field(default_factory=lambda: Batches("", CollectorRegistry()))
+    tracing: Tracing = field(default_factory=Tracing)
+
+    def published(self, rows: Sequence[Any], began: float) -> None:
+        """Rows of the outbox are on the bus, and marked."""
+        self.batches.published([row.topic for row in rows], monotonic() - began)
+        self.tracing.published(rows)
+
+    def handling(self, records: Sequence[Record], hears: Callable[[Record], bool]) -> AbstractContextManager[None]:
+        """In this block records are handled, those that the service hears."""
+        return self.tracing.handling(records, hears)
+
+    def taken(self, topic: str, outcomes: Mapping[str, int], began: float) -> None:
+        """A batch of a topic was taken, and its effects committed: how many events came to each outcome."""
+        self.batches.taken(topic, outcomes, monotonic() - began)
+
+    def worked(self, n: int, began: float) -> None:
+        """So much due work was done."""
+        self.batches.worked(n, monotonic() - began)

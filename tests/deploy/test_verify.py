@@ -1,0 +1,613 @@
+"""`huanquan verify`: each invariant finds its own kind of damage and names the record, on a system that runs.
+
+Damage is done behind the services' backs in a transaction that is rolled back: the look sees it, they do not.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from deploy import verify
+from deploy.engine import SERVICES
+from deploy.local import Local
+from deploy.verify.between import BETWEEN
+from deploy.verify.bus import Walk, offsets_in_log, progress, walk_slot
+from deploy.verify.lag import measured
+from deploy.verify.looks import Connections, Finding, Look, Scope, Tally
+from deploy.verify.within import AT_REST, WITHIN
+from libs.common.bus.postgres import PostgresBus
+from libs.common.db import connect
+from libs.common.service import LEADER_NAME
+from tests.conftest import System
+from tests.deploy.conftest import as_superuser
+from tests.deploy.test_cli import huanquan
+
+LOOKS: dict[str, Look] = {look.name: look for look in (*BETWEEN, *WITHIN, *AT_REST)}
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Statements on one service's tables; the last one gives what names the broken record."""
+
+    to: str
+    service: str
+    statements: tuple[str, ...]
+
+
+def damage(to: str, service: str, *statements: str) -> Damage:
+    return Damage(to, service, statements)
+
+
+A_FLAT = (
+    """INSERT INTO eligibility (id, application, benefit, kind, number, certification, category, beneficiary, treasury,
+                                city_treasury, accepted_on, decided_on, policy_city, policy_version, policy_sha256)
+       SELECT ('00000000-0000-0000-0000-00000000000' || n)::uuid, gen_random_uuid(), 'talent_flat', 'transitional',
+              'n' || n, 'c', 'B', gen_random_uuid(), '410522', '410500', now(), now(), 'anyang', '1', 'x'
+         FROM generate_series(1, 2) AS n""",
+    """INSERT INTO hold (id, flat, eligibility, state, held_at, held_until, held_by, changed_at)
+       SELECT id, id, id, 'held', now(), now() + interval '1 d', 'x', now() FROM eligibility""",
+)
+AN_EVENT = """
+    INSERT INTO outbox (event_id, topic, key, headers, value, created_at, published_at)
+    VALUES (gen_random_uuid(), 'dept.assigned', 'k', '{{"ce_type": "DeptAssigned"}}', '{value}', {at}, {published})
+    RETURNING event_id::text
+"""
+AGAIN = """
+    INSERT INTO outbox (event_id, topic, key, headers, value)
+    SELECT gen_random_uuid(), topic, key, headers, value FROM outbox WHERE headers ->> 'ce_type' = '{type}' LIMIT 1
+    RETURNING '{type}'
+"""
+UNTOLD = "UPDATE outbox SET headers = '{{}}' WHERE headers ->> 'ce_type' = '{type}' RETURNING '{type}'"
+
+DAMAGES = (
+    # between services: lost, altered, out of nothing
+    damage(
+        "every accepted application has its case, as it was accepted",
+        "workflow",
+        "DELETE FROM cases RETURNING application::text",
+    ),
+    damage(
+        "every accepted application has its case, as it was accepted",
+        "workflow",
+        "UPDATE cases SET sha256 = 'another' RETURNING application::text",
+    ),
+    damage(
+        "every accepted application has its case, as it was accepted",
+        "intake",
+        "UPDATE application SET state = 'withdrawn', accepted_on = NULL RETURNING id::text",
+    ),
+    damage(
+        "every item of a case is the one that was filed", "workflow", "UPDATE item SET code = 'x' RETURNING id::text"
+    ),
+    damage(
+        "every task and its result are known to intake",
+        "intake",
+        "DELETE FROM task_holder WHERE task = (SELECT min(task::text)::uuid FROM task_holder) RETURNING task::text",
+    ),
+    damage(
+        "every task and its result are known to intake",
+        "workflow",
+        "UPDATE task SET result = 'failed', reason = 'x' WHERE feed_no = 1 RETURNING id::text",
+    ),
+    damage(
+        "every task has its clock in supervision",
+        "audit",
+        "DELETE FROM clock WHERE kind = 'task' RETURNING ''",
+    ),
+    damage("every end of a case is known to intake", "intake", "DELETE FROM case_end RETURNING application::text"),
+    damage(
+        "every case has its days in supervision",
+        "audit",
+        "UPDATE case_clock SET closed_on = NULL RETURNING application::text",
+    ),
+    damage(
+        "every result of an item is known to intake", "intake", "UPDATE item_result SET result = 'refused' RETURNING ''"
+    ),
+    damage(
+        "every number of a decision is known to intake", "intake", "UPDATE item_result SET number = 'RD0' RETURNING ''"
+    ),
+    damage(
+        "every approved benefit is an entitlement to money or to a flat",
+        "finance",
+        "DELETE FROM entitlement RETURNING item::text",
+    ),
+    damage(
+        "every approved benefit is an entitlement to money or to a flat",
+        "housing",
+        *A_FLAT,
+        "SELECT min(id::text) FROM eligibility",
+    ),
+    damage(
+        "every entitlement is of whom its application names",
+        "finance",
+        "UPDATE entitlement SET beneficiary = item RETURNING 'entitlement ' || id",
+    ),
+    damage(
+        "every changed account is known to finance",
+        "finance",
+        """INSERT INTO payee_change (application, item, beneficiary, payee_account, accepted_on, decided_on)
+           SELECT gen_random_uuid(), gen_random_uuid(), id, gen_random_uuid(), now(), now() FROM beneficiary
+           RETURNING item::text""",
+    ),
+    damage(
+        "every payout order goes to an account of its beneficiary",
+        "finance",
+        "UPDATE payout_order SET payee_account = beneficiary RETURNING 'order ' || id",
+    ),
+    damage(
+        "every payout order is known to intake, to the fen",
+        "intake",
+        'UPDATE payment SET fen = fen + 1 RETURNING "order"::text',
+    ),
+    damage(
+        "every payout order is known to intake, to the fen",
+        "intake",
+        'UPDATE payment SET settled_on = NULL RETURNING "order"::text',
+    ),
+    damage(
+        "every order sent to the bank is known to intake",
+        "intake",
+        'UPDATE payment SET sent_at = NULL RETURNING "order"::text',
+    ),
+    damage(
+        "every payout order has its clock in supervision",
+        "audit",
+        "UPDATE clock SET ended_on = NULL WHERE kind = 'payout' RETURNING record::text",
+    ),
+    damage(
+        "every step that others tell of stands in the timeline once",
+        "intake",
+        "DELETE FROM timeline WHERE code = 'PayoutSettled' RETURNING event_id::text",
+    ),
+    # marked before it was published, or published by nobody
+    damage(
+        "every published event is in the trail once, unaltered, and nothing else is",
+        "workflow",
+        AN_EVENT.format(value="", at="now()", published="now()"),
+    ),
+    damage(
+        "every published event is in the trail once, unaltered, and nothing else is",
+        "audit",
+        "UPDATE entry SET payload = payload || ' '::bytea WHERE seq = 3 RETURNING event_id::text",
+    ),
+    damage(
+        "the events of every key were published in their order",
+        "audit",
+        """UPDATE entry SET "offset" = -1 WHERE type = 'BenefitApproved' RETURNING event_id::text""",
+    ),
+    # told twice, or not at all
+    *(
+        damage(f"what {service} did it told of, once", service, form.format(type=type_))
+        for service, type_ in (
+            ("intake", "ApplicationAccepted"),
+            ("workflow", "DeptAssigned"),
+            ("workflow", "TalentCertified"),
+            ("finance", "PayoutSettled"),
+        )
+        for form in (AGAIN, UNTOLD)
+    ),
+    damage(
+        "what housing did it told of, once",
+        "housing",
+        *A_FLAT,
+        """INSERT INTO hold_history (hold, at, move, state, by)
+           SELECT id, now(), 'hold', 'held', 'x' FROM hold RETURNING 'FlatHeld'""",
+    ),
+    damage(
+        "every event of intake is a step in the timeline",
+        "intake",
+        "DELETE FROM timeline WHERE code = 'ApplicationAccepted' RETURNING event_id::text",
+    ),
+    # nobody watches
+    damage(
+        "every correction is watched until its last day",
+        "intake",
+        "UPDATE application SET state = 'correction', accepted_on = NULL, answer_by = now() RETURNING id::text",
+    ),
+    damage(
+        "every promised material is watched until its day",
+        "intake",
+        "DELETE FROM case_end",
+        """INSERT INTO material (id, application, code, evidence, promised_by)
+           SELECT gen_random_uuid(), id, 'x', 'promised', now() FROM application RETURNING application::text""",
+    ),
+    damage(
+        "every open task is watched until its limit",
+        "workflow",
+        "DELETE FROM due",
+        "UPDATE task SET state = 'open', result = NULL WHERE feed_no = 1 RETURNING id::text",
+    ),
+    damage(
+        "every unpaid order is watched until its day",
+        "finance",
+        "DELETE FROM due",
+        "UPDATE payout_order SET state = 'unknown', settled_on = NULL RETURNING id::text",
+    ),
+    damage(
+        "every later instalment has its order, or the day of it",
+        "finance",
+        "DELETE FROM due WHERE kind = 'instalment.order' AND key LIKE '%/2' RETURNING key",
+    ),
+    damage("every hold and every lease is watched until its end", "housing", *A_FLAT, "SELECT min(id::text) FROM hold"),
+    # states
+    damage(
+        "every case is where its items are",
+        "workflow",
+        "UPDATE cases SET state = 'in_progress', closed_on = NULL RETURNING application::text",
+    ),
+    damage(
+        "every item is where its tasks and its decision are",
+        "workflow",
+        "UPDATE task SET state = 'open', result = NULL WHERE feed_no = 1 RETURNING item::text",
+    ),
+    damage(
+        "every item is where its tasks and its decision are",
+        "workflow",
+        "DELETE FROM certification RETURNING item::text",
+    ),
+    damage(
+        "every item is where its tasks and its decision are",
+        "workflow",
+        "UPDATE item SET verdict = 'refuse' WHERE kind = 'benefit' RETURNING id::text",
+    ),
+    damage(
+        "nothing happened twice in a case",
+        "workflow",
+        """INSERT INTO history (application, at, action, item, task, detail)
+           SELECT application, at, action, item, task, detail FROM history WHERE action = 'case_opened'
+           RETURNING application || ' opened'""",
+    ),
+    damage(
+        "nothing happened twice in a case",
+        "workflow",
+        """INSERT INTO history (application, at, action, detail)
+           SELECT application, now(), action, '{}'
+             FROM cases, (VALUES ('withdrawn'), ('withdrawal_ignored')) AS a (action)
+           RETURNING application || ' withdrawal'""",
+    ),
+    damage(
+        "nobody both proposed and confirmed a decision",
+        "workflow",
+        "ALTER TABLE item DROP CONSTRAINT ck_item_four_eyes",
+        "UPDATE item SET confirmed_by = proposed_by WHERE kind = 'benefit' RETURNING id::text",
+    ),
+    damage("every hold is where its history and its lease are", "housing", *A_FLAT, "SELECT min(id::text) FROM hold"),
+    damage(
+        "no flat is given to two at once, and nobody has two for one benefit",
+        "housing",
+        "DROP INDEX uq_hold_flat_taken",
+        *A_FLAT,
+        "UPDATE hold SET flat = '00000000-0000-0000-0000-000000000001' RETURNING flat::text",
+    ),
+    damage(
+        "no flat is given to two at once, and nobody has two for one benefit",
+        "housing",
+        "DROP INDEX uq_hold_eligibility_taken",
+        *A_FLAT,
+        "UPDATE hold SET eligibility = '00000000-0000-0000-0000-000000000001' RETURNING 'eligibility ' || eligibility",
+    ),
+    # messaging
+    *(
+        damage(
+            f"what is parked in {service} can be released",
+            service,
+            """INSERT INTO parked (topic, partition, "offset", key, record_key, headers, value, reason)
+               VALUES ('t', 0, 1, 'k', 'k', '{}', '', 'r') RETURNING 't k'""",
+        )
+        for service in SERVICES
+    ),
+    damage(
+        "what is parked in intake can be released",
+        "intake",
+        "INSERT INTO parked_key (topic, key, waiting_for) VALUES ('t', 'k', 'Cause:k') RETURNING 't k'",
+    ),
+    *(
+        damage(
+            f"{service} publishes the events of a key in order",
+            service,
+            AN_EVENT.format(value="", at="now()", published="NULL"),
+            AN_EVENT.format(value="", at="now()", published="now()"),
+            "SELECT event_id::text FROM outbox WHERE published_at IS NULL",
+        )
+        for service in SERVICES
+    ),
+    # at rest
+    damage(
+        "no application waits for a correction",
+        "intake",
+        "UPDATE application SET state = 'correction', accepted_on = NULL, answer_by = now() RETURNING id::text",
+    ),
+    damage(
+        "no case is in progress",
+        "workflow",
+        "UPDATE cases SET state = 'in_progress', closed_on = NULL RETURNING application::text",
+    ),
+    damage(
+        "no payout order is under way",
+        "finance",
+        "UPDATE payout_order SET state = 'due', settled_on = NULL RETURNING id::text",
+    ),
+)
+LED = {f"{service} is led by one process, which holds the lock" for service in SERVICES}
+
+
+@pytest.fixture
+async def bus(paid: tuple[System, str]) -> AsyncIterator[PostgresBus]:
+    bus = PostgresBus(Local(paid[0].home).postgres.app_url("bus"))
+    yield bus
+    await bus.stop()
+
+
+@asynccontextmanager
+async def connected(
+    system: System, services: Collection[str] = SERVICES, *, damaged: str = "", statements: Collection[str] = ()
+) -> AsyncIterator[tuple[Connections, str]]:
+    """Each service's database, one of them with damage done to it as long as this lasts; with what names the record."""
+    postgres, broken = Local(system.home).postgres, ""
+    async with AsyncExitStack() as stack:
+        made: dict[str, AsyncConnection] = {}
+        for service in services:
+            engine = create_async_engine(postgres.url(service))
+            stack.push_async_callback(engine.dispose)
+            made[service] = await stack.enter_async_context(engine.connect())
+        if damaged:
+            await made[damaged].execute(text("SET LOCAL session_replication_role = replica"))  # not even triggers
+        for statement in statements:
+            done = await made[damaged].execute(text(statement.replace(":", r"\:").replace(r"\:\:", "::")))
+            broken = min(done.scalars().all(), default="") if done.returns_rows else broken
+        yield made, broken
+        for connection in made.values():
+            await connection.rollback()
+
+
+def test_every_invariant_is_tried() -> None:
+    assert {each.to for each in DAMAGES} | LED == set(LOOKS)
+
+
+async def test_every_invariant_holds_on_what_was_done_well(paid: tuple[System, str]) -> None:
+    async with connected(paid[0]) as (connections, _):
+        assert {
+            name: tally.broken
+            for name, look in LOOKS.items()
+            if (tally := await look.look(connections, Scope())).broken
+        } == {}
+
+
+@pytest.mark.parametrize("done", DAMAGES, ids=lambda done: f"{done.to}, {done.service}")
+async def test_each_invariant_finds_its_damage_and_names_the_record(paid: tuple[System, str], done: Damage) -> None:
+    look = LOOKS[done.to]
+    async with connected(paid[0], look.services, damaged=done.service, statements=done.statements) as (
+        connections,
+        broken,
+    ):
+        finding = (await look.look(connections, Scope())).finding(look.name)
+    assert finding.violations
+    assert finding.first
+    assert broken in finding.first
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_two_leaders_of_a_service_are_found_whatever_became_of_the_lock(
+    paid: tuple[System, str], service: str
+) -> None:
+    look = LOOKS[f"{service} is led by one process, which holds the lock"]
+    second = await connect(Local(paid[0].home).postgres.app_url(service))
+    await second.execute("SELECT set_config('application_name', $1, false)", f"{LEADER_NAME}impostor")
+    try:
+        async with connected(paid[0]) as (connections, _):
+            finding = (await look.look(connections, Scope())).finding(look.name)
+    finally:
+        await second.close()
+    assert (finding.checked, finding.violations) == (2, 2)
+    assert LEADER_NAME in str(finding.first)
+
+
+# -- the bus
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Damage to what one service read of a topic, and the words in which it is found."""
+
+    service: str
+    topic: str
+    statements: tuple[str, ...]
+    told: str
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        Lost(
+            "workflow", "application.received", ("DELETE FROM inbox",), "workflow has not taken application.received/"
+        ),
+        Lost("finance", "talent.certified", ("DELETE FROM inbox",), "finance has not taken talent.certified/"),
+        Lost(
+            "audit",
+            "dept.completed",
+            ("DELETE FROM entry WHERE topic = 'dept.completed'",),
+            "audit has not chained dept.completed/",
+        ),
+    ],
+    ids=lambda lost: lost.service,
+)
+async def test_a_record_that_was_read_and_left_no_mark_is_named(
+    paid: tuple[System, str], bus: PostgresBus, lost: Lost
+) -> None:
+    found = await walked(paid[0], bus, lost.topic)
+    assert [finding.violations for finding in found] == [0, 0]
+    assert all(finding.checked for finding in found)
+    found = await walked(paid[0], bus, lost.topic, damaged=lost.service, statements=lost.statements)
+    (named,) = [finding.first for finding in found if finding.violations]
+    assert str(named).startswith(lost.told)
+
+
+async def test_what_was_read_is_not_missed_where_it_is_set_aside(paid: tuple[System, str], bus: PostgresBus) -> None:
+    parked = """
+        INSERT INTO parked (topic, partition, "offset", key, record_key, headers, value, reason)
+        SELECT topic, partition, n, 'k', 'k', '{}', '', 'r' FROM consumer_offset, generate_series(0, next - 1) AS n
+    """
+    found = await walked(
+        paid[0], bus, "application.received", damaged="workflow", statements=("DELETE FROM inbox", parked)
+    )
+    assert [finding.violations for finding in found] == [0, 0]
+
+
+async def walked(
+    system: System, bus: PostgresBus, topic: str, *, damaged: str = "", statements: Collection[str] = ()
+) -> list[Finding]:
+    async with connected(system, damaged=damaged, statements=statements) as (connections, _):
+
+        @asynccontextmanager
+        async def as_they_are(_services: Collection[str]) -> AsyncIterator[Connections]:
+            yield connections
+
+        walk = Walk(await progress(connections, bus))
+        for slot in walk.made.ends:
+            if slot.topic == topic:
+                await walk_slot(walk, as_they_are, bus, slot, Scope())
+    return walk.findings()
+
+
+async def test_an_offset_beyond_the_end_of_its_log_is_named(paid: tuple[System, str], bus: PostgresBus) -> None:
+    async with connected(paid[0]) as (connections, _):
+        assert offsets_in_log(await progress(connections, bus)).violations == 0
+    beyond = ("UPDATE consumer_offset SET next = 99999 WHERE topic = 'talent.certified' AND partition = 0",)
+    async with connected(paid[0], damaged="finance", statements=beyond) as (connections, _):
+        finding = offsets_in_log(await progress(connections, bus))
+    assert finding.violations == 1
+    assert str(finding.first).startswith("finance goes on in talent.certified/0 at 99999, the log ends at ")
+
+
+# -- a running system
+
+
+async def test_the_lag_says_what_waits_and_for_how_long_and_holds_the_watermark_back(
+    paid: tuple[System, str], bus: PostgresBus
+) -> None:
+    an_hour_ago = ("DELETE FROM outbox", AN_EVENT.format(value="", at="now() - interval '1 h'", published="NULL"))
+    async with connected(paid[0], damaged="workflow", statements=an_hour_ago) as (connections, event):
+        lags = await measured(connections, bus, await progress(connections, bus))
+    (workflow,) = [lag for lag in lags if lag.service == "workflow"]
+    assert (workflow.to_publish.n, workflow.to_read.n) == (1, 0)
+    assert timedelta(minutes=59) < datetime.now(UTC) - workflow.since < timedelta(minutes=61)
+    to_publish, *_ = workflow.findings(at_rest=False)
+    assert (to_publish.checked, to_publish.violations) == (1, 0)
+    assert str(to_publish.first).startswith(f"dept.assigned {event}, for 360")
+    assert workflow.findings(at_rest=True)[0].violations == 1
+
+
+async def test_what_a_service_has_not_read_yet_is_counted_from_when_it_was_told(
+    paid: tuple[System, str], bus: PostgresBus
+) -> None:
+    unread = ("UPDATE consumer_offset SET next = 0 WHERE topic = 'talent.certified'",)
+    async with connected(paid[0], damaged="finance", statements=unread) as (connections, _):
+        lags = await measured(connections, bus, await progress(connections, bus))
+    (finance,) = [lag for lag in lags if lag.service == "finance"]
+    assert finance.to_read.n == 2
+    assert "talent.certified/" in str(finance.to_read.first)
+    assert finance.to_read.at is not None
+    assert finance.since == finance.to_read.at < datetime.now(UTC)
+    assert finance.findings(at_rest=True)[1].violations == 2
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        ("INSERT INTO parked_key (topic, key, waiting_for) VALUES ('t', 'k', 'Cause:k')", "keys parked"),
+        ("INSERT INTO due (kind, key, at, payload) VALUES ('k', '1', now() - interval '1 h', '{}')", "work overdue"),
+    ],
+)
+async def test_what_is_parked_or_overdue_is_behind(
+    paid: tuple[System, str], bus: PostgresBus, statement: str, what: str
+) -> None:
+    async with connected(paid[0], damaged="housing", statements=(statement,)) as (connections, _):
+        lags = await measured(connections, bus, await progress(connections, bus))
+    found = {finding.name: finding for lag in lags for finding in lag.findings(at_rest=True)}
+    assert [name for name, finding in found.items() if finding.violations] == [f"lag of housing: {what}"]
+
+
+async def test_younger_than_the_watermark_is_not_judged_and_neither_is_what_is_set_aside(
+    paid: tuple[System, str],
+) -> None:
+    system, application = paid
+    look = LOOKS["every end of a case is known to intake"]
+    async with connected(system, damaged="intake", statements=("DELETE FROM case_end",)) as (connections, _):
+        young = await look.look(connections, Scope(until=datetime.now(UTC) - timedelta(days=1)))
+        old = await look.look(connections, Scope(until=datetime.now(UTC)))
+        aside = await look.look(connections, Scope(aside=frozenset([application])))
+    assert [tally.violations for tally in (young, old, aside)] == [0, 1, 0]
+
+
+def test_what_was_only_on_its_way_at_the_first_look_is_no_violation() -> None:
+    first, again = Tally(), Tally()
+    for tally, broken in ((first, {"a", "b"}), (again, {"b", "c"})):
+        for key in "abcd":
+            tally.count(key, f"{key} is broken" if key in broken else None)
+    assert first.confirmed(again).finding("x") == Finding("x", 4, 1, "b is broken")
+    assert Tally(4, 0, {}).confirmed(again).violations == 0
+
+
+async def test_a_look_that_does_not_end_is_cut_off_and_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "LOOK_SECONDS", 0.05)
+
+    async def endless() -> Finding:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    assert await verify._bounded("x", endless) == Finding("x", 0, 1, "the look was not finished within 0 s")
+
+
+# -- the command
+
+
+def test_verify_reports_exits_with_1_and_names_each_broken_record(paid: tuple[System, str], tmp_path: Path) -> None:
+    system, file = paid[0], tmp_path / "findings.json"
+    assert huanquan(system, "verify", "--at-rest", "--json", str(file)).exit_code == 0
+    whole = json.loads(file.read_text())
+    assert {finding["violations"] for finding in whole} == {0}
+    mends = {
+        "finance": (
+            "UPDATE entry SET fen = fen {} 1 WHERE id = (SELECT min(id) FROM entry)",
+            "SELECT key FROM transfer",
+        ),
+        "intake": ("UPDATE payment SET fen = fen {} 1", 'SELECT "order"::text FROM payment'),
+        "audit": ('UPDATE entry SET "offset" = "offset" {} 1 WHERE seq = 3', "SELECT '3: entry_altered'"),
+    }
+    broken = [asyncio.run(as_superuser(system, s, name, change.format("+"))) for s, (change, name) in mends.items()]
+    try:
+        found = huanquan(system, "verify", "--at-rest", "--json", str(file))
+    finally:
+        for service, (change, name) in mends.items():
+            asyncio.run(as_superuser(system, service, name, change.format("-")))
+    assert found.exit_code == 1
+    named = [finding["first"] for finding in json.loads(file.read_text()) if finding["violations"]]
+    assert [record for record in broken if not any(record in first for first in named)] == [], named
+    assert [record for record in broken if record not in found.stdout] == []
+    assert json.loads(huanquan(system, "verify", "--json", "-").stdout)[0]["name"] == whole[0]["name"]
+    assert huanquan(system, "verify").stdout.startswith("judged: what is older than 20")
+
+
+MERGE = """
+    WITH surviving AS (INSERT INTO person (ref, sealed) VALUES (gen_random_uuid(), '') RETURNING ref)
+    UPDATE person SET merged_into = surviving.ref FROM surviving
+     WHERE person.ref = (SELECT beneficiary FROM application)
+"""
+PART = "UPDATE person SET merged_into = NULL; DELETE FROM person WHERE sealed = ''"
+
+
+def test_a_person_merged_since_is_still_whom_the_payment_is_due_to(paid: tuple[System, str]) -> None:
+    asyncio.run(as_superuser(paid[0], "intake", "SELECT 1", MERGE))
+    try:
+        found = huanquan(paid[0], "verify", "--at-rest")
+    finally:
+        asyncio.run(as_superuser(paid[0], "intake", "SELECT 1", PART))
+    assert found.exit_code == 0, found.stdout
