@@ -55,7 +55,7 @@ class OrderOut(BaseModel):
     state: str
     amount: Amount
     employer: Amount
-    shares: dict[str, int]
+    shares: dict[str, int] = Field(description="公共部分由各级财政承担的金额，单位分")
     due_on: date
     provisional: bool = Field(description="应付日超出已公布的放假安排，为暂定")
     settled_on: date | None
