@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from uuid6 import uuid7
 
 from libs.common.calendar import end_of_day
 from libs.common.events import PayeeAccountChanged
@@ -19,7 +20,7 @@ from tests.finance.conftest import House, reference
 def a_change(beneficiary: UUID, account: UUID | None = None, **changes: Any) -> PayeeAccountChanged:
     given: dict[str, Any] = {
         "policy": anyang().identity,
-        "application": uuid4(),
+        "application": uuid7(),  # as intake makes them: they grow with time
         "item": uuid4(),
         "beneficiary": beneficiary,
         "payee_account": account or uuid4(),
@@ -105,7 +106,7 @@ async def test_the_latest_statement_counts_in_whatever_order_they_are_heard(hous
 
 
 async def test_of_one_day_the_later_application_counts(house: House) -> None:
-    first, second = UUID(int=1), UUID(int=2)  # application ids grow with time
+    first, second = uuid7(), uuid7()
     approval = an_approval(application=second, accepted_on=today())
     change = a_change(approval.beneficiary, application=first)
     await house.hear(change, approval)
