@@ -103,6 +103,14 @@ _OWED = """
     SELECT e.item || ' for ' || e.beneficiary, 'entitlement ' || e.id, e.recorded_at, e.application::text
       FROM entitlement AS e
 """
+_CHANGED = """
+    SELECT h.item::text, concat_ws(' ', c.beneficiary, c.payee_account, c.accepted_on), h.at, h.application::text
+      FROM history AS h JOIN cases AS c USING (application) WHERE h.action = 'payee_account_changed'
+"""
+_CHANGES_HEARD = """
+    SELECT item::text, concat_ws(' ', beneficiary, payee_account, accepted_on), NULL::timestamptz, application::text
+      FROM payee_change
+"""
 _ASKED = """
     SELECT i.id || ' for ' || p.ref, '', NULL::timestamptz, a.id::text
       FROM application_item AS i JOIN application AS a ON a.id = i.application
@@ -202,6 +210,7 @@ BETWEEN: tuple[Mirrored, ...] = (
         {"workflow": _APPROVED},
         {"finance": _ENTITLED, "housing": _ELIGIBLE},
     ),
+    Mirrored("every changed account is known to finance", {"workflow": _CHANGED}, {"finance": _CHANGES_HEARD}),
     Known("every entitlement is of whom its application names", {"finance": _OWED}, {"intake": _ASKED}),
     Known("every payout order goes to an account of its beneficiary", {"finance": _PAID_TO}, {"intake": _ACCOUNTS}),
     Mirrored("every payout order is known to intake, to the fen", {"finance": _ORDERS}, {"intake": _PAYMENTS}),

@@ -37,6 +37,7 @@ TOLD: dict[str, dict[str, tuple[str, str]]] = {
         "CaseResumed": ("task", "SELECT s.task FROM resumption AS r JOIN suspension AS s ON s.id = r.suspension"),
         "TalentCertified": ("item", "SELECT item FROM certification"),
         "BenefitApproved": ("item", "SELECT item FROM approval"),
+        "PayeeAccountChanged": ("item", "SELECT item FROM history WHERE action = 'payee_account_changed'"),
         "ApplicationClosed": ("application", "SELECT application FROM cases WHERE closed_on IS NOT NULL"),
         "WithdrawalIgnored": ("application", "SELECT application FROM history WHERE action = 'withdrawal_ignored'"),
         "SlaBreached": ("record", "SELECT task FROM breach"),

@@ -33,7 +33,7 @@ LEEWAY_SECONDS = 30
 REREAD_SECONDS = 10.0
 STALE_SECONDS = 300.0
 SERVICE_TOKEN_SECONDS = 300
-_ORG_UNIT = re.compile(r"(?P<treasury>\d{6})/(?P<department>[a-z][a-z0-9_]{0,63})")
+_ORG_UNIT = re.compile(r"(?P<treasury>[0-9]{6})/(?P<department>[a-z][a-z0-9_]{0,63})")
 
 SCOPES: Mapping[str, str] = {
     "intake:file": "提交、补正、撤回申请",

@@ -4,8 +4,8 @@ import re
 from datetime import date
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticKnownError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -19,6 +19,18 @@ def _stated(value: object) -> object:
 Day = Annotated[date, BeforeValidator(_stated)]
 """A day as callers send it: a text `YYYY-MM-DD` and nothing else. Pydantic's own date takes seconds since 1970 too, and
 midnight with a time zone that is nobody's."""
+
+
+def between(first: date, last: date) -> AfterValidator:
+    """What makes a `Day` one of these days, both included. JSON Schema has no bounds for days: describe them too."""
+    bounds = {"first": first.isoformat(), "last": last.isoformat()}
+
+    def check(day: date | None) -> date | None:
+        if day is not None and not first <= day <= last:
+            raise PydanticCustomError("day-out-of-range", "应在 {first} 至 {last} 之间（含首尾两日）。", bounds)
+        return day
+
+    return AfterValidator(check)
 
 
 class Dated(BaseModel):

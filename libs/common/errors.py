@@ -198,10 +198,19 @@ class UnsupportedMediaType(DomainError):
 
 
 class InvalidRequest(DomainError):
-    """422: fields are missing or badly formed; `errors` names each."""
+    """422: fields are missing or badly formed, which the interface document would have told; `errors` names each."""
 
     status, code, title = 422, "invalid-request", "请求内容不符合要求"
     detail = "请按 errors 中逐项列出的说明改正后重新提交。"
+
+
+class ContentWrong(DomainError):
+    """422: every field has the form that the interface document asks for, and still its content is refused; `errors`
+    names each. Nothing was stored."""
+
+    status, code, title = 422, "content-wrong", "内容有误"
+    detail = "请按 errors 中逐项列出的说明改正后重新提交。"
+    semantic = True
 
 
 class PreconditionRequired(DomainError):

@@ -244,6 +244,20 @@ class BenefitApproved(ApplicationEvent):
     decided_on: date
 
 
+class PayeeAccountChanged(ApplicationEvent):
+    """The beneficiary's money goes to another account from now on (收款账户变更); what is at the bank already does not.
+
+    Of several statements of an account that of the latest acceptance counts, of one day that of the later application.
+    """
+
+    topic = "talent.certified"
+    item: UUID
+    beneficiary: UUID
+    payee_account: UUID
+    accepted_on: date
+    decided_on: date
+
+
 class ItemResult(BaseModel):
     """How one item ended."""
 
@@ -434,6 +448,7 @@ EVENTS: tuple[type[Event], ...] = (
     CaseResumed,
     TalentCertified,
     BenefitApproved,
+    PayeeAccountChanged,
     ApplicationClosed,
     WithdrawalIgnored,
     PayoutOrdered,

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from pydantic_core.core_schema import ErrorType
 
-from libs.common.errors import FieldError
+from libs.common.errors import ContentWrong, DomainError, FieldError, InvalidRequest
 
 MAX_FIELD_ERRORS = 100  # a body of a megabyte could hold a hundred thousand
 MAX_POINTER = 300
@@ -68,16 +68,16 @@ WORDS: Mapping[str, tuple[str, str]] = {
 # Codes of validators of ours that stand in more than one service or in none's own table.
 OURS: Mapping[str, tuple[str, str]] = {
     "cursor": ("游标无效", "请使用同一列表上一次返回的 next。"),
-    "external-ref-form": ("格式不正确", "请按 system:kind:value 填写。"),
+    "day-out-of-range": ("日期超出范围", "请按说明中的起止日期填写。"),
     "flat-already-listed": ("房源已登记", "编号或坐落与在库房源或本次其他行重复。"),
     "invisible-character": ("含有不可见字符", "请删去不可见字符后重新填写。"),
     "external-ref-taken": ("外部编号已用于其他申请", "该编号已对应另一份申请{existing}。"),
     "lease-days": ("租期首尾颠倒", "租期最后一日不得早于第一日。"),
     "not-chinese": ("应以中文填写", "请以中文填写，申请人将看到该内容。"),
+    "number-in-words": ("含有号码", "请勿填写证件、账号、电话等号码；日期请写作 2026年2月13日。"),
     "payee-holder-differs": ("收款账户户名不是受益人", "补贴只发放到受益人本人账户，请填写本人账户。"),
     "quota-too-large": ("指标总额超过上限", "请核对金额，单位为分。"),
     "unknown-benefit": ("没有此项货币化待遇", "请填写政策中货币化待遇的代码。"),
-    "purpose-with-number": ("用途中含有号码", "用途中请勿填写证件、账号等号码。"),
 }
 
 
@@ -85,6 +85,13 @@ def field_error(field: str, code: str, **words: object) -> FieldError:
     """A field error of ours, in the words of `OURS`; `words` fill them in."""
     title, detail = OURS[code]
     return FieldError(field, code, title, detail.format_map(words))
+
+
+def refusal(defects: Sequence[Any], body: object) -> DomainError:
+    """The refusal of what pydantic found wrong: of its form where any of it is of form, which a JSON Schema can tell,
+    else of its content."""
+    of_form = any(defect["type"] in _BUILT_IN for defect in defects)
+    return (InvalidRequest if of_form else ContentWrong)(errors=field_errors(defects, body))
 
 
 def field_errors(defects: Sequence[Any], body: object) -> list[FieldError]:

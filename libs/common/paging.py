@@ -5,12 +5,12 @@ import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Header, Query
 from pydantic import BaseModel, Field
 
-from libs.common.errors import InvalidRequest, PreconditionFailed, PreconditionRequired
+from libs.common.errors import ContentWrong, PreconditionFailed, PreconditionRequired
 from libs.common.field_errors import field_error
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ async def paging(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="每页条数")] = 50,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR, description="上一页返回的 next")] = None,
 ) -> PageRequest:
-    """Read `limit` and `cursor`. Raises InvalidRequest for a cursor that is not ours."""
+    """Read `limit` and `cursor`. Raises ContentWrong for a cursor that is not ours."""
     return PageRequest(limit, None if cursor is None else decode_cursor(cursor))
 
 
@@ -59,19 +59,34 @@ def encode_cursor(*after: Scalar) -> str:
 
 
 def decode_cursor(cursor: str, field: str = CURSOR) -> tuple[Scalar, ...]:
-    """The sort key in a cursor, which came as `field`. Raises InvalidRequest."""
+    """The sort key in a cursor, which came as `field`. Raises ContentWrong."""
     try:
         after = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError):
         after = None
-    if not isinstance(after, list) or not all(isinstance(value, Scalar) for value in after):
+    if not isinstance(after, list) or not all(map(_sorts, after)):
         raise wrong_cursor(field)
     return tuple(after)
 
 
-def wrong_cursor(field: str = CURSOR) -> InvalidRequest:
+def _sorts(value: object) -> bool:
+    return value.isprintable() if isinstance(value, str) else isinstance(value, int | None)
+
+
+def read_after(asked: PageRequest, *kinds: Callable[[str], Any]) -> tuple[Any, ...] | None:
+    """The sort key that the page comes after, each part read by its kind (`UUID`, `date.fromisoformat`, `str`); None
+    from the start. Raises ContentWrong for the cursor of another list."""
+    if asked.after is None:
+        return None
+    try:
+        return tuple(read(str(value)) for read, value in zip(kinds, asked.after, strict=True))
+    except ValueError:
+        raise wrong_cursor() from None
+
+
+def wrong_cursor(field: str = CURSOR) -> ContentWrong:
     """The refusal of a cursor that holds no sort key of the list it was given to; it came as `field`."""
-    return InvalidRequest(errors=[field_error(field, "cursor")])
+    return ContentWrong(errors=[field_error(field, "cursor")])
 
 
 IfMatch = Annotated[str | None, Header(alias="If-Match", max_length=200, description="所读版本的 ETag")]

@@ -16,7 +16,6 @@ from libs.common.db import passing
 from libs.common.errors import (
     DomainError,
     Internal,
-    InvalidRequest,
     MalformedBody,
     MethodNotAllowed,
     NotFound,
@@ -24,7 +23,7 @@ from libs.common.errors import (
     TooLarge,
     Unavailable,
 )
-from libs.common.field_errors import field_errors
+from libs.common.field_errors import refusal
 from libs.common.telemetry import trace_id
 
 log = structlog.get_logger()
@@ -76,7 +75,7 @@ async def _on_invalid(_request: Request, error: RequestValidationError) -> Respo
     defects = error.errors()
     if any(defect["type"] == "json_invalid" for defect in defects):
         return problem_response(MalformedBody())
-    return problem_response(InvalidRequest(errors=field_errors(defects, error.body)))
+    return problem_response(refusal(defects, error.body))
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:

@@ -21,7 +21,10 @@ from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from libs.common.auth import SCOPES, Principal, Verifier
 from libs.common.edge import Edge, Metrics, RateLimit, limited
@@ -41,8 +44,16 @@ from libs.common.tracing import Tracing
 VERSION = "1"
 _DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
 _BEARER = HTTPBearer(scheme_name="bearer", bearerFormat="JWT", auto_error=False, description="访问令牌（JWT）")
-_REFUSALS = {404: "未找到", 413: "请求内容过大", 422: "请求内容不符合要求", 429: "请求过于频繁", 503: "服务暂时不可用"}
-_GUARDED_REFUSALS = {401: "未登录或登录凭证无效", 403: "没有权限"}
+_TEXT_HEADER = {"required": True, "schema": {"type": "string"}}
+_SECONDS_HEADER = {"required": True, "schema": {"type": "integer", "minimum": 1}}
+_HEADERS = {401: {"WWW-Authenticate": _TEXT_HEADER}, 429: {"Retry-After": _SECONDS_HEADER}}
+_HEADERS |= {403: _HEADERS[401], 503: _HEADERS[429]}
+# What may answer any operation; one that needs a token, reads a body, has an idempotency key, names a version.
+_REFUSALS = {404: "未找到", 413: "请求内容过大", 422: "请求内容不符合要求", 503: "服务暂时不可用"}
+_OF_TOKEN = {401: "未登录或登录凭证无效", 403: "没有权限", 429: "请求过于频繁"}
+_OF_BODY = {400: "请求内容无法解析", 408: "请求内容接收超时", 415: "不支持的内容类型"}
+_OF_KEY = {400: "缺少有效的幂等键，或请求内容无法解析", 409: "幂等键已用于其他内容，或状态冲突"}
+_OF_VERSION = {412: "记录已被他人修改", 428: "缺少版本标识"}
 
 
 async def caller(request: Request, _token: Annotated[object, Depends(_BEARER)]) -> Principal:
@@ -103,14 +114,28 @@ class GuardedRoute(APIRoute):
         self.guarding_scope = scopes[0] if scopes else None
         limits = [it.dependency.max_bytes for it in declared if isinstance(it.dependency, _BodyLimit)]
         self.max_bytes: int | None = limits[0] if limits else None
-        refusals = _REFUSALS | (_GUARDED_REFUSALS if scopes else {})
-        kwargs["responses"] = {code: _refusal(words) for code, words in refusals.items()} | (
+        refusals = _REFUSALS | (_OF_TOKEN if scopes else {})
+        kwargs["responses"] = {code: _refusal(code, words) for code, words in refusals.items()} | (
             kwargs.get("responses") or {}
         )
         super().__init__(path, endpoint, **kwargs)
         for part in _parts(self.dependant):
             if not _is_coroutine(part):
                 raise TypeError(f"{path}: {part} is no coroutine")
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether this operation is meant. In `{application}:withdraw` what stands behind the colon is the verb of
+        another operation, so no parameter holds one."""
+        match, found = super().matches(scope)
+        return (
+            (Match.NONE, {}) if any(":" in value for value in found.get("path_params", {}).values()) else (match, found)
+        )
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or say which methods the address has: the router alone names those of the first operation there."""
+        if scope["method"] not in (self.methods or ()):
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(_methods_at(scope)))})
+        await super().handle(scope, receive, send)
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         """The operation with the guard before it: token, scope, rate, media type, and limits on the body."""
@@ -150,6 +175,15 @@ def _is_coroutine(part: Callable[..., Any]) -> bool:
     return any(inspect.iscoroutinefunction(it) or inspect.isasyncgenfunction(it) for it in (part, type(part).__call__))
 
 
+def _methods_at(scope: Scope) -> set[str]:
+    methods: set[str] = set()
+    for context in iter_route_contexts(scope["app"].routes):
+        found = isinstance(context.original_route, GuardedRoute) and context.path_regex.match(scope["path"])
+        if found and not any(":" in value for value in found.groups()):
+            methods |= context.methods or set()
+    return methods
+
+
 def guarded_router(**kwargs: Any) -> APIRouter:
     """A router whose operations all stand behind the guard."""
     return APIRouter(route_class=GuardedRoute, **kwargs)
@@ -182,16 +216,17 @@ class ServiceApp(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI 3.1 document; made once."""
-        made = super().openapi()
-        schemas = made.setdefault("components", {}).setdefault("schemas", {})
-        if "Problem" not in schemas:
-            template = "#/components/schemas/{model}"
+        if self.openapi_schema is None:
+            made = super().openapi()
+            schemas = made.setdefault("components", {}).setdefault("schemas", {})
             for model in (Problem, FieldProblem):
-                schema = model.model_json_schema(ref_template=template)
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schema.pop("$defs", None)
                 schemas[model.__name__] = schema
-            _require_idempotency_keys(made)
-        return made
+            for path in made.get("paths", {}).values():
+                for operation in path.values():
+                    _complete(operation)
+        return super().openapi()
 
 
 def create_app(
@@ -303,17 +338,21 @@ def _mount_pages(app: FastAPI, name: str, asyncapi: Callable[[], dict[str, Any]]
     return frozenset({openapi_assets, asyncapi_assets})
 
 
-def _refusal(words: str) -> dict[str, Any]:
-    return {"description": words, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+def _refusal(status: int, words: str) -> dict[str, Any]:
+    told = {"description": words, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    return told | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
 
 
-def _require_idempotency_keys(document: dict[str, Any]) -> None:
-    # The parameter is optional to FastAPI, so that a missing one answers 400 with its own code and not 422.
-    for path in document.get("paths", {}).values():
-        for operation in path.values():
-            for parameter in operation.get("parameters", ()):
-                if parameter["name"] == "Idempotency-Key":
-                    parameter["required"] = True
-                    parameter["schema"] = {"type": "string", "pattern": "^[!-~]{1,200}$"}
-                    operation["responses"].setdefault("400", _refusal("缺少有效的幂等键，或请求内容无法解析"))
-                    operation["responses"].setdefault("409", _refusal("幂等键已用于其他内容，或状态冲突"))
+def _complete(operation: dict[str, Any]) -> None:
+    """Name the refusals that follow from what an operation takes, beside those that it names itself."""
+    refusals = dict(_OF_BODY) if "requestBody" in operation else {}
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] == "Idempotency-Key":
+            # Optional to FastAPI, so that a missing one answers 400 with its own code and not 422.
+            parameter["required"] = True
+            parameter["schema"] = {"type": "string", "pattern": "^[!-~]{1,200}$"}
+            refusals |= _OF_KEY
+        if parameter["name"] == "If-Match":
+            refusals |= _OF_VERSION
+    for status, words in refusals.items():
+        operation["responses"].setdefault(str(status), _refusal(status, words))

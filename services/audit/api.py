@@ -9,16 +9,19 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
 from libs.common.calendar import local_date
+from libs.common.dated import Day, between
 from libs.common.db import Database
 from libs.common.errors import NotFound
-from libs.common.paging import Page, PageRequest, Paging, page_of, wrong_cursor
+from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.service import Service
+from libs.common.settings import MIB
 from libs.common.treasuries import TreasuryCode
-from libs.common.web import Tx, guarded_router, requires
+from libs.common.web import Tx, body_limit, guarded_router, requires
+from libs.common.wire import NO_NUL, WHOLE, Instant
 from services.audit import overdue, trail
 from services.audit.anchors import known_anchors
 from services.audit.overdue import Overdue, Summary, Wanted
@@ -27,7 +30,16 @@ from services.audit.verifier import Anchor, Entry
 
 router = guarded_router()
 
+MAX_ANCHORS = 10_000
+VERIFY_BYTES = 2 * MIB
 _SEQ = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def _seq(text: str) -> int:
+    """The place of an entry in the trail. Raises ValueError."""
+    if not _SEQ.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
 
 
 async def _service(request: Request) -> Service:
@@ -36,8 +48,10 @@ async def _service(request: Request) -> Service:
 
 
 TheService = Annotated[Service, Depends(_service)]
-Day = Annotated[
-    date | None, Query(ge=date(2005, 1, 1), le=date(2099, 12, 30), description="截至哪一日（北京时间），缺省为今日")
+AsOf = Annotated[
+    Day | None,
+    Query(description="截至哪一日（北京时间），2005-01-01 至 2099-12-30，缺省为今日"),
+    between(date(2005, 1, 1), date(2099, 12, 30)),
 ]
 
 
@@ -75,17 +89,24 @@ class AnchorIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    seq: Annotated[int, Field(ge=0)]
+    seq: Annotated[int, Field(ge=0, lt=2**63), WHOLE]
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    at: AwareDatetime | None = None
+    at: Instant | None = None
 
 
 class VerifyRequest(BaseModel):
     """核验请求；可附自行留存的锚点。"""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"anchors": [{"seq": 1024, "hash": "2e34c0b24d52c1cb2e34c0b24d52c1cb2e34c0b24d52c1cb2e34c0b24d52c1cb"}]}
+            ]
+        },
+    )
 
-    anchors: Annotated[list[AnchorIn], Field(max_length=10_000)] = []
+    anchors: Annotated[list[AnchorIn], Field(max_length=MAX_ANCHORS)] = []
 
 
 class VerdictOut(BaseModel):
@@ -99,19 +120,22 @@ class VerdictOut(BaseModel):
     anchors: int = Field(description="核对过的锚点数")
 
 
-@router.get("/trail", dependencies=[requires("audit:read")])
+@router.get("/trail", summary="审计链", dependencies=[requires("audit:read")])
 async def list_trail(
     tx: Tx,
     asked: Paging,
-    key: Annotated[str | None, Query(max_length=200, description="事件的键，一般为申请编号")] = None,
-    topic: Annotated[str | None, Query(max_length=200)] = None,
+    key: Annotated[str | None, Query(max_length=200, pattern=NO_NUL, description="事件的键，一般为申请编号")] = None,
+    topic: Annotated[str | None, Query(max_length=200, pattern=NO_NUL)] = None,
 ) -> Page[EntryOut]:
     """链上记录，按序号。"""
-    found = await trail.read(tx, after=_position(asked), limit=asked.limit + 1, key=key, topic=topic)
+    (after,) = read_after(asked, _seq) or (0,)
+    found = await trail.read(tx, after=after, limit=asked.limit + 1, key=key, topic=topic)
     return page_of([_entry_out(entry) for entry in found], asked, lambda entry: (entry.seq,))
 
 
-@router.get("/trail:export", dependencies=[requires("audit:read")], response_class=StreamingResponse)
+@router.get(
+    "/trail:export", summary="导出审计链", dependencies=[requires("audit:read")], response_class=StreamingResponse
+)
 async def export_trail(service: TheService) -> StreamingResponse:
     """导出全链（每行一个 JSON），供 `services/audit/verifier.py` 离线核验。"""
     headers = {"Content-Disposition": 'attachment; filename="trail.ndjson"'}
@@ -130,7 +154,7 @@ async def _lines(database: Database) -> AsyncIterator[bytes]:
         after = page[-1].seq
 
 
-@router.get("/trail/{seq}", dependencies=[requires("audit:read")])
+@router.get("/trail/{seq}", summary="链上一条记录", dependencies=[requires("audit:read")])
 async def show_entry(seq: Annotated[str, Path(description="序号")], tx: Tx) -> EntryOut:
     """链上一条记录。"""
     # What is no number names no entry: unknown like any other, and not a badly formed request.
@@ -140,7 +164,7 @@ async def show_entry(seq: Annotated[str, Path(description="序号")], tx: Tx) ->
     return _entry_out(entry)
 
 
-@router.post("/trail:verify", dependencies=[requires("audit:read")])
+@router.post("/trail:verify", summary="核验审计链", dependencies=[requires("audit:read"), body_limit(VERIFY_BYTES)])
 async def verify_trail(tx: Tx, service: TheService, body: VerifyRequest | None = None) -> VerdictOut:
     """核验全链，与库外留存的锚点及所附锚点对照。只读，不需要幂等键。"""
     kept = await asyncio.to_thread(known_anchors, service.settings.home)
@@ -157,22 +181,22 @@ async def verify_trail(tx: Tx, service: TheService, body: VerifyRequest | None =
     )
 
 
-@router.get("/anchors/head", dependencies=[requires("audit:read")])
+@router.get("/anchors/head", summary="当前链头", dependencies=[requires("audit:read")])
 async def show_head(tx: Tx) -> HeadOut:
     """当前链头，供在外留存。"""
     head = await trail.head(tx, datetime.now(UTC))
     return HeadOut(seq=head.seq, hash=head.hash, at=head.at, line=head.line())
 
 
-@router.get("/supervision/overdue", dependencies=[requires("audit:read")])
+@router.get("/supervision/overdue", summary="超期清单", dependencies=[requires("audit:read")])
 async def list_overdue(
     *,
     tx: Tx,
     asked: Paging,
-    on: Day = None,
+    on: AsOf = None,
     kind: ClockKind | None = None,
     treasury: TreasuryCode | None = None,
-    department: Annotated[str | None, Query(max_length=64)] = None,
+    department: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
 ) -> Page[Overdue]:
     """超期未办的任务和兑现，超期最久的在前；超期与否按所问日期现算。"""
     wanted = Wanted(on or local_date(datetime.now(UTC)), kind, treasury, department)
@@ -180,20 +204,11 @@ async def list_overdue(
     return page_of(found, asked, lambda each: (each.due_on.isoformat(), str(each.record)))
 
 
-@router.get("/supervision/summary", dependencies=[requires("audit:read")])
-async def show_summary(tx: Tx, service: TheService, on: Day = None) -> Summary:
+@router.get("/supervision/summary", summary="办理情况汇总", dependencies=[requires("audit:read")])
+async def show_summary(tx: Tx, service: TheService, on: AsOf = None) -> Summary:
     """各一级财政、各部门的办理情况：未办结（绿、黄、红灯）、按期、超期。"""
     return await overdue.summarise(tx, service.packs, on or local_date(datetime.now(UTC)))
 
 
 def _entry_out(entry: Entry) -> EntryOut:
     return EntryOut.model_validate(entry.exported())
-
-
-def _position(asked: PageRequest) -> int:
-    match asked.after:
-        case None:
-            return 0
-        case (int(seq),) if 0 <= seq < 2**63:
-            return seq
-    raise wrong_cursor()

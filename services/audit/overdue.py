@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.calendar import CALENDAR, Light
 from libs.common.packs import Packs
-from libs.common.paging import PageRequest, wrong_cursor
+from libs.common.paging import PageRequest, read_after
 from libs.common.policy import NoRuleInForce, PackIdentity
 from libs.common.policy.model import Lights
 from services.audit.supervision import ClockKind
@@ -115,7 +115,7 @@ class Wanted:
 
 async def list_overdue(tx: AsyncConnection, wanted: Wanted, asked: PageRequest) -> list[Overdue]:
     """What is overdue on the day, longest first, and one more than the page holds where there is more."""
-    after_due, after_record = _position(asked)
+    after_due, after_record = read_after(asked, date.fromisoformat, UUID) or (None, None)
     rows = await tx.execute(
         _OVERDUE,
         {
@@ -185,13 +185,3 @@ def _overdue(row: Row[Any]) -> Overdue:
         due_on=row.due_on,
         overdue_working_days=CALENDAR.working_days_used(row.due_on, row.judged_on + _DAY),
     )
-
-
-def _position(asked: PageRequest) -> tuple[date | None, UUID | None]:
-    if asked.after is None:
-        return None, None
-    try:
-        due_on, record = asked.after
-        return date.fromisoformat(str(due_on)), UUID(str(record))
-    except ValueError:
-        raise wrong_cursor() from None

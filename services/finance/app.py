@@ -7,6 +7,7 @@ from libs.common.events import (
     BenefitApproved,
     Event,
     FiscalSettlementClosed,
+    PayeeAccountChanged,
     PayoutBounced,
     PayoutCancelled,
     PayoutOrdered,
@@ -34,7 +35,7 @@ EMITS: tuple[type[Event], ...] = (
     FiscalSettlementClosed,
     SlaBreached,
 )
-HEARS: tuple[type[Event], ...] = (BenefitApproved,)
+HEARS: tuple[type[Event], ...] = (BenefitApproved, PayeeAccountChanged)
 
 
 def create(settings: Settings) -> Service:
@@ -63,7 +64,12 @@ def create(settings: Settings) -> Service:
         settings=settings,
         database=database,
         bus=open_bus(settings),
-        inbox=Inbox({BenefitApproved: handlers.on_benefit_approved}),
+        inbox=Inbox(
+            {
+                BenefitApproved: handlers.on_benefit_approved,
+                PayeeAccountChanged: handlers.on_payee_account_changed,
+            }
+        ),
         topics=tuple(dict.fromkeys(event.topic for event in HEARS)),
         due={entitlements.INSTALMENT: handlers.on_instalment_due, payouts.DEADLINE: payouts.on_deadline},
         app=app,

@@ -206,7 +206,7 @@ async def _mark_sent(tx: AsyncConnection, batch: UUID, fit: Sequence[tuple[Any, 
     )
     sent = next_state(PaymentState.DUE, "send")
     await tx.execute(_SEND, {"ids": [order.id for order, _ in fit]})
-    await tell(tx, [Step(order.id, "send", sent, order.attempt) for order, _ in fit], actor=actor, record=batch)
+    await tell(tx, [Step(order.id, "send", sent, order.attempt, record=batch) for order, _ in fit], actor=actor)
     await emit(
         tx,
         *(

@@ -34,6 +34,8 @@ TRANSITIONS = {
     (S.SETTLED, "bounce"): S.BOUNCED,
     (S.BOUNCED, "reissue"): S.DUE,
     (S.DUE, "reissue"): S.DUE,
+    (S.UNFUNDED, "redirect"): S.UNFUNDED,
+    (S.DUE, "redirect"): S.DUE,
     (S.UNFUNDED, "cancel"): S.CANCELLED,
     (S.DUE, "cancel"): S.CANCELLED,
     (S.BOUNCED, "cancel"): S.CANCELLED,
@@ -93,6 +95,16 @@ class Outcome(StrEnum):
     PENDING = "pending"
 
 
+class BounceReason(StrEnum):
+    """Why a bank returned a payment, in our words: 户名不符, 账号不存在, 账户已销户, 账户受限, 其他原因."""
+
+    NAME_DIFFERS = "name_differs"
+    ACCOUNT_UNKNOWN = "account_unknown"
+    ACCOUNT_CLOSED = "account_closed"
+    ACCOUNT_RESTRICTED = "account_restricted"
+    OTHER = "other"
+
+
 class Verdict(StrEnum):
     """What is done with one line of a result file."""
 
@@ -124,12 +136,14 @@ EXCEPTIONS: Mapping[Verdict, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a line says of a payment that we sent: fen, outcome, the bank's day and its reason for a bounce."""
+    """What a line says of a payment that we sent: fen, outcome, the bank's day, its reason for a bounce, and how the
+    bank put that, masked where it may be a number of a person."""
 
     fen: int
     outcome: Outcome
     on: date | None
-    reason: str | None
+    reason: BounceReason | None = None
+    said: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

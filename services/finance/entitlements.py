@@ -1,12 +1,13 @@
 """Entitlements: an approved money benefit, its instalments, and when each gets its order.
 
 Every rule is read at the date that the pack names: amount and plan by the day of acceptance, ratio and payer by the
-day due. An entitlement is made once for an item, and once for a person and benefit.
+day due. An entitlement is made once for an item, and once for a person and benefit. The days of an instalment without
+an order are not stored: they follow from the entitlement and the calendar in force, whose notice may be still to come.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
+from libs.common.calendar import CALENDAR, Calendar
 from libs.common.events import BenefitApproved
 from libs.common.packs import Packs
 from libs.common.policy import Instalment, ManualDecision, Pack, PolicyDates, Split, schedule, split
@@ -21,10 +23,13 @@ from libs.common.policy.model import BenefitForm
 from libs.common.ticker import Due
 from libs.common.ticker import schedule as schedule_due
 from libs.common.treasuries import EmployerKind
-from services.finance import quotas
+from services.finance import accounts, quotas
 from services.finance.payouts import Draft, make_orders, open_applications, policy_of, start_of_day
+from services.finance.quotas import Line, Quota
 
 INSTALMENT = "instalment.order"
+LOOK_AHEAD = timedelta(days=31)
+"""How long before its order an instalment of provisional days is looked at: more than any notice moves a day."""
 
 _ENTITLEMENTS = text("""
     INSERT INTO entitlement (id, application, item, benefit, number, certification, category, beneficiary,
@@ -45,14 +50,11 @@ _KNOWN = text("""
      USING (application, item)
 """)
 _INSTALMENTS = text("""
-    INSERT INTO instalment (entitlement_id, number, amount_fen, due_on, order_on)
-    SELECT * FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[]), CAST(:fens AS bigint[]),
-                         CAST(:due AS date[]), CAST(:orders AS date[]))
+    INSERT INTO instalment (entitlement_id, number, amount_fen)
+    SELECT * FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[]), CAST(:fens AS bigint[]))
 """)
 _TO_ORDER = text("""
-    SELECT e.*, i.number AS instalment, i.amount_fen, i.due_on,
-           coalesce((SELECT o.payee_account FROM payout_order AS o WHERE o.entitlement_id = e.id AND o.state = 'settled'
-                      ORDER BY o.instalment DESC LIMIT 1), e.payee_account) AS account
+    SELECT e.*, i.number AS instalment, i.amount_fen
       FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[])) AS r (entitlement_id, number)
       JOIN instalment AS i USING (entitlement_id, number)
       JOIN entitlement AS e ON e.id = i.entitlement_id
@@ -92,18 +94,37 @@ class Award:
         )
 
 
+class Planned(Protocol):
+    """What decides when a benefit is paid, and how much: of an approval, or of a stored entitlement."""
+
+    @property
+    def benefit(self) -> str: ...  # noqa: D102
+    @property
+    def category(self) -> str: ...  # noqa: D102
+    @property
+    def accepted_on(self) -> date: ...  # noqa: D102
+    @property
+    def decided_on(self) -> date: ...  # noqa: D102
+
+
+def plan(pack: Pack, benefit: Planned, calendar: Calendar = CALENDAR) -> list[Instalment]:
+    """The instalments, with their days by a calendar. Pure. Raises the errors of `schedule`."""
+    return schedule(
+        pack,
+        benefit=benefit.benefit,
+        category=benefit.category,
+        decided_on=benefit.decided_on,
+        accepted_on=benefit.accepted_on,
+        calendar=calendar,
+    )
+
+
 def award(pack: Pack, event: BenefitApproved) -> Award:
     """What an approval gives. Pure. Raises the errors of `schedule` and `split`, ManualDecision among them."""
     kind = _employer_kind(event)
-    plan = schedule(
-        pack,
-        benefit=event.benefit,
-        category=event.category,
-        decided_on=event.decided_on,
-        accepted_on=event.accepted_on,
-    )
-    first = share(pack, event, due_on=plan[0].due_on, fen=plan[0].amount_fen, employer_kind=kind)
-    return Award(uuid7(), event, kind, tuple(plan), first)
+    parts = plan(pack, event)
+    first = share(pack, event, due_on=parts[0].due_on, fen=parts[0].amount_fen, employer_kind=kind)
+    return Award(uuid7(), event, kind, tuple(parts), first)
 
 
 class Shared(Protocol):
@@ -151,10 +172,11 @@ async def grant(tx: AsyncConnection, packs: Packs, events: Sequence[BenefitAppro
     if not awards:
         return
     lines = await quotas.lock_lines(tx, [each.draft.line for each in awards])
+    await accounts.hold(tx, [each.event.beneficiary for each in awards])
     await open_applications(tx, [each.event.application for each in awards])
     fresh = await _store(tx, awards)
     await _store_instalments(tx, fresh)
-    await make_orders(tx, [each.draft for each in fresh], lines)
+    await _make_orders(tx, [each.draft for each in fresh], lines)
 
 
 def _is_money(pack: Pack, event: BenefitApproved) -> bool:
@@ -202,34 +224,68 @@ async def _store_instalments(tx: AsyncConnection, awards: Sequence[Award]) -> No
             "entitlements": [key for key, _ in rows],
             "numbers": [i.number for _, i in rows],
             "fens": [i.amount_fen for _, i in rows],
-            "due": [i.due_on for _, i in rows],
-            "orders": [i.order_on for _, i in rows],
         },
     )
-    await schedule_due(tx, [_due(key, i) for key, i in rows if i.number > 1])
+    await schedule_due(tx, [_due(key, i, _looked_at(i)) for key, i in rows if i.number > 1])
 
 
-def _due(entitlement: UUID, instalment: Instalment) -> Due:
+def _looked_at(instalment: Instalment) -> date:
+    """The day on which an instalment is looked at first: early enough for a notice that moves its days."""
+    return instalment.order_on - LOOK_AHEAD if instalment.provisional else instalment.order_on
+
+
+def _due(entitlement: UUID, instalment: Instalment, on: date) -> Due:
     place = {"entitlement": str(entitlement), "number": instalment.number}
-    return Due(INSTALMENT, f"{entitlement}/{instalment.number}", start_of_day(instalment.order_on), place)
+    return Due(INSTALMENT, f"{entitlement}/{instalment.number}", start_of_day(on), place)
 
 
-async def order_instalments(tx: AsyncConnection, packs: Packs, dues: Sequence[Due]) -> None:
-    """Due work: make the orders of later instalments, split by the rules of their day. Raises PolicyError."""
-    places = {
-        "entitlements": [due.payload["entitlement"] for due in dues],
-        "numbers": [due.payload["number"] for due in dues],
-    }
-    # Read again once quota and application are locked: the account that was really paid may have changed meanwhile.
-    drafts = [_later(packs, row) for row in await tx.execute(_TO_ORDER, places)]
+async def order_instalments(
+    tx: AsyncConnection, packs: Packs, dues: Sequence[Due], *, calendar: Calendar = CALENDAR
+) -> None:
+    """Due work: make the orders of later instalments, split by the rules of their day. Raises PolicyError.
+
+    An instalment whose order is not to be made yet, by the calendar in force now, waits for its day.
+    """
+    at = {(due.payload["entitlement"], due.payload["number"]): due.at for due in dues}
+    ready: list[tuple[str, int]] = []
+    waiting: list[Due] = []
+    for row in await tx.execute(_TO_ORDER, _places(at)):
+        part = _planned(packs, row, calendar)
+        if start_of_day(part.order_on) > at[str(row.id), row.instalment]:
+            waiting.append(_due(row.id, part, part.order_on))
+        else:
+            ready.append((str(row.id), row.instalment))
+    await schedule_due(tx, waiting)
+    await _order(tx, packs, ready, calendar)
+
+
+async def _order(tx: AsyncConnection, packs: Packs, ready: Sequence[tuple[str, int]], calendar: Calendar) -> None:
+    drafts = [_later(packs, row, calendar) for row in await tx.execute(_TO_ORDER, _places(ready))]
     lines = await quotas.lock_lines(tx, [draft.line for draft in drafts])
+    await accounts.hold(tx, [draft.beneficiary for draft in drafts])
     await open_applications(tx, [draft.application for draft in drafts])
-    await make_orders(tx, [_later(packs, row) for row in await tx.execute(_TO_ORDER, places)], lines)
+    await _make_orders(tx, drafts, lines)
 
 
-def _later(packs: Packs, row: Any) -> Draft:
+async def _make_orders(tx: AsyncConnection, drafts: Sequence[Draft], lines: Mapping[Line, Quota]) -> None:
+    # Under the locks: the account may have been changed, or another one really paid, a moment ago.
+    paid_to = await accounts.accounts_of(tx, [draft.entitlement for draft in drafts])
+    await make_orders(tx, [replace(draft, payee_account=paid_to[draft.entitlement]) for draft in drafts], lines)
+
+
+def _places(wanted: Collection[tuple[str, int]]) -> dict[str, Any]:
+    return {"entitlements": [key for key, _ in wanted], "numbers": [number for _, number in wanted]}
+
+
+def _planned(packs: Packs, row: Any, calendar: Calendar) -> Instalment:
+    number: int = row.instalment
+    return plan(packs.get(policy_of(row)), row, calendar)[number - 1]
+
+
+def _later(packs: Packs, row: Any, calendar: Calendar) -> Draft:
     policy = policy_of(row)
     kind = EmployerKind(row.employer_kind)
+    due_on = _planned(packs, row, calendar).due_on
     return Draft(
         application=row.application,
         item=row.item,
@@ -237,9 +293,9 @@ def _later(packs: Packs, row: Any) -> Draft:
         instalment=row.instalment,
         benefit=row.benefit,
         beneficiary=row.beneficiary,
-        payee_account=row.account,
+        payee_account=row.payee_account,
         treasury=row.treasury,
-        split=share(packs.get(policy), row, due_on=row.due_on, fen=row.amount_fen, employer_kind=kind),
-        due_on=row.due_on,
+        split=share(packs.get(policy), row, due_on=due_on, fen=row.amount_fen, employer_kind=kind),
+        due_on=due_on,
         policy=policy,
     )

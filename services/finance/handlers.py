@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.events import BenefitApproved
+from libs.common.events import BenefitApproved, PayeeAccountChanged
 from libs.common.packs import Packs
 from libs.common.ticker import Due
-from services.finance import entitlements
+from services.finance import accounts, entitlements
 
 
 class Handlers:
@@ -19,6 +19,10 @@ class Handlers:
     async def on_benefit_approved(self, tx: AsyncConnection, events: Sequence[BenefitApproved]) -> None:
         """Make entitlements, and the order of each first instalment."""
         await entitlements.grant(tx, self._packs, events)
+
+    async def on_payee_account_changed(self, tx: AsyncConnection, events: Sequence[PayeeAccountChanged]) -> None:
+        """Let what is not paid yet go to the account that counts now."""
+        await accounts.change(tx, events)
 
     async def on_instalment_due(self, tx: AsyncConnection, dues: Sequence[Due]) -> None:
         """Make the orders of later instalments, ten working days before they fall due."""

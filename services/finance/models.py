@@ -130,10 +130,28 @@ instalment = Table(
     Column("entitlement_id", UUID, ForeignKey("entitlement.id"), nullable=False),
     Column("number", SmallInteger, nullable=False),
     Column("amount_fen", BigInteger, nullable=False, comment="the employer's part included"),
-    Column("due_on", Date, nullable=False),
-    Column("order_on", Date, nullable=False),
     PrimaryKeyConstraint("entitlement_id", "number"),
     CheckConstraint("amount_fen >= 0", name="amount"),
+    info=APPEND_ONLY,
+)
+
+beneficiary = Table(
+    "beneficiary",
+    metadata,
+    Column("id", UUID, primary_key=True, comment="locked before an order of theirs is given its account"),
+)
+
+payee_change = Table(
+    "payee_change",
+    metadata,
+    Column("application", UUID, primary_key=True, comment="the application that changed the account"),
+    Column("item", UUID, nullable=False),
+    Column("beneficiary", UUID, ForeignKey("beneficiary.id"), nullable=False),
+    Column("payee_account", UUID, nullable=False),
+    Column("accepted_on", Date, nullable=False),
+    Column("decided_on", Date, nullable=False),
+    _recorded_at(),
+    Index("ix_payee_change_beneficiary", "beneficiary", "accepted_on", "application"),
     info=APPEND_ONLY,
 )
 
@@ -181,7 +199,8 @@ order_history = Table(
     Column("attempt", SmallInteger, nullable=False),
     Column("actor", Text, nullable=False),
     Column("reason", Text),
-    Column("record", UUID, comment="the batch or result file"),
+    Column("record", UUID, comment="the batch, the result file, or the application of a change of account"),
+    Column("payee_account", UUID, comment="where the order goes from this step on, where the step says so"),
     _recorded_at(),
     Index("ix_order_history_order_id", "order_id", "id"),
     info=APPEND_ONLY,

@@ -1,7 +1,7 @@
 """Payout orders: made for an instalment, funded, cancelled, told of when late.
 
-Every change of state is here, in `batches` (sending), in `results` (the bank's answer) or in `reissues`, each with its
-row of history.
+Every change of an order is here, in `batches` (sending), in `results` (the bank's answer), in `reissues` or in
+`accounts` (another account), each with its row of history.
 """
 
 import json
@@ -54,11 +54,12 @@ _INSERT = text("""
     RETURNING *
 """)
 _HISTORY = text("""
-    INSERT INTO order_history (order_id, action, state, attempt, actor, reason, record)
-    SELECT order_id, action, state, attempt, :actor, reason, :record
+    INSERT INTO order_history (order_id, action, state, attempt, actor, reason, record, payee_account)
+    SELECT order_id, action, state, attempt, :actor, reason, record, account
       FROM unnest(CAST(:orders AS uuid[]), CAST(:actions AS text[]), CAST(:states AS text[]),
-                  CAST(:attempts AS smallint[]), CAST(:reasons AS text[]))
-           WITH ORDINALITY AS r (order_id, action, state, attempt, reason, n)
+                  CAST(:attempts AS smallint[]), CAST(:reasons AS text[]), CAST(:records AS uuid[]),
+                  CAST(:accounts AS uuid[]))
+           WITH ORDINALITY AS r (order_id, action, state, attempt, reason, record, account, n)
      ORDER BY n
 """)
 _FUND = text("UPDATE payout_order SET state = 'due' WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'unfunded'")
@@ -95,13 +96,16 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row of an order's history."""
+    """One row of an order's history. `record`: the batch, the result file, or the application of a change behind it;
+    `account`: where the order goes from this step on, where the step says so."""
 
     order: UUID
     action: str
     state: str
     attempt: int
     reason: str | None = None
+    record: UUID | None = None
+    account: UUID | None = None
 
 
 async def lock_applications(tx: AsyncConnection, ids: Collection[UUID]) -> None:
@@ -132,7 +136,8 @@ async def make_orders(tx: AsyncConnection, drafts: Sequence[Draft], lines: Mappi
     if not rows:
         return
     made = (await tx.execute(_INSERT, {"rows": json.dumps(rows, default=str)})).all()
-    await tell(tx, [Step(order.id, "order", order.state, order.attempt) for order in made], actor=SYSTEM)
+    steps = [Step(order.id, "order", order.state, order.attempt, account=order.payee_account) for order in made]
+    await tell(tx, steps, actor=SYSTEM)
     await remind(tx, {order.id: order.due_on for order in made})
     await emit(tx, *(ordered(order, order.state) for order in made))
     await quotas.commit(tx, {quota.id: quota.taken for quota in lines.values()})
@@ -182,8 +187,8 @@ def ordered(order: Any, state: Literal["due", "unfunded"]) -> PayoutOrdered:
     )
 
 
-async def tell(tx: AsyncConnection, steps: Sequence[Step], *, actor: str, record: UUID | None = None) -> None:
-    """Write history. `record` is the batch or result file behind it."""
+async def tell(tx: AsyncConnection, steps: Sequence[Step], *, actor: str) -> None:
+    """Write history."""
     if not steps:
         return
     await tx.execute(
@@ -194,8 +199,9 @@ async def tell(tx: AsyncConnection, steps: Sequence[Step], *, actor: str, record
             "states": [step.state for step in steps],
             "attempts": [step.attempt for step in steps],
             "reasons": [step.reason for step in steps],
+            "records": [step.record for step in steps],
+            "accounts": [step.account for step in steps],
             "actor": actor,
-            "record": record,
         },
     )
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.errors import DomainError, FieldError, InvalidRequest
+from libs.common.errors import ContentWrong, DomainError, FieldError
 from libs.common.money import MAX_FEN, format_yuan
 
 
@@ -160,11 +160,11 @@ async def give(tx: AsyncConnection, line: Line, dimensions: Dimensions, *, fen: 
 
 
 async def increase(tx: AsyncConnection, quota_id: UUID, *, fen: int, reason: str, actor: str) -> None:
-    """Raise a quota by `fen`, or lower it where negative (追加、调剂). Raises QuotaTooSmall, InvalidRequest."""
+    """Raise a quota by `fen`, or lower it where negative (追加、调剂). Raises QuotaTooSmall, ContentWrong."""
     quota = (await tx.execute(_LOCK, {"ids": [quota_id]})).one()
     if quota.amount_fen + fen > MAX_FEN:
         detail = f"追加后指标总额将超过系统上限 {format_yuan(MAX_FEN)}。请核对金额，单位为分。"
-        raise InvalidRequest(errors=[FieldError("/fen", "quota-too-large", "指标总额超过上限", detail)])
+        raise ContentWrong(errors=[FieldError("/fen", "quota-too-large", "指标总额超过上限", detail)])
     if (await tx.execute(_RAISE, {"id": quota_id, "fen": fen})).rowcount != 1:
         raise QuotaTooSmall
     await tx.execute(_CHANGE, {"id": quota_id, "fen": fen, "reason": reason, "actor": actor})

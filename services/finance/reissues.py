@@ -34,7 +34,7 @@ async def reissue(tx: AsyncConnection, seen: Any, *, payee_account: UUID, payees
     payees.payee(payee_account, order.beneficiary)
     attempt = order.attempt + (order.state == PaymentState.BOUNCED)
     await tx.execute(_REISSUE, {"id": order.id, "state": state, "attempt": attempt, "account": payee_account})
-    await tell(tx, [Step(order.id, "reissue", state, attempt)], actor=actor)
+    await tell(tx, [Step(order.id, "reissue", state, attempt, account=payee_account)], actor=actor)
     await emit(tx, ordered(order, "due"))
 
 

@@ -24,7 +24,7 @@ from libs.common.events import Event, PayoutBounced, PayoutSettled
 from libs.common.outbox import emit
 from services.finance import ledger
 from services.finance.bank import CHANNEL, ResultFile, ResultFileRefused, ResultLine
-from services.finance.domain import Outcome, PaymentState, Sent, Verdict, judge_together, next_state
+from services.finance.domain import BounceReason, Outcome, PaymentState, Sent, Verdict, judge_together, next_state
 from services.finance.ledger import Transfer
 from services.finance.payouts import Step, locked, policy_of, remind, tell
 
@@ -104,7 +104,8 @@ class _Move:
     action: str
     state: PaymentState
     on: date | None = None
-    reason: str | None = None
+    reason: BounceReason | None = None
+    said: str | None = None
 
 
 async def import_file(
@@ -182,7 +183,7 @@ def _moves(judged: Sequence[_Judged], orders: Mapping[UUID, Any]) -> list[_Move]
             continue
         order, claim = orders[one.sent.order_id], one.line.claim
         state = next_state(PaymentState(order.state), one.verdict.value)
-        moves.append(_Move(order, one.verdict.value, state, claim.on, claim.reason))
+        moves.append(_Move(order, one.verdict.value, state, claim.on, claim.reason, claim.said))
     return moves
 
 
@@ -211,7 +212,7 @@ async def _store_lines(tx: AsyncConnection, file: UUID, treasury: str, judged: S
             "fens": [claim.fen if claim else None for claim in claims],
             "outcomes": [claim.outcome.value if claim else None for claim in claims],
             "days": [claim.on if claim else None for claim in claims],
-            "reasons": [claim.reason if claim else None for claim in claims],
+            "reasons": [claim.said if claim else None for claim in claims],
             "verdicts": [one.verdict.value for one in judged],
         },
     )
@@ -241,8 +242,8 @@ async def _move(tx: AsyncConnection, file: UUID, moves: Sequence[_Move], *, acto
             "days": [move.on if move.action == "settle" else None for move in moves],
         },
     )
-    steps = [Step(move.order.id, move.action, move.state, move.order.attempt, move.reason) for move in moves]
-    await tell(tx, steps, actor=actor, record=file)
+    steps = [Step(move.order.id, move.action, move.state, move.order.attempt, move.said, file) for move in moves]
+    await tell(tx, steps, actor=actor)
     await remind(tx, {move.order.id: move.order.due_on for move in moves if _returned(move)})
     await emit(tx, *(event for move in moves if (event := _event(move)) is not None))
 

@@ -78,6 +78,7 @@ class ReasonRequired(DomainError):
     """422: a month that is not over is closed early only with a reason."""
 
     status, code, title = 422, "reason-required", "提前关账须说明理由"
+    semantic = True
     detail = "该月份尚未结束。如确需提前关账，请填写理由。"
 
 
@@ -92,6 +93,7 @@ class MonthAhead(DomainError):
     """422: the month has not begun."""
 
     status, code, title = 422, "month-ahead", "该月份尚未开始"
+    semantic = True
     detail = "不能关闭尚未开始的月份。请核对月份。"
 
 

@@ -13,14 +13,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.auth import Principal
-from libs.common.calendar import end_of_day, local_date
-from libs.common.dated import Day
+from libs.common.calendar import FIRST, LAST, end_of_day, local_date
+from libs.common.dated import Day, between
 from libs.common.errors import DomainError
 from libs.common.events import FlatHeld, FlatLeased, FlatReleased, LeaseEnded
 from libs.common.outbox import emit
 from libs.common.policy import PackIdentity
 from libs.common.ticker import Due, cancel, schedule
-from services.housing.domain import HOLD_TITLES, HoldState, Move, held_until, leading, serves
+from services.housing.domain import (
+    HOLD_TITLES,
+    KIND_TITLES,
+    FlatKind,
+    HoldState,
+    Move,
+    held_until,
+    leading,
+    serves,
+)
 from services.housing.models import eligibility, flat, hold, lease
 from services.housing.views import seen, show_hold, show_lease
 from services.housing.visibility import ELIGIBILITIES, FLATS, visible
@@ -28,7 +37,6 @@ from services.housing.visibility import ELIGIBILITIES, FLATS, visible
 HOLD_EXPIRY = "hold.expiry"
 LEASE_END = "lease.end"
 TICKER = "ticker"
-LAST_DAY = date(2099, 12, 31)  # of the calendar
 
 _LOCK_APPLICATION = text("""
     SELECT id FROM eligibility WHERE application = :application ORDER BY id FOR UPDATE
@@ -117,7 +125,9 @@ class LeaseBeforeHold(DomainError):
 class HoldRequest(BaseModel):
     """选房：以哪一项资格锁定。"""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"eligibility": "0197c1b5-c002-7b20-9e32-4d6e8f0a1b3c"}]}
+    )
 
     eligibility: UUID = Field(description="资格编号，即获批的申请事项编号")
 
@@ -125,10 +135,12 @@ class HoldRequest(BaseModel):
 class LeaseRequest(BaseModel):
     """租期，首尾两日均含。"""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"from_day": "2026-07-01", "to_day": "2029-06-30"}]}
+    )
 
     from_day: Day
-    to_day: Annotated[Day, Field(le=LAST_DAY)]
+    to_day: Annotated[Day, between(FIRST, LAST)] = Field(description="不晚于 2099-12-31")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -150,7 +162,7 @@ async def hold_flat(tx: AsyncConnection, caller: Principal, flat_id: UUID, eligi
     if chosen.kind != whose.kind or not serves(
         chosen.treasury, treasury=whose.treasury, city_treasury=whose.city_treasury
     ):
-        raise FlatNotSuitable(kind={"transitional": "人才周转房", "apartment": "人才公寓"}[whose.kind])
+        raise FlatNotSuitable(kind=KIND_TITLES[FlatKind(whose.kind)])
     # The application is the events' key: locked before the emit, so that what it tells keeps its order.
     await tx.execute(_LOCK_APPLICATION, {"application": whose.application})
     if not (await tx.execute(_LOCK_FLAT, {"flat": flat_id})).scalar_one():

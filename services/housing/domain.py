@@ -46,6 +46,7 @@ HOLD_TITLES: Mapping[HoldState, str] = {
     HoldState.ENDED: "租期已止",
 }
 """The words for each state."""
+KIND_TITLES: Mapping[FlatKind, str] = {FlatKind.TRANSITIONAL: "人才周转房", FlatKind.APARTMENT: "人才公寓"}
 
 
 class Move(StrEnum):

@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from sqlalchemy import case, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
@@ -16,9 +15,10 @@ from uuid6 import uuid7
 from libs.common.auth import Principal
 from libs.common.errors import DomainError, FieldError, NotFound
 from libs.common.field_errors import field_error
-from libs.common.identity import invisible_characters
 from libs.common.paging import PageRequest
 from libs.common.treasuries import TreasuryCode
+from libs.common.wire import NOT_BLANK, WHOLE
+from libs.common.words import ONE_LINE
 from services.housing.domain import TAKING, FlatKind, FlatStatus
 from services.housing.models import flat, hold
 from services.housing.visibility import FLATS, page, visible
@@ -61,17 +61,11 @@ def _spelled(value: str) -> str:
     return unicodedata.normalize("NFKC", value)
 
 
-def _seen(value: str) -> str:
-    """Two addresses that look alike are one: what shows nothing is refused, not only where nothing else stands."""
-    if invisible_characters(value):
-        raise PydanticCustomError("invisible-character", "请删去不可见字符后重新填写。")
-    return value
-
-
+# Two addresses that look alike are one, so nothing in them is invisible.
 Name = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
-    AfterValidator(_seen),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=NOT_BLANK),
+    ONE_LINE,
     AfterValidator(_spelled),
 ]
 
@@ -81,28 +75,47 @@ class Standards(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    decoration: bool = Field(description="统一简装")
-    outside_style: bool = Field(description="统一外观")
-    furnishing: bool = Field(description="统一家具")
-    property_management: bool = Field(description="统一物业管理")
+    decoration: StrictBool = Field(description="统一简装")
+    outside_style: StrictBool = Field(description="统一外观")
+    furnishing: StrictBool = Field(description="统一家具")
+    property_management: StrictBool = Field(description="统一物业管理")
+
+
+EXAMPLE: dict[str, Any] = {
+    "code": "RC-01-0301",
+    "estate": "洹园人才社区",
+    "building": "3 号楼",
+    "room": "301",
+    "area": 8950,
+    "kind": "transitional",
+    "standards": {"decoration": True, "outside_style": True, "furnishing": True, "property_management": True},
+}
 
 
 class FlatIn(BaseModel):
     """一套待登记的房源；归属登记人所在的一级财政。"""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
     code: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="房源编号，同一财政内唯一")]
     estate: Name = Field(description="小区")
     building: Name = Field(description="楼栋")
     room: Name = Field(description="房号")
-    area: Annotated[int, Field(gt=0, le=10_000_000, description="建筑面积，单位 0.01 平方米")]
+    area: Annotated[int, Field(gt=0, le=10_000_000, description="建筑面积，单位 0.01 平方米"), WHOLE]
     kind: FlatKind = Field(description="人才周转房 transitional，人才公寓 apartment")
     standards: Standards
 
 
 class FlatOut(FlatIn):
     """一套房源及其现状。"""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                EXAMPLE | {"id": "0197c1b5-f005-7e50-8d65-7a9b1c3d4e6f", "treasury": "410522", "status": "available"}
+            ]
+        }
+    )
 
     id: UUID
     treasury: TreasuryCode

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, false, select
 
 from libs.common.auth import Principal
-from libs.common.paging import PageRequest, wrong_cursor
+from libs.common.paging import PageRequest, read_after
 from services.housing.models import eligibility, flat
 
 
@@ -61,15 +61,7 @@ HOLDS = Bounds(of_treasury=_treasury_of_hold, of_talent=lambda person: eligibili
 
 
 def page(query: Select[Any], key: ColumnElement[UUID], asked: PageRequest) -> Select[Any]:
-    """The rows of one page, and one more, in order of `key`. Raises InvalidRequest for a cursor that is not ours."""
-    if asked.after is not None:
-        query = query.where(key > _position(asked))
+    """The rows of one page, and one more, in order of `key`. Raises ContentWrong for a cursor that is not ours."""
+    if after := read_after(asked, UUID):
+        query = query.where(key > after[0])
     return query.order_by(key).limit(asked.limit + 1)
-
-
-def _position(asked: PageRequest) -> UUID:
-    try:
-        (position,) = asked.after or ()
-        return UUID(str(position))
-    except ValueError:
-        raise wrong_cursor() from None

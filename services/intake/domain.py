@@ -28,7 +28,7 @@ from libs.common.policy import (
     platform_of,
     treasury_of_region,
 )
-from libs.common.policy.model import BenefitForm, CorrectionTerms, Item, ItemKind, ManualDecisionRule
+from libs.common.policy.model import BenefitForm, Changed, CorrectionTerms, Item, ItemKind, ManualDecisionRule
 from libs.common.treasuries import Affiliation
 from services.intake.filing import FiledAuthority, FiledMaterial, FiledPerson, Filing, FilingWrong, wrong_field
 
@@ -428,7 +428,8 @@ def _account_defects(pack: Pack, filing: Filing, items: Sequence[Item], on: date
     account = filing.payee_account
     if account is None:
         for item in items:
-            if _pays(pack, item, on) or any(material.code == PAYEE_ACCOUNT for material in item.materials):
+            asked = any(material.code == PAYEE_ACCOUNT for material in item.materials)
+            if asked or _pays(pack, item, on) or item.changes is Changed.PAYEE_ACCOUNT:
                 yield _defect("payee-account-missing", "/payee_account", item.code, item_title=item.title)
     elif account.holder != filing.beneficiary.name:
         yield _defect("payee-holder-differs", "/payee_account/holder")

@@ -27,6 +27,7 @@ from libs.common.events import (
     FlatLeased,
     FlatReleased,
     LeaseEnded,
+    PayeeAccountChanged,
     PayoutBounced,
     PayoutCancelled,
     PayoutOrdered,
@@ -168,6 +169,13 @@ _SUSPENSIONS = {
     "public_notice": "公示",
     "objection": "异议核查",
 }
+# Codes are finance's; of what it calls `other` the bank alone knows.
+_BOUNCE_REASONS = {
+    "name_differs": "户名不符",
+    "account_unknown": "账号不存在",
+    "account_closed": "账户已销户",
+    "account_restricted": "账户受限",
+}
 # Codes are finance's. What it calls `other` is between the office and the applicant: no words of ours.
 _CANCEL_CAUSES = {
     "given_up": "自愿放弃",
@@ -248,6 +256,15 @@ class Feedback:
         columns = _columns(events, "item application number category decided_on")
         await tx.execute(_CERTIFIED, {**columns, "valid_to": [None] * len(events)})
 
+    async def on_payee_account_changed(self, tx: AsyncConnection, events: Sequence[PayeeAccountChanged]) -> None:
+        """Money goes to another account from now on."""
+
+        def words(_pack: Pack, _event: PayeeAccountChanged, _item: str) -> Words:
+            detail = "尚未提交银行的款项和以后各期付至新账户；已提交银行的，以提交时的账户为准。"
+            return "收款账户已变更", detail
+
+        await self._take(tx, events, words)
+
     async def on_application_closed(self, tx: AsyncConnection, events: Sequence[ApplicationClosed]) -> None:
         """Workflow came to the end: each item has its result, and they are fed back together."""
 
@@ -312,8 +329,10 @@ class Feedback:
         """The bank returned the payment."""
 
         def words(_pack: Pack, event: PayoutBounced, item: str) -> Words:
-            detail = f"“{item}”的款项于 {event.bounced_on} 被银行退回。请核对收款账户；如有变更，请登记新账户。"
-            return "已退票", detail
+            why = _BOUNCE_REASONS.get(event.reason, "")
+            because = f"，原因：{why}" if why else ""
+            told = f"“{item}”的款项于 {event.bounced_on} 被银行退回{because}。"
+            return "已退票", f"{told}请核对收款账户；如有变更，请登记新账户。"
 
         await self._take(tx, events, words)
         await tx.execute(_BOUNCED, _columns(events, "order application item time reason"))
@@ -387,6 +406,7 @@ HANDLERS: Mapping[type[Event], Callable[..., Awaitable[None]]] = {
     CaseResumed: Feedback.on_case_resumed,
     TalentCertified: Feedback.on_talent_certified,
     BenefitApproved: Feedback.on_benefit_approved,
+    PayeeAccountChanged: Feedback.on_payee_account_changed,
     ApplicationClosed: Feedback.on_application_closed,
     WithdrawalIgnored: Feedback.on_withdrawal_ignored,
     PayoutOrdered: Feedback.on_payout_ordered,

@@ -5,7 +5,6 @@ policy does not hold) is refused with 422 and nothing is stored. A filing that i
 in: its defects are `domain.py`.
 """
 
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -36,6 +35,8 @@ from libs.common.identity import DocumentType
 from libs.common.policy import Pack, PolicyError, certifies, treasury_of_region
 from libs.common.policy.model import ItemKind, Platform
 from libs.common.treasuries import AffiliationKind, EmployerKind
+from libs.common.wire import NOT_BLANK
+from libs.common.words import ONE_LINE
 
 
 class FilingWrong(DomainError):
@@ -89,7 +90,6 @@ def _refusal(defects: Iterable[Mapping[str, Any]], raw: Mapping[str, Any]) -> Do
 
 _SEE_POLICY = "请按 GET /intake/v1/policy 列出的代码填写。"
 WORDS: Mapping[str, tuple[str, str]] = {
-    "control-character": ("含有控制字符", "请删去换行、制表符等不可见字符后重新填写。"),
     "birth-date-in-future": ("出生日期晚于今日", "请核对出生日期。"),
     "birth-date-differs": ("出生日期与证件号码不符", "请核对出生日期和证件号码。"),
     "ends-before-it-begins": ("截止日期早于起始日期", "请核对起止日期。"),
@@ -127,12 +127,6 @@ def _titled(error: FieldError) -> FieldError:
 
 
 # -- single values
-
-
-def _clean(text: str) -> str:
-    if any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for char in text):
-        raise _wrong("control-character")
-    return text
 
 
 def _told(problems: Iterable[identity.Problem]) -> None:
@@ -188,7 +182,9 @@ def _material(reading: Reading, code: str) -> object:
     return next((it for item in reading.pack.items for it in item.materials if it.code == code), None)
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_clean)]
+Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=NOT_BLANK), ONE_LINE
+]
 Token = Annotated[str, Field(pattern=r"^[!-~]{1,100}$", description="可见 ASCII 字符")]
 PersonName = Annotated[str, Field(max_length=400), AfterValidator(_name)]
 CertificationNumber = Annotated[
@@ -315,6 +311,19 @@ class FiledEmployer(Shape):
 
 class FiledAccount(Shape):
     """The payee's bank account; the branch number is the 12 digits of CNAPS."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "holder": "王小明",
+                    "bank": "中国银行安阳分行",
+                    "branch_no": "104496000017",
+                    "number": "6217000010001234567",
+                }
+            ]
+        }
+    )
 
     holder: PersonName
     bank: Text

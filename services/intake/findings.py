@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
 from libs.common.money import Amount
-from libs.common.paging import PageRequest, wrong_cursor
+from libs.common.paging import PageRequest, read_after
 from libs.common.policy import Pack
 from services.intake.claims import FREE
 from services.intake.models import application, application_item, payment
@@ -69,8 +69,8 @@ async def double_grants(
     query = visible(query.join(application, application.c.id == any_(found.c.applications)), caller).distinct()
     if person is not None:
         query = query.where(found.c.person == person)
-    if wanted.after is not None:
-        query = query.where(place > _after(wanted.after))
+    if after := read_after(wanted, UUID, str):
+        query = query.where(place > after)
     rows = (await tx.execute(query.order_by(found.c.person, found.c.code).limit(wanted.limit + 1))).all()
     grants = await _grants(tx, caller, found, [(row.person, row.code) for row in rows])
     return [
@@ -106,11 +106,3 @@ async def _grants(
         grant = Grant(application=row.id, case_no=row.case_no, paid=Amount(fen=int(row.paid)))
         grants[row.person, row.code].append(grant)
     return grants
-
-
-def _after(after: tuple[Any, ...]) -> tuple[UUID, str]:
-    try:
-        person, code = after
-        return UUID(str(person)), str(code)
-    except ValueError:
-        raise wrong_cursor() from None

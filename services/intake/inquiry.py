@@ -11,7 +11,7 @@ from libs.common.auth import Principal
 from libs.common.errors import NotFound
 from libs.common.money import Amount, format_yuan
 from libs.common.packs import Packs
-from libs.common.paging import PageRequest, Scalar, encode_cursor, wrong_cursor
+from libs.common.paging import PageRequest, encode_cursor, read_after
 from libs.common.policy import Pack
 from services.intake.models import (
     EPOCH,
@@ -151,18 +151,10 @@ async def page(
         ref = external_ref.c
         holds = select(ref.application).where(tuple_(ref.system, ref.kind, ref.value) == external)
         query = query.where(application.c.id.in_(holds))
-    if wanted.after is not None:
-        query = query.where(application.c.id < _last(wanted.after))
+    if after := read_after(wanted, UUID):
+        query = query.where(application.c.id < after[0])
     rows = await tx.execute(query.order_by(application.c.id.desc()).limit(wanted.limit + 1))
     return [Summary(**_summary(row, packs.get(identity_of(row)))) for row in rows]
-
-
-def _last(after: tuple[Scalar, ...]) -> UUID:
-    try:
-        (last,) = after
-        return UUID(str(last))
-    except ValueError:
-        raise wrong_cursor() from None
 
 
 async def changes(tx: AsyncConnection, packs: Packs, caller: Principal, after: Place, limit: int) -> Changes:

@@ -2,5 +2,6 @@
 
 Owns cases, their items and department tasks, the clock of each task, certifications, approvals of benefits and the
 talent record. Hears ApplicationAccepted, ApplicationWithdrawn and PromiseMissed. Emits DeptAssigned, DeptCompleted,
-CaseSuspended, CaseResumed, TalentCertified, BenefitApproved, ApplicationClosed and SlaBreached.
+CaseSuspended, CaseResumed, TalentCertified, BenefitApproved, PayeeAccountChanged, ApplicationClosed, WithdrawalIgnored
+and SlaBreached.
 """

@@ -25,7 +25,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
 from libs.common.packs import Packs
-from libs.common.paging import PageRequest, wrong_cursor
 from libs.common.policy import Pack, PackIdentity
 from services.workflow.models import cases, task
 
@@ -85,14 +84,3 @@ def policy_of(case: Row[Any]) -> PackIdentity:
 def pack_of(packs: Packs, case: Row[Any]) -> Pack:
     """The pack that a case is worked under. Raises LookupError where this service does not hold it."""
     return packs.get(policy_of(case))
-
-
-def after_id(page: PageRequest) -> UUID | None:
-    """The id that a page comes after. Raises InvalidRequest for a cursor of another list."""
-    if page.after is None:
-        return None
-    try:
-        (given,) = page.after
-        return UUID(str(given))
-    except ValueError:
-        raise wrong_cursor() from None

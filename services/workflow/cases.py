@@ -24,11 +24,12 @@ from libs.common.events import (
 )
 from libs.common.outbox import emit
 from libs.common.packs import Packs
-from libs.common.paging import Page, PageRequest, page_of
+from libs.common.paging import Page, PageRequest, page_of, read_after
 from libs.common.policy import Pack, PackIdentity, tasks_for
-from services.workflow.access import after_id, among, locked, pack_of, policy_of, visible
+from services.workflow.access import among, locked, pack_of, policy_of, visible
 from services.workflow.archive import open_records
 from services.workflow.assignment import NewTask, assign, cancel_tasks, stage_tasks
+from services.workflow.changes import Done, settle_changes
 from services.workflow.closing import close_finished, end_cases
 from services.workflow.domain import TITLES, CaseState, ItemState, Step, TaskState, next_step
 from services.workflow.history import Entry, EntryView, entries_of, record
@@ -132,6 +133,7 @@ class CaseView(BaseModel):
     opened_at: datetime
     closed_on: date | None
     beneficiary: UUID
+    payee_account: UUID | None = Field(description="申请所填收款账户的引用")
     employer: UUID | None
     employer_kind: str | None
     light: Light | None
@@ -159,6 +161,12 @@ async def open_cases(
     await open_records(tx, [case.beneficiary for case in held.values()], now=now)
     await record(tx, [Entry(application, "case_opened") for application in held], at=now)
     events_out: list[Event] = [*await assign(tx, [each for _, _, tasks in begun for each in tasks], now=now)]
+    done = [
+        Done(held[event.application], packs[event.policy], each.item, each.code)
+        for (event, _, each), (state, _, _) in zip(filed, begun, strict=True)
+        if state is ItemState.DONE
+    ]
+    events_out += await settle_changes(tx, done, now=now)
     events_out += await close_finished(tx, held, now=now)
     await emit(tx, *events_out)
 
@@ -289,6 +297,7 @@ async def case_view(
         opened_at=case.opened_at,
         closed_on=case.closed_on,
         beneficiary=case.beneficiary,
+        payee_account=case.payee_account,
         employer=case.employer,
         employer_kind=case.employer_kind,
         light=_most_urgent(tasks),
@@ -314,9 +323,8 @@ async def list_cases(
     elif state is not None:
         query = query.where(cases.c.state == state)
         query = query.where(~stopped) if state is CaseState.IN_PROGRESS else query
-    after = after_id(page)
-    if after is not None:
-        query = query.where(cases.c.application > after)
+    if after := read_after(page, UUID):
+        query = query.where(cases.c.application > after[0])
     found = (await tx.execute(query)).all()
     return page_of(await _summaries(tx, packs, found, today), page, lambda case: (str(case.application),))
 

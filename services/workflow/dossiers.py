@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.auth import Principal
 from libs.common.errors import NotFound
 from libs.common.packs import Packs
-from libs.common.paging import Page, PageRequest, etag, page_of
+from libs.common.paging import Page, PageRequest, etag, page_of, read_after
 from libs.common.policy import Pack, PolicyError, exclusion
-from services.workflow.access import after_id, among, pack_of, visible
+from services.workflow.access import among, pack_of, visible
 from services.workflow.domain import (
     ENDED,
     VERDICTS,
@@ -153,9 +153,8 @@ async def list_decisions(
     query = (
         visible(items_query(), caller).where(item.c.state.in_(states), ready).order_by(item.c.id).limit(page.limit + 1)
     )
-    after = after_id(page)
-    if after is not None:
-        query = query.where(item.c.id > after)
+    if after := read_after(page, UUID):
+        query = query.where(item.c.id > after[0])
     found = (await tx.execute(query)).all()
     shown = [_view(each) for each in await dossiers_of(tx, packs, found)]
     return page_of(shown, page, lambda view: (str(view.item),))

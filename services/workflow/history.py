@@ -25,6 +25,7 @@ TITLES: Final[Mapping[str, str]] = {
     "confirmed": "复核同意",
     "rejected": "复核退回",
     "certification_refused": "认定未通过，相关兑现事项不予批准",
+    "payee_account_changed": "收款账户已变更",
     "case_ended": "办理结束",
     "withdrawn": "申请人撤回",
     "withdrawal_ignored": "撤回未生效：已有决定或已办结",

@@ -20,6 +20,7 @@ from libs.common.packs import Packs
 from libs.common.ticker import Due, schedule
 from services.workflow.access import among, locked, pack_of, policy_of, visible
 from services.workflow.assignment import NewTask, assign, deadline_of, stage_tasks
+from services.workflow.changes import Done, settle_changes
 from services.workflow.closing import close_finished
 from services.workflow.domain import (
     TRANSITIONS,
@@ -171,6 +172,7 @@ async def _advance(
     """Go on with items whose present stage may be complete: the next stage, the decision, or the end."""
     moves: list[tuple[UUID, str, int, str | None]] = []
     following: list[NewTask] = []
+    done: list[Done] = []
     for row in await tx.execute(_STAGES, {"items": list(items)}):
         case = held[row.application]
         pack = pack_of(packs, case)
@@ -183,13 +185,16 @@ async def _advance(
         elif step is not Step.WAIT:
             state = TRANSITIONS[ItemState.IN_PROGRESS, step]
             moves.append((row.id, state, row.stage, row.failures if step is Step.REFUSE else None))
+            if step is Step.COMPLETE:
+                done.append(Done(case, pack, row.id, row.code))
     if not moves:
         return []
     ids, states, stages_, reasons = zip(*moves, strict=True)
     await tx.execute(
         _MOVE, {"items": list(ids), "states": list(states), "stages": list(stages_), "reasons": list(reasons)}
     )
-    return [*await assign(tx, following, now=now), *await close_finished(tx, held, now=now)]
+    assigned, changed = await assign(tx, following, now=now), await settle_changes(tx, done, now=now)
+    return [*assigned, *changed, *await close_finished(tx, held, now=now)]
 
 
 # -- special procedures

@@ -15,10 +15,10 @@ from libs.common.auth import Principal
 from libs.common.calendar import CountedDay, Light, Suspension
 from libs.common.errors import NotFound
 from libs.common.packs import Packs
-from libs.common.paging import Page, PageRequest, page_of
+from libs.common.paging import Page, PageRequest, page_of, read_after
 from libs.common.policy import Pack
 from libs.common.policy.model import Lights
-from services.workflow.access import after_id, among, pack_of, visible
+from services.workflow.access import among, pack_of, visible
 from services.workflow.clock import Clock
 from services.workflow.domain import SpecialProcedure, TaskState
 from services.workflow.models import cases, item, resumption, suspension, task
@@ -113,9 +113,8 @@ async def list_tasks(
 ) -> Page[TaskView]:
     """The caller's tasks, oldest first, optionally those in one state."""
     query = visible(tasks_query(), caller, of=task).order_by(task.c.id).limit(page.limit + 1)
-    after = after_id(page)
-    if after is not None:
-        query = query.where(task.c.id > after)
+    if after := read_after(page, UUID):
+        query = query.where(task.c.id > after[0])
     if state is not None:
         query = query.where(task.c.state == state)
     found = await views(tx, packs, (await tx.execute(query)).all(), today=today)

@@ -102,6 +102,7 @@ NOW = int(time.time())
         {"role": ["ops"]},
         {"org_unit": "everywhere"},
         {"org_unit": None},
+        {"org_unit": "４１０５２２/public_security"},  # another text, and so another unit than the one it looks like
         {"org_unit": ["410522/public_security"]},
         {"scope": ["finance:pay"]},
         {"person": {"ref": 1}},

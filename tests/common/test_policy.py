@@ -14,6 +14,7 @@ from libs.common.policy import (
     Leg,
     ManualDecision,
     NoRuleInForce,
+    PackRefused,
     PolicyDates,
     UnknownCode,
     affiliated_treasury,
@@ -436,8 +437,15 @@ def test_flexible_engagement_is_certified_by_the_city() -> None:
     assert task_treasury(anyang(), science, "410522", DAY) == CITY
 
 
-def test_a_changed_account_needs_no_department() -> None:
-    assert tasks_for(anyang(), "payee_account_change", DAY) == ()
+def test_a_changed_account_is_confirmed_by_the_talent_office() -> None:
+    [[task]] = tasks_for(anyang(), "payee_account_change", DAY)
+    assert task.department == "talent_office"
+    assert anyang().item("payee_account_change", DAY).changes == "payee_account"
+
+
+def test_only_a_change_makes_something_otherwise() -> None:
+    with pytest.raises(PackRefused, match="only a change makes something otherwise"):
+        a_pack(("    title: 配偶就业\n", "    title: 配偶就业\n    changes: payee_account\n"))
 
 
 def test_an_unknown_item_is_named() -> None:

@@ -94,6 +94,10 @@ def a_router(seen: Recording) -> APIRouter:
         check_version(if_match, 7)
         return "changed"
 
+    @router.post("/orders/{order}:close", dependencies=[public()])
+    async def close_order(order: int) -> int:
+        return order
+
     _add_oddities(router)
     return router
 
@@ -268,7 +272,7 @@ async def test_words_of_a_validator_of_ours_come_through_and_those_of_a_plain_va
     http: httpx.AsyncClient, portal: dict[str, str]
 ) -> None:
     answer = await http.post("/intake/v1/orders", headers=portal, json={"name": "12345", "fen": 1})
-    assert problem(answer, 422, "invalid-request")["errors"][0]["detail"] == "姓名不能全为数字"
+    assert problem(answer, 422, "content-wrong")["errors"][0]["detail"] == "姓名不能全为数字"
     answer = await http.post("/intake/v1/orders", headers=portal, json={"name": "plain", "fen": 1})
     assert problem(answer, 422, "invalid-request")["errors"][0]["code"] == "value_error"
     assert SECRET not in answer.text
@@ -325,6 +329,14 @@ async def test_unknown_addresses_and_methods_are_problems(http: httpx.AsyncClien
     assert answer.headers["allow"] == "GET, POST"
 
 
+async def test_what_stands_behind_a_colon_is_a_verb_and_no_part_of_a_name(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/intake/v1/orders/7:close")
+    problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
+    assert (await http.post("/intake/v1/orders/7:close")).json() == 7
+    problem(await http.patch("/intake/v1/orders/7:open"), 404, "not-found")
+
+
 async def test_a_failure_tells_the_caller_nothing_and_the_log_no_value(http: httpx.AsyncClient) -> None:
     root, stream = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
@@ -377,10 +389,12 @@ async def test_pages_follow_one_another_to_the_end(http: httpx.AsyncClient) -> N
     assert items == [1, 2, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize("cursor", ["!!!", "e30", "WzFd" + "A" * 600, encode_cursor(1)[:-1] + "_", "W1tdXQ"])
+@pytest.mark.parametrize(
+    "cursor", ["!!!", "e30", encode_cursor(1)[:-1] + "_", "W1tdXQ", encode_cursor("a\0"), encode_cursor("\ud800")]
+)
 async def test_a_foreign_cursor_is_refused(http: httpx.AsyncClient, cursor: str) -> None:
     answer = await http.get("/intake/v1/orders", params={"cursor": cursor})
-    assert problem(answer, 422, "invalid-request")["errors"][0]["field"] == "query/cursor"
+    assert problem(answer, 422, "content-wrong")["errors"][0]["field"] == "query/cursor"
 
 
 async def test_a_change_names_the_version_it_was_made_on(http: httpx.AsyncClient) -> None:

@@ -131,6 +131,13 @@ DAMAGES = (
         "UPDATE entitlement SET beneficiary = item RETURNING 'entitlement ' || id",
     ),
     damage(
+        "every changed account is known to finance",
+        "finance",
+        """INSERT INTO payee_change (application, item, beneficiary, payee_account, accepted_on, decided_on)
+           SELECT gen_random_uuid(), gen_random_uuid(), id, gen_random_uuid(), now(), now() FROM beneficiary
+           RETURNING item::text""",
+    ),
+    damage(
         "every payout order goes to an account of its beneficiary",
         "finance",
         "UPDATE payout_order SET payee_account = beneficiary RETURNING 'order ' || id",

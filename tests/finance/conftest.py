@@ -3,8 +3,9 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -183,6 +184,15 @@ class House:
     async def orders(self, **where: Any) -> Sequence[Any]:
         condition = " AND ".join(f"{name} = :{name}" for name in where) or "true"
         return await self.rows(f"SELECT * FROM payout_order WHERE {condition} ORDER BY due_on, id", **where)  # noqa: S608
+
+    async def planned(self, order: Any) -> Sequence[Any]:
+        """The instalments of an order's entitlement, as its treasury reads them; days as days."""
+        shown = (await self.treasurer(order.treasury).get(f"/entitlements/{order.entitlement_id}")).ok()
+        days = ("due_on", "order_on")
+        return [
+            SimpleNamespace(**part | {name: date.fromisoformat(part[name]) for name in days})
+            for part in shown["instalments"]
+        ]
 
     async def order(self, order: Any) -> Any:
         (found,) = await self.orders(id=order.id)

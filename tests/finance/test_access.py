@@ -145,3 +145,14 @@ async def test_creating_and_moving_needs_a_key(house: House) -> None:
         content = {"content": body} if isinstance(body, bytes) else {"json": body}
         answer = await caller._client.post(f"/finance/v1{filled}", headers=headers, **content)
         assert (answer.status_code, answer.json()["code"]) == (400, "idempotency-key-missing")
+
+
+@pytest.mark.parametrize("reason", ["  ", "\n", "\u200b", "a\u202eb"], ids=ascii)
+async def test_a_reason_that_shows_nothing_is_refused_wherever_finance_asks_for_one(house: House, reason: str) -> None:
+    for path, body in MOVES:
+        if isinstance(body, dict) and body.keys() & {"reason", "resolution"}:
+            given = {name: reason if name in {"reason", "resolution"} else value for name, value in body.items()}
+            filled = path.format(order=uuid4(), quota=uuid4(), exception=uuid4())
+            answer = await house.treasurer(CITY).post(filled, given)
+            told = {error["code"] for error in answer.body["errors"]}
+            assert (answer.status, told <= {"string_too_short", "invisible-character"}) == (422, True), answer.body

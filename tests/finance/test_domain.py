@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from services.finance.domain import (
     TITLES,
     TRANSITIONS,
+    BounceReason,
     Claim,
     OrderStateForbids,
     Outcome,
@@ -27,7 +28,7 @@ claims = st.builds(
     fen=st.sampled_from([100, 100, 101]),
     outcome=st.sampled_from(Outcome),
     on=st.none() | days,
-    reason=st.none() | st.just("R01"),
+    reason=st.none() | st.just(BounceReason.NAME_DIFFERS),
 )
 
 
@@ -36,7 +37,7 @@ def sent(outcome: Outcome | None = None, on: date | None = None) -> Sent:
 
 
 def claim(outcome: Outcome, on: date | None = DAY, fen: int = 100) -> Claim:
-    return Claim(fen, outcome, on, "R01" if outcome is Outcome.BOUNCED else None)
+    return Claim(fen, outcome, on, BounceReason.NAME_DIFFERS if outcome is Outcome.BOUNCED else None)
 
 
 C, B, P = Outcome.CREDITED, Outcome.BOUNCED, Outcome.PENDING

@@ -2,12 +2,16 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
-from libs.common.calendar import CALENDAR, end_of_day
+from libs.common.calendar import CALENDAR, Calendar, end_of_day
 from libs.common.events import PayoutBounced, PayoutCancelled, PayoutOrdered, PayoutSent, PayoutSettled, SlaBreached
+from libs.common.ticker import Due
+from services.finance import entitlements
 from tests.finance.builders import CITY, COUNTY, DISTRICT, a_result, an_approval, bounced, credited, pending, today
 from tests.finance.conftest import House, reference
 
@@ -130,9 +134,9 @@ async def test_an_order_at_the_bank_is_not_told_of_as_cancelled(house: House) ->
 async def test_later_instalments_get_their_orders_ten_working_days_ahead(house: House) -> None:
     event = an_approval(benefit="living_allowance", category="doctor", treasury=COUNTY)
     await house.hear(event)
-    assert len(await house.orders()) == 1
-    planned = await house.rows("SELECT * FROM instalment ORDER BY number")
-    assert [row.amount_fen for row in planned] == [900_000] * 6
+    (first,) = await house.orders()
+    planned = await house.planned(first)
+    assert [part.amount["fen"] for part in planned] == [900_000] * 6
     second = planned[1]
     starts = end_of_day(second.order_on - timedelta(days=1))
     await house.tick(starts - timedelta(seconds=1))
@@ -148,6 +152,44 @@ async def test_later_instalments_get_their_orders_ten_working_days_ahead(house: 
     assert await house.differences() == []
 
 
+def noticed(holiday: date) -> Calendar:
+    """The calendar once the notices up to the year of `holiday` are published, of which the last names it."""
+    calendar = CALENDAR
+    for year in range(CALENDAR.official_through.year + 1, holiday.year + 1):
+        off = [holiday] if year == holiday.year else []
+        calendar = calendar.with_notice(working=[], holidays=off, official_through=date(year, 12, 31))
+    return calendar
+
+
+async def test_days_that_no_notice_covers_are_labelled_provisional(house: House) -> None:
+    first = await house.due_order(benefit="living_allowance", category="doctor")
+    planned = await house.planned(first)
+    assert [part.provisional for part in planned] == [CALENDAR.is_provisional(part.due_on) for part in planned]
+    assert planned[-1].provisional
+    shown = (await house.treasurer().get(f"/orders/{first.id}")).ok()
+    assert shown["provisional"] == CALENDAR.is_provisional(first.due_on)
+
+
+async def test_the_order_of_an_instalment_is_made_by_the_calendar_then_in_force(house: House) -> None:
+    first = await house.due_order(benefit="living_allowance", category="doctor")
+    last = (await house.planned(first))[-1]
+    (due,) = await house.rows("SELECT * FROM due WHERE kind = 'instalment.order' ORDER BY at DESC LIMIT 1")
+    assert due.at < end_of_day(last.order_on - timedelta(days=30))  # in time for a notice that moves the days
+    calendar = noticed(last.due_on)
+
+    async def look() -> list[Any]:
+        async with house.service.database.transaction() as tx:
+            (row,) = (await tx.execute(text("SELECT * FROM due WHERE key = :key"), {"key": due.key})).all()
+            await tx.execute(text("DELETE FROM due WHERE key = :key"), {"key": due.key})
+            found = Due(row.kind, row.key, row.at, row.payload)
+            await entitlements.order_instalments(tx, house.service.packs, [found], calendar=calendar)
+        return list(await house.orders(instalment=last.number))
+
+    assert await look() == []
+    (order,) = await look()
+    assert order.due_on == calendar.add_working_days(last.due_on, 1)
+
+
 @pytest.mark.parametrize("paid", [True, False])
 async def test_a_later_instalment_goes_to_the_account_that_was_really_paid(house: House, paid: bool) -> None:
     first = await house.due_order(benefit="living_allowance", category="doctor")
@@ -158,8 +200,9 @@ async def test_a_later_instalment_goes_to_the_account_that_was_really_paid(house
     if paid:
         await house.send()
         await house.told(credited(reference(await house.order(first)), first.public_fen))
-    (_, second, *_) = await house.rows("SELECT * FROM instalment ORDER BY number")
-    await house.tick(end_of_day(second.order_on))
+    (_, second, *_) = await house.planned(first)
+    for _ in range(2):  # looked at first, then ordered
+        await house.tick(end_of_day(second.order_on))
     assert (await house.orders())[1].payee_account == (corrected if paid else first.payee_account)
 
 
@@ -224,7 +267,7 @@ async def test_a_bounced_order_goes_to_the_corrected_account_under_the_same_dead
     await house.send()
     await house.told(bounced(reference(order), PUBLIC, reason="R02"))
     assert (await house.order(order)).state == "bounced"
-    assert (await house.emitted(PayoutBounced))[0].reason == "R02"
+    assert (await house.emitted(PayoutBounced))[0].reason == "account_unknown"
     account = house.intake.account_of(order.beneficiary)
     (await house.treasurer().post(f"/orders/{order.id}:reissue", {"payee_account": str(account)})).ok()
     again = await house.order(order)
@@ -236,6 +279,26 @@ async def test_a_bounced_order_goes_to_the_corrected_account_under_the_same_dead
     steps = [step["action"] for step in history]
     assert steps == ["order", "fund", "send", "bounce", "reissue", "send", "settle"]
     assert await house.differences() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("6222000000000000", "6222********0000"), ("4105221990.01010011", "4105***********0011"), ("R99", "R99")],
+)
+async def test_what_a_bank_writes_for_a_reason_enters_no_event_and_no_number_is_shown(
+    house: House, said: str, shown: str
+) -> None:
+    order = await house.due_order()
+    await house.send()
+    await house.told(bounced(reference(order), PUBLIC, reason=said))
+    (event,) = await house.emitted(PayoutBounced)
+    assert event.reason == "other"
+    history = (await house.treasurer().get(f"/orders/{order.id}")).ok()["history"]
+    assert history[-1]["reason"] == shown
+    if said != shown:
+        tables = ("outbox", "order_history", "bank_result_line", "idempotency")
+        for table in tables:
+            assert said not in str(await house.rows(f"SELECT {table}::text FROM {table}"))  # noqa: S608
 
 
 async def test_money_for_one_person_never_goes_to_another(house: House) -> None:
@@ -481,7 +544,7 @@ async def test_a_quota_beyond_what_the_system_carries_is_refused_by_its_field(ho
     given = await house.give_quota(fen=1)
     path = f"/quotas/{given['id']}:increase"
     answer = await house.treasurer().post(path, {"fen": 10**15, "reason": "追加"})
-    assert [error["field"] for error in answer.problem(422, "invalid-request")["errors"]] == ["/fen"]
+    assert [error["field"] for error in answer.problem(422, "content-wrong")["errors"]] == ["/fen"]
     assert (await house.treasurer().post(path, {"fen": 10**15 - 1, "reason": "追加"})).ok()["amount"]["fen"] == 10**15
 
 
@@ -490,7 +553,7 @@ async def test_a_quota_is_for_a_benefit_that_a_policy_pays_in_money(house: House
     given = await house.give_quota(fen=1)
     names = ("fiscal_year", "budget_unit", "project", "functional", "economic_department", "economic_government")
     body = {name: given[name] for name in names} | {"benefit": benefit, "fen": 1, "number": "ZB-X"}
-    answer = (await house.treasurer().post("/quotas", body)).problem(422, "invalid-request")
+    answer = (await house.treasurer().post("/quotas", body)).problem(422, "content-wrong")
     assert [(error["field"], error["code"]) for error in answer["errors"]] == [("/benefit", "unknown-benefit")]
 
 

@@ -112,6 +112,7 @@ async def test_a_flat_that_was_given_up_is_free_for_the_next(house: House) -> No
     assert await house.told() == ["FlatHeld", "FlatReleased", "FlatHeld"]
     refused = await me.post(f"/holds/{held}:release")
     assert (refused.status, refused.body["code"]) == (409, "hold-not-in-state")
+    assert "“已锁定”" in refused.body["detail"]
 
 
 async def test_a_hold_becomes_a_lease_which_the_ticker_no_longer_releases(house: House) -> None:

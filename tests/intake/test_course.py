@@ -25,6 +25,7 @@ from libs.common.events import (
     FlatReleased,
     ItemResult,
     LeaseEnded,
+    PayeeAccountChanged,
     PayoutBounced,
     PayoutCancelled,
     PayoutOrdered,
@@ -90,6 +91,10 @@ def the_whole_story(application: UUID, items: dict[str, UUID]) -> list[Event]:
         an_event(
             BenefitApproved, application, number="DX-1", certification="RC-1", accepted_on=DAY, **benefit, **who
         ),
+        an_event(
+            PayeeAccountChanged, application, item=allowance, beneficiary=uuid4(), payee_account=uuid4(),
+            accepted_on=DAY, decided_on=DAY,
+        ),
         an_event(ApplicationClosed, application, state="closed", closed_on=DAY, items=results),
         an_event(PayoutOrdered, application, state="due", **money),
         an_event(PayoutSent, application, order=order, batch=uuid4()),
@@ -125,6 +130,8 @@ async def test_what_others_tell_is_shown_step_by_step_and_fed_back_together(hous
     assert (payment["state"], payment["amount"]) == ("settled", {"fen": 400_000, "currency": "CNY"})
     for words in ("认定为硕士研究生", "RC-1", "已到账 4,000.00 元", "1. 人才认定", "2. 生活补贴"):
         assert words in shown["feedback"]
+    (bounce,) = [step for step in shown["timeline"] if step["code"] == "PayoutBounced"]
+    assert "账户已销户" in bounce["detail"]
     assert not await house.rows("SELECT 1 FROM parked")
 
 
@@ -177,7 +184,7 @@ async def test_a_credit_that_the_bank_took_back_and_nobody_paid_again_is_not_fed
     story = the_whole_story(application, items)
     order = payment_of(story)
     bounce = next(event for event in story if isinstance(event, PayoutBounced))
-    await house.hear(*story[:8], *(event for event in story if isinstance(event, PayoutSettled)), bounce)
+    await house.hear(*story[:9], *(event for event in story if isinstance(event, PayoutSettled)), bounce)
     assert (await portal.show(str(application)))["payments"][0]["state"] == "bounced"
     await house.hear(cancelled(order, "other"))
     shown = await portal.show(str(application))
@@ -456,7 +463,7 @@ async def test_the_feed_tells_a_portal_its_own_changes_once_and_in_order(house: 
     assert "2. 生活补贴" in closed["feedback"]
     assert {change["application"] for change in told + more} == {str(application)}
     for after in ("bm9uc2Vuc2U", "abc", "WyJ4Il0"):
-        told = (await portal.get(f"/changes?after={after}")).problem(422, "invalid-request")
+        told = (await portal.get(f"/changes?after={after}")).problem(422, "content-wrong")
         assert [error["field"] for error in told["errors"]] == ["query/after"]
 
 

@@ -59,7 +59,7 @@ async def test_other_content_and_larger_files_are_refused(house: House) -> None:
     (await upload(portal, receipt["id"], b"")).problem(415, "unsupported-media-type")
     (await upload(portal, receipt["id"], b"%PDF-" + bytes(MAX_BYTES))).problem(413, "too-large")
     (await upload(portal, receipt["id"], b"%PDF-" + bytes(MAX_BYTES + 2**20))).problem(413, "too-large")
-    (await upload(portal, receipt["id"], PDF, "no_such_material")).problem(422, "invalid-request")
+    (await upload(portal, receipt["id"], PDF, "no_such_material")).problem(422, "content-wrong")
     assert (await upload(portal, receipt["id"], b"%PDF-" + bytes(MAX_BYTES - 5))).status == 201
 
 

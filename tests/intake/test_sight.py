@@ -73,7 +73,7 @@ async def test_lists_go_page_by_page_newest_first_and_are_found_by_number(house:
     assert len((await portal.get("/applications?state=accepted")).body["items"]) == 5
     (await portal.get("/applications?state=happy")).problem(422, "invalid-request")
     (await portal.get("/applications?external_ref=p")).problem(422, "invalid-request")
-    (await portal.get("/applications?cursor=W251bGxd")).problem(422, "invalid-request")
+    (await portal.get("/applications?cursor=W251bGxd")).problem(422, "content-wrong")
 
 
 async def test_the_policy_tells_every_code_that_may_be_filed(house: House) -> None:

@@ -12,11 +12,13 @@ from libs.common.events import (
     ApplicationClosed,
     DeptAssigned,
     DeptCompleted,
+    PayeeAccountChanged,
     SlaBreached,
     WithdrawalIgnored,
 )
 from libs.common.policy import PackIdentity
-from tests.workflow.builders import CITY, COUNTY, a_withdrawal, an_acceptance
+from tests.common.packs import a_pack
+from tests.workflow.builders import CITY, COUNTY, a_withdrawal, an_acceptance, today
 from tests.workflow.conftest import House
 
 
@@ -74,11 +76,40 @@ async def test_an_application_under_a_policy_that_has_not_arrived_waits_for_it(h
     assert row.waiting_for == f"pack:{'0' * 64}"
 
 
-async def test_a_change_without_departments_is_done_at_once(house: House) -> None:
+async def test_a_changed_account_is_told_once_the_talent_office_has_confirmed_it(house: House) -> None:
     application = an_acceptance("payee_account_change")
     await house.hear(application)
+    assert await house.emitted(PayeeAccountChanged) == []
+    shown = (await house.officer().get(f"/cases/{application.application}")).ok()
+    assert shown["payee_account"] == str(application.payee_account)
+    await house.work_off(application)
+    told, closed = (await house.emitted())[-2:]
+    assert isinstance(told, PayeeAccountChanged)
+    assert (told.beneficiary, told.payee_account) == (application.beneficiary, application.payee_account)
+    assert (told.accepted_on, told.decided_on) == (application.accepted_on, today())
+    assert isinstance(closed, ApplicationClosed)
+    assert (closed.state, closed.items[0].result) == ("closed", "done")
+
+
+async def test_an_account_that_the_talent_office_does_not_confirm_stays(house: House) -> None:
+    application = an_acceptance("payee_account_change")
+    await house.hear(application)
+    await house.work_off(application, fail="talent_office")
+    assert await house.state(application) == "refused"
+    assert await house.emitted(PayeeAccountChanged) == []
+
+
+async def test_a_change_without_departments_is_done_at_once(house: House) -> None:
+    stage = """    stages:
+      - - {department: talent_office, title: 向受益人本人核实账户变更, limit_working_days: 2}
+"""
+    trusting = a_pack(('version: "2021-4"', 'version: "trusting"'), (stage, "    stages: []\n"))
+    house.service.packs._keep(trusting)
+    application = an_acceptance("payee_account_change", policy=trusting.identity)
+    await house.hear(application)
     assert await house.state(application) == "closed"
-    (closed,) = await house.emitted()
+    told, closed = await house.emitted()
+    assert isinstance(told, PayeeAccountChanged)
     assert isinstance(closed, ApplicationClosed)
     assert (closed.state, closed.items[0].result) == ("closed", "done")
 
@@ -167,8 +198,9 @@ async def test_the_case_shows_every_step_to_those_it_concerns(house: House) -> N
 
 
 async def test_cases_are_listed_by_state_page_by_page(house: House) -> None:
-    going, done = [an_acceptance() for _ in range(3)], an_acceptance("payee_account_change")
+    going, done = [an_acceptance() for _ in range(3)], an_acceptance("medical_care")
     await house.hear(*going, done)
+    await house.work_off(done)
     supervisor = house.a("supervisor")
     first = (await supervisor.get("/cases", state="in_progress", limit=2)).ok()
     second = (await supervisor.get("/cases", state="in_progress", limit=2, cursor=first["next"])).ok()

@@ -71,7 +71,10 @@ async def test_a_failed_result_says_why_in_chinese(house: House) -> None:
     education = house.department("education")
     (await education.post(f"/tasks/{task.id}:complete", {"result": "failed"})).problem(422, "reason-missing")
     english = {"result": "failed", "reason": "no"}
-    (await education.post(f"/tasks/{task.id}:complete", english)).problem(422, "invalid-request")
+    (await education.post(f"/tasks/{task.id}:complete", english)).problem(422, "content-wrong")
+    numbered = {"result": "failed", "reason": "证件 4105 2219 9001 0100 11 查无记录"}  # it would enter an event
+    refused = (await education.post(f"/tasks/{task.id}:complete", numbered)).problem(422, "content-wrong")
+    assert [(error["field"], error["code"]) for error in refused["errors"]] == [("/reason", "number-in-words")]
     good = {"result": "failed", "reason": "学历证书编号查无记录"}
     assert (await education.post(f"/tasks/{task.id}:complete", good)).ok()["reason"] == "学历证书编号查无记录"
 
@@ -316,7 +319,7 @@ async def test_tasks_are_listed_page_by_page_in_the_order_of_assignment(house: H
     assert cursor is None
     assert seen == sorted(seen)
     assert len(set(seen)) == 5
-    (await education.get("/tasks", cursor="WyJ4Il0")).problem(422, "invalid-request")
+    (await education.get("/tasks", cursor="WyJ4Il0")).problem(422, "content-wrong")
 
 
 async def test_the_poll_gives_each_new_task_of_the_unit_once(house: House) -> None:
@@ -332,7 +335,7 @@ async def test_the_poll_gives_each_new_task_of_the_unit_once(house: House) -> No
     assert len(fourth["tasks"]) == 1
     (await education.get("/tasks:poll", wait=61)).problem(422, "invalid-request")
     for after in ("WyJ4Il0", "abc"):
-        told = (await education.get("/tasks:poll", after=after)).problem(422, "invalid-request")
+        told = (await education.get("/tasks:poll", after=after)).problem(422, "content-wrong")
         assert [error["field"] for error in told["errors"]] == ["query/after"]
     (await house.a("supervisor").get("/tasks:poll", wait=0)).problem(404, "not-found")
 

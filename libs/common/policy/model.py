@@ -200,15 +200,23 @@ class ItemKind(StrEnum):
     CHANGE = "change"
 
 
+class Changed(StrEnum):
+    """What a change makes otherwise, beside the record of it: where the beneficiary's money goes."""
+
+    PAYEE_ACCOUNT = "payee_account"
+
+
 class Item(CodedRule):
     """A service item (服务事项). `stages` follow one another; the tasks within one are worked in parallel.
 
     An item of kind `benefit` has the code of its benefit. A certification names the coverages whose categories it
-    certifies. A change may have no stage at all.
+    certifies. A change may have no stage at all; `changes` is what it makes otherwise once its departments have passed
+    it.
     """
 
     kind: ItemKind
     certifies: tuple[Code, ...] = ()
+    changes: Changed | None = None
     materials: tuple[Material, ...] = ()
     stages: tuple[Annotated[tuple[Task, ...], Field(min_length=1)], ...] = ()
 
@@ -224,6 +232,8 @@ class Item(CodedRule):
             raise ValueError("only a change may have no task")
         if bool(self.certifies) != (self.kind is ItemKind.CERTIFICATION):
             raise ValueError("certifies names coverages exactly where the kind is certification")
+        if self.changes is not None and self.kind is not ItemKind.CHANGE:
+            raise ValueError("only a change makes something otherwise")
         return self
 
 

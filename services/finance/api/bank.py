@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Select, select
 from starlette.responses import Response
 
@@ -14,13 +14,14 @@ from libs.common.errors import DomainError, NotFound
 from libs.common.idempotency import IdempotencyKey, Reply, known_keys, once
 from libs.common.money import Amount
 from libs.common.packs import Packs
-from libs.common.paging import Page, Paging, page_of
+from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
+from libs.common.wire import WHOLE
+from libs.common.words import Reason
 from services.finance import batches, results
 from services.finance.api.shapes import (
     Body,
     OwnTreasury,
-    Reason,
     Running,
     ThePacks,
     ThePayees,
@@ -51,10 +52,12 @@ class ExceptionResolved(DomainError):
 class MakeBatch(Body):
     """Which orders: those listed, or all that are due, up to a day. At most 1000, the earliest due first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"treasury": "410522", "due_by": "2026-06-12"}]})
+
     treasury: TreasuryCode
     orders: list[UUID] | None = Field(default=None, min_length=1, max_length=MOST_ORDERS)
     due_by: Day | None = None
-    limit: int = Field(default=MOST_ORDERS, ge=1, le=MOST_ORDERS)
+    limit: Annotated[int, Field(ge=1, le=MOST_ORDERS), WHOLE] = MOST_ORDERS
 
 
 class BatchOut(BaseModel):
@@ -108,6 +111,10 @@ class ExceptionOut(BaseModel):
 class Resolve(Body):
     """What was found out and done."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"resolution": "经与银行核实，该行属于其他系统的付款。"}]}
+    )
+
     resolution: Reason
 
 
@@ -141,10 +148,8 @@ async def make_batch(
     treasury: OwnTreasury,
     key: IdempotencyKey,
 ) -> Response:
-    """Send orders of the caller's treasury to the bank in one file.
-
-    Two transactions, and intake asked between them: no lock and no connection waits for another service.
-    """
+    """将本级财政待支付的支付令汇成一份银行文件提交；不能支付的留下并说明原因。"""
+    # Two transactions, and intake asked between them: no lock and no connection waits for another service.
     operation, now = "batch.make", datetime.now(UTC)
     if body.treasury != treasury:
         raise NotFound
@@ -200,10 +205,10 @@ def _batches_for(caller: Caller) -> Select[Any]:
 
 @router.get("/batches", dependencies=[requires("finance:read")], summary="批次列表")
 async def list_batches(tx: Tx, caller: Caller, page: Paging) -> Page[BatchOut]:
-    """Batches in the order they were made."""
+    """批次，按生成先后。"""
     query = _batches_for(caller).order_by(payout_batch.c.id).limit(page.limit + 1)
-    if page.after:
-        query = query.where(payout_batch.c.id > str(page.after[0]))
+    if after := read_after(page, UUID):
+        query = query.where(payout_batch.c.id > after[0])
     rows = (await tx.execute(query)).all()
     return page_of([_made(row) for row in rows], page, lambda batch: (str(batch.id),))
 
@@ -215,7 +220,7 @@ async def list_batches(tx: Tx, caller: Caller, page: Paging) -> Page[BatchOut]:
     summary="取出银行文件（逐次留痕）",
 )
 async def get_batch_file(batch_id: UUID, tx: Tx, caller: Caller, vault: TheVault) -> Response:
-    """The file for the bank; each time it is taken out is written down."""
+    """取出提交银行的文件；每次取出均留痕。"""
     await one_or_404(tx, _batches_for(caller).where(payout_batch.c.id == batch_id))
     number, raw = await batches.file_of(tx, batch_id, vault=vault, client=caller.client, actor=actor_of(caller))
     headers = {"Content-Disposition": f'attachment; filename="{number}.txt"', "Cache-Control": "no-store"}
@@ -232,7 +237,7 @@ async def get_batch_file(batch_id: UUID, tx: Tx, caller: Caller, vault: TheVault
 async def import_results(
     *, request: Request, tx: Tx, caller: Caller, vault: TheVault, treasury: OwnTreasury, key: IdempotencyKey
 ) -> Response:
-    """Take in a result file: each line settles, bounces or goes to the exceptions; none stops the others."""
+    """导入回盘文件：逐行入账、退票或列入异常，互不影响；同一文件重复导入不改变任何结果。"""
     raw = await request.body()
 
     async def do() -> Reply:
@@ -274,12 +279,12 @@ def _exception_out(row: Any) -> ExceptionOut:
 async def list_exceptions(
     tx: Tx, caller: Caller, page: Paging, resolved: Annotated[bool | None, Query()] = None
 ) -> Page[ExceptionOut]:
-    """Lines that could not be believed, in the order they came; open ones, resolved ones, or both."""
+    """回盘中不能采信的行，按到达先后；可只列未处理或已处理的。"""
     query = _exceptions_for(caller).order_by(bank_exception.c.id).limit(page.limit + 1)
     if resolved is not None:
         query = query.where(bank_exception.c.resolved_at.is_not(None) == resolved)
-    if page.after:
-        query = query.where(bank_exception.c.id > str(page.after[0]))
+    if after := read_after(page, UUID):
+        query = query.where(bank_exception.c.id > after[0])
     rows = (await tx.execute(query)).all()
     return page_of([_exception_out(row) for row in rows], page, lambda one: (str(one.id),))
 
@@ -291,7 +296,7 @@ async def list_exceptions(
     summary="处理回盘异常",
 )
 async def resolve_exception(exception_id: UUID, body: Resolve, tx: Tx, caller: Caller, key: IdempotencyKey) -> Response:
-    """Write down what was found out. Moves no money: a corrected result file or a reissue does."""
+    """记录查明的情况。不动资金：更正的回盘文件或重新支付才动。"""
 
     async def do() -> Reply:
         query = _exceptions_for(caller).where(bank_exception.c.id == exception_id)

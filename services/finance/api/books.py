@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select, tuple_
 from starlette.responses import Response
 
@@ -13,15 +13,15 @@ from libs.common.calendar import local_date
 from libs.common.errors import NotFound
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.packs import Packs
-from libs.common.paging import Page, Paging, page_of
+from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy import PackIdentity
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.words import Reason
 from services.finance import reconcile, settlement
 from services.finance.api.shapes import (
     Body,
     MonthPath,
     MonthText,
-    Reason,
     SignedAmount,
     ThePacks,
     TreasuryCode,
@@ -75,6 +75,8 @@ class SettlementOut(BaseModel):
 class Close(Body):
     """Why a month that is not over is closed now."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "年终决算提前关账"}]})
+
     reason: Reason | None = None
 
 
@@ -110,13 +112,13 @@ class ReconciliationOut(BaseModel):
 async def list_accounts(
     tx: Tx, caller: Caller, page: Paging, treasury: Annotated[TreasuryCode | None, Query()] = None
 ) -> Page[AccountOut]:
-    """Accounts and balances, book by book."""
+    """各级财政账簿的账户和余额。"""
     key = (account.c.treasury, account.c.kind, account.c.counterparty)
     query = visible(select(account), caller, treasury=account.c.treasury).order_by(*key).limit(page.limit + 1)
     if treasury:
         query = query.where(account.c.treasury == treasury)
-    if page.after:
-        query = query.where(tuple_(*key) > tuple_(*page.after))
+    if after := read_after(page, str, str, str):
+        query = query.where(tuple_(*key) > tuple_(*after))
     rows = (await tx.execute(query)).all()
     out = [
         AccountOut(
@@ -134,15 +136,15 @@ async def list_accounts(
 async def list_periods(
     tx: Tx, caller: Caller, packs: ThePacks, page: Paging, month: Annotated[MonthText | None, Query()] = None
 ) -> Page[PeriodOut]:
-    """Months that hold postings or were closed. The city's treasury sees those of all."""
+    """有账务或已关账的月份。市级财政可查阅全部。"""
     query = select(period)
     if not _is_city(caller, packs):
         query = visible(query, caller, treasury=period.c.treasury)
     query = query.order_by(period.c.month, period.c.treasury).limit(page.limit + 1)
     if month:
         query = query.where(period.c.month == month)
-    if page.after:
-        query = query.where(tuple_(period.c.month, period.c.treasury) > tuple_(*page.after))
+    if after := read_after(page, str, str):
+        query = query.where(tuple_(period.c.month, period.c.treasury) > tuple_(*after))
     rows = (await tx.execute(query)).all()
     out = [PeriodOut.model_validate(dict(row)) for row in (each._mapping for each in rows)]  # noqa: SLF001
     return page_of(out, page, lambda one: (one.month, one.treasury))
@@ -169,7 +171,7 @@ async def close_period(
     packs: ThePacks,
     key: IdempotencyKey,
 ) -> Response:
-    """Close a month of one treasury and settle it with the city. The city's treasury does this."""
+    """关闭一级财政的一个月份，并与市级结算；由市级财政办理。未满的月份须说明理由。"""
     if not _is_city(caller, packs):
         raise settlement.NotTheCityTreasury
 
@@ -201,7 +203,7 @@ async def close_period(
 async def close_periods(
     *, month: MonthPath, body: Close, tx: Tx, caller: Caller, packs: ThePacks, key: IdempotencyKey
 ) -> Response:
-    """Close a month of every treasury; one that fails stops no other. The city's treasury does this."""
+    """关闭全部财政的一个月份；一家失败不影响其他。由市级财政办理。"""
     if not _is_city(caller, packs):
         raise settlement.NotTheCityTreasury
 
@@ -222,7 +224,7 @@ async def list_settlements(
     month: Annotated[MonthText | None, Query()] = None,
     treasury: Annotated[TreasuryCode | None, Query()] = None,
 ) -> Page[SettlementOut]:
-    """Settlements; the city's treasury is party to all, each other to its own."""
+    """市县结算。市级财政是每笔的一方，其他财政查阅本级的。"""
     table = settlement_table.c
     query = visible(select(settlement_table), caller, treasury=table.treasury, party=table.city_treasury)
     query = query.order_by(table.id).limit(page.limit + 1)
@@ -230,8 +232,8 @@ async def list_settlements(
         query = query.where(table.month == month)
     if treasury:
         query = query.where(table.treasury == treasury)
-    if page.after:
-        query = query.where(table.id > str(page.after[0]))
+    if after := read_after(page, UUID):
+        query = query.where(table.id > after[0])
     rows = (await tx.execute(query)).all()
     return page_of([_settlement_out(row) for row in rows], page, lambda one: (str(one.id),))
 
@@ -249,7 +251,7 @@ def _settlement_out(row: Any) -> SettlementOut:
 async def get_reconciliation(
     tx: Tx, caller: Caller, packs: ThePacks, month: Annotated[MonthText | None, Query()] = None
 ) -> ReconciliationOut:
-    """What must be true of the books, looked at now, of everything or one month; a treasury below the city: its own."""
+    """账务应当成立的各项关系，即时核对，全部或一个月份；市级以下财政核对本级。"""
     everything = caller.sees_everything or _is_city(caller, packs)
     treasury = None if everything else treasury_of(caller)
     if not everything and treasury is None:

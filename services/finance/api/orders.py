@@ -5,22 +5,25 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Select, select, tuple_
 from starlette.responses import Response
 
+from libs.common.calendar import CALENDAR
 from libs.common.idempotency import IdempotencyKey, Reply, known_keys, once
 from libs.common.money import Amount
-from libs.common.paging import Page, PageRequest, Paging, page_of, wrong_cursor
+from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy import PackIdentity
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.words import Reason
 from services.finance import payouts
+from services.finance.accounts import accounts_of
 from services.finance.api.shapes import (
     Body,
     HistoryOut,
     OrderOut,
-    Reason,
     Running,
+    ThePacks,
     ThePayees,
     TreasuryCode,
     actor_of,
@@ -29,7 +32,9 @@ from services.finance.api.shapes import (
     policy_out,
 )
 from services.finance.domain import CancelCause, PaymentState
+from services.finance.entitlements import plan
 from services.finance.models import entitlement, instalment, order_history, payout_order, quota
+from services.finance.payouts import policy_of
 from services.finance.reissues import reissue
 from services.finance.visible import visible
 
@@ -45,12 +50,15 @@ class OrderDetail(OrderOut):
 
 
 class InstalmentOut(BaseModel):
-    """One instalment; `order` is absent until its order is made. `amount` holds the employer's part."""
+    """One instalment; `order` is absent until its order is made. `amount` holds the employer's part.
+
+    Until then the days are those of the calendar in force; `provisional` ones may move when a notice is published."""
 
     number: int
     amount: Amount
-    due_on: date
-    order_on: date
+    due_on: date = Field(description="应付日")
+    order_on: date = Field(description="生成支付令之日")
+    provisional: bool = Field(description="应付日超出已公布的放假安排，为暂定")
     order: UUID | None
     state: str | None
 
@@ -66,6 +74,7 @@ class EntitlementOut(BaseModel):
     certification: str
     category: str
     beneficiary: UUID
+    payee_account: UUID | None = Field(description="以后各期付至的收款账户")
     employer: UUID | None
     employer_kind: str
     treasury: str
@@ -79,11 +88,17 @@ class EntitlementOut(BaseModel):
 class Reissue(Body):
     """Pay to this account, as intake knows it: one of the beneficiary's own."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"payee_account": "0197c1b5-b001-7a10-8f21-3c5d7e9f1a2b"}]}
+    )
+
     payee_account: UUID
 
 
 class Cancel(Body):
     """Why the order is cancelled: the cause is told to the applicant, the words stay in the order's history."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"cause": "given_up", "reason": "本人书面放弃。"}]})
 
     cause: CancelCause = Field(default=CancelCause.OTHER, description="原因类别，将告知申请人")
     reason: Reason
@@ -107,7 +122,7 @@ async def list_orders(
     treasury: Annotated[TreasuryCode | None, Query()] = None,
     application: Annotated[UUID | None, Query()] = None,
 ) -> Page[OrderOut]:
-    """Orders, the earliest due first; filtered by states, treasury, application."""
+    """支付令，应付日早的在前；可按状态、财政、申请筛选。"""
     query = orders_for(caller).order_by(payout_order.c.due_on, payout_order.c.id).limit(page.limit + 1)
     if state:
         query = query.where(payout_order.c.state.in_([one.value for one in state]))
@@ -115,23 +130,15 @@ async def list_orders(
         query = query.where(payout_order.c.treasury == treasury)
     if application:
         query = query.where(payout_order.c.application == application)
-    if page.after:
-        query = query.where(tuple_(payout_order.c.due_on, payout_order.c.id) > tuple_(*_after(page)))
+    if after := read_after(page, date.fromisoformat, UUID):
+        query = query.where(tuple_(payout_order.c.due_on, payout_order.c.id) > tuple_(*after))
     rows = (await tx.execute(query)).all()
     return page_of([order_out(row) for row in rows], page, lambda order: (order.due_on.isoformat(), str(order.id)))
 
 
-def _after(page: PageRequest) -> tuple[date, UUID]:
-    try:
-        due_on, last = (str(part) for part in page.after or ())
-        return date.fromisoformat(due_on), UUID(last)
-    except ValueError:
-        raise wrong_cursor() from None
-
-
 @router.get("/orders/{order_id}", dependencies=[requires("finance:read")], summary="支付令及其全部经过")
 async def get_order(order_id: UUID, tx: Tx, caller: Caller) -> OrderDetail:
-    """One order with its history."""
+    """一份支付令及其每一步：何时、何人、办了什么、付往哪个收款账户。"""
     row = await one_or_404(tx, orders_for(caller).where(payout_order.c.id == order_id))
     steps = await tx.execute(
         select(order_history).where(order_history.c.order_id == order_id).order_by(order_history.c.id)
@@ -145,6 +152,7 @@ async def get_order(order_id: UUID, tx: Tx, caller: Caller) -> OrderDetail:
             actor=step.actor,
             reason=step.reason,
             record=step.record,
+            payee_account=step.payee_account,
         )
         for step in steps
     ]
@@ -160,10 +168,8 @@ async def get_order(order_id: UUID, tx: Tx, caller: Caller) -> OrderDetail:
 async def reissue_order(
     *, order_id: UUID, body: Reissue, service: Running, payees: ThePayees, caller: Caller, key: IdempotencyKey
 ) -> Response:
-    """Pay a bounced order again, or a due one whose account cannot be paid, to the beneficiary's own account.
-
-    Two transactions, and intake asked between them, as for a batch.
-    """
+    """退票后重新支付，或改付账户无法支付的待支付支付令；只能付至受益人本人账户。"""
+    # Two transactions, and intake asked between them, as for a batch.
     operation, query = "order.reissue", orders_for(caller).where(payout_order.c.id == order_id)
     async with service.database.transaction() as tx:
         replayed = bool(await known_keys(tx, caller.client, operation, [key]))
@@ -184,7 +190,7 @@ async def reissue_order(
     "/orders/{order_id}:cancel", response_model=OrderOut, dependencies=[requires("finance:pay")], summary="取消支付令"
 )
 async def cancel_order(order_id: UUID, body: Cancel, tx: Tx, caller: Caller, key: IdempotencyKey) -> Response:
-    """Cancel an order that is not at the bank; its quota goes to the orders that wait."""
+    """取消未提交银行的支付令；腾出的指标按应付日先后落实给待落实指标的支付令。"""
 
     async def do() -> Reply:
         await one_or_404(tx, orders_for(caller).where(payout_order.c.id == order_id))
@@ -197,8 +203,8 @@ async def cancel_order(order_id: UUID, body: Cancel, tx: Tx, caller: Caller, key
 
 
 @router.get("/entitlements/{entitlement_id}", dependencies=[requires("finance:read")], summary="待遇及其分期")
-async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller) -> EntitlementOut:
-    """One entitlement with its instalments and their orders."""
+async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: ThePacks) -> EntitlementOut:
+    """一项待遇及其各期：金额、应付日（没有官方日历的为暂定）、支付令和状态。"""
     query = visible(
         select(entitlement).where(entitlement.c.id == entitlement_id),
         caller,
@@ -207,26 +213,30 @@ async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller) -> Entit
     )
     row = await one_or_404(tx, query)
     parts = await tx.execute(
-        select(instalment, payout_order.c.id.label("order"), payout_order.c.state)
+        select(instalment, payout_order.c.id.label("order"), payout_order.c.state, payout_order.c.due_on)
         .outerjoin(payout_order)
         .where(instalment.c.entitlement_id == entitlement_id)
         .order_by(instalment.c.number)
     )
+    paid_to = await accounts_of(tx, [entitlement_id])
+    planned = plan(packs.get(policy_of(row)), row)
     instalments = [
         InstalmentOut(
             number=part.number,
             amount=Amount(fen=part.amount_fen),
-            due_on=part.due_on,
-            order_on=part.order_on,
+            due_on=part.due_on or own.due_on,
+            order_on=own.order_on,
+            provisional=CALENDAR.is_provisional(part.due_on or own.due_on),
             order=part.order,
             state=part.state,
         )
-        for part in parts
+        for part, own in zip(parts, planned, strict=True)
     ]
-    own = {"total", "policy", "instalments"}
+    other = {"total", "policy", "instalments", "payee_account"}
     return EntitlementOut(
         total=Amount(fen=row.total_fen),
         policy=policy_out(row),
         instalments=instalments,
-        **{name: getattr(row, name) for name in EntitlementOut.model_fields if name not in own},
+        payee_account=paid_to[entitlement_id],
+        **{name: getattr(row, name) for name in EntitlementOut.model_fields if name not in other},
     )

@@ -4,19 +4,21 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Select, select
 from starlette.responses import Response
 
-from libs.common.errors import FieldError, InvalidRequest
+from libs.common.errors import ContentWrong, FieldError
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.money import MAX_FEN, Amount
 from libs.common.packs import Packs
-from libs.common.paging import Page, Paging, page_of
+from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy.model import BenefitForm
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.wire import WHOLE
+from libs.common.words import Reason
 from services.finance import payouts, quotas
-from services.finance.api.shapes import Body, Code, OwnTreasury, Reason, ThePacks, TreasuryCode, actor_of, one_or_404
+from services.finance.api.shapes import Body, Code, OwnTreasury, ThePacks, TreasuryCode, actor_of, one_or_404
 from services.finance.models import quota
 from services.finance.quotas import Dimensions, Line
 from services.finance.visible import visible
@@ -50,9 +52,28 @@ class QuotaChanged(QuotaOut):
 class GiveQuota(Body):
     """A quota for the caller's treasury. Number, unit, project and classifications are codes as its budget has them."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "benefit": "living_allowance",
+                    "fiscal_year": 2026,
+                    "fen": 50000000,
+                    "number": "ZB2026-0001",
+                    "budget_unit": "101001",
+                    "project": "P2026-01",
+                    "functional": "2080799",
+                    "economic_department": "30399",
+                    "economic_government": "50999",
+                    "reason": "年初预算",
+                }
+            ]
+        }
+    )
+
     benefit: Code
-    fiscal_year: int = Field(ge=2021, le=2099)
-    fen: int = Field(ge=0, le=MAX_FEN, strict=True)
+    fiscal_year: Annotated[int, Field(ge=2021, le=2099), WHOLE]
+    fen: Annotated[int, Field(ge=0, le=MAX_FEN), WHOLE]
     number: Code
     budget_unit: Code
     project: Code
@@ -65,7 +86,9 @@ class GiveQuota(Body):
 class IncreaseQuota(Body):
     """By how many fen; negative lowers it (调减)."""
 
-    fen: int = Field(ge=-MAX_FEN, le=MAX_FEN, strict=True)
+    model_config = ConfigDict(json_schema_extra={"examples": [{"fen": 10000000, "reason": "年中追加"}]})
+
+    fen: Annotated[int, Field(ge=-MAX_FEN, le=MAX_FEN), WHOLE]
     reason: Reason
 
 
@@ -74,7 +97,7 @@ def _known(packs: Packs, benefit: str) -> None:
     codes = {each.code for pack in packs.all() for each in pack.benefits if each.form is BenefitForm.MONEY}
     if benefit not in codes:
         detail = f"请填写政策包中货币化待遇的编码：{'、'.join(sorted(codes))}。"
-        raise InvalidRequest(errors=[FieldError("/benefit", "unknown-benefit", "没有此项货币化待遇", detail)])
+        raise ContentWrong(errors=[FieldError("/benefit", "unknown-benefit", "没有此项货币化待遇", detail)])
 
 
 def _quotas_for(caller: Caller) -> Select[Any]:
@@ -94,12 +117,12 @@ def _out(row: Any) -> QuotaOut:
 async def list_quotas(
     tx: Tx, caller: Caller, page: Paging, treasury: Annotated[TreasuryCode | None, Query()] = None
 ) -> Page[QuotaOut]:
-    """Quota lines, with what is committed of each."""
+    """预算指标及其占用。"""
     query = _quotas_for(caller).order_by(quota.c.id).limit(page.limit + 1)
     if treasury:
         query = query.where(quota.c.treasury == treasury)
-    if page.after:
-        query = query.where(quota.c.id > str(page.after[0]))
+    if after := read_after(page, UUID):
+        query = query.where(quota.c.id > after[0])
     rows = (await tx.execute(query)).all()
     return page_of([_out(row) for row in rows], page, lambda line: (str(line.id),))
 
@@ -110,7 +133,7 @@ async def list_quotas(
 async def give_quota(
     *, body: GiveQuota, tx: Tx, caller: Caller, packs: ThePacks, treasury: OwnTreasury, key: IdempotencyKey
 ) -> Response:
-    """Give the caller's treasury a quota for a benefit and a year; what waits for it falls due at once."""
+    """为本级财政下达一项待遇一个年度的指标；待落实指标的支付令随即转为待支付。"""
     _known(packs, body.benefit)
 
     async def do() -> Reply:
@@ -129,7 +152,7 @@ async def give_quota(
     summary="追加、调减指标",
 )
 async def increase_quota(quota_id: UUID, body: IncreaseQuota, tx: Tx, caller: Caller, key: IdempotencyKey) -> Response:
-    """Raise a quota, or lower it; what waits for it falls due at once, the earliest due first."""
+    """追加指标，负数为调减；待落实指标的支付令按应付日先后转为待支付。"""
 
     async def do() -> Reply:
         await one_or_404(tx, _quotas_for(caller).where(quota.c.id == quota_id))

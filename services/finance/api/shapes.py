@@ -10,6 +10,7 @@ from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
+from libs.common.calendar import CALENDAR
 from libs.common.crypto import Vault
 from libs.common.errors import NotFound
 from libs.common.money import Amount
@@ -24,7 +25,6 @@ TreasuryCode = Annotated[str, Field(pattern=r"^[1-9][0-9]{5}$", description="财
 MonthText = Annotated[str, Field(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="月份，YYYY-MM")]
 MonthPath = Annotated[str, Path(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="月份，YYYY-MM")]
 TreasuryPath = Annotated[str, Path(pattern=r"^[1-9][0-9]{5}$", description="财政编码")]
-Reason = Annotated[str, Field(min_length=1, max_length=500, description="理由")]
 Code = Annotated[str, Field(pattern=r"^[0-9A-Za-z._-]{1,64}$")]
 
 
@@ -55,8 +55,9 @@ class OrderOut(BaseModel):
     state: str
     amount: Amount
     employer: Amount
-    shares: dict[str, int]
+    shares: dict[str, int] = Field(description="公共部分由各级财政承担的金额，单位分")
     due_on: date
+    provisional: bool = Field(description="应付日超出已公布的放假安排，为暂定")
     settled_on: date | None
     attempt: int
     payee_account: UUID | None
@@ -79,10 +80,11 @@ def order_out(row: Any) -> OrderOut:
         employer=Amount(fen=row.employer_fen),
         quota=row.quota_id,
         policy=policy_out(row),
+        provisional=CALENDAR.is_provisional(row.due_on),
         **{
             name: getattr(row, name)
             for name in OrderOut.model_fields
-            if name not in {"entitlement", "amount", "employer", "quota", "policy"}
+            if name not in {"entitlement", "amount", "employer", "provisional", "quota", "policy"}
         },
     )
 
@@ -93,7 +95,10 @@ def policy_out(row: Any) -> PackIdentity:
 
 
 class HistoryOut(BaseModel):
-    """One step of an order: what was done, by whom, and the state after it. `record`: the batch or result file."""
+    """One step of an order: what was done, by whom, and the state after it.
+
+    `record`: the batch, the result file, or the application that changed the account; `payee_account`: where the order
+    goes from this step on, where the step says so."""
 
     at: datetime
     action: str
@@ -102,6 +107,7 @@ class HistoryOut(BaseModel):
     actor: str
     reason: str | None
     record: UUID | None
+    payee_account: UUID | None
 
 
 async def service_of(request: Request) -> Service:

@@ -2,12 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 
+from libs.common.identity import mask_number
 from libs.common.money import MAX_FEN
 from services.finance.bank.channel import Batch, Payment, ResultFile, ResultFileRefused, ResultLine
-from services.finance.domain import Claim, Outcome
+from services.finance.domain import BounceReason, Claim, Outcome
 
 ENCODING = "gb18030"
 MAX_LINES = 100_000
@@ -19,6 +21,15 @@ _TREASURY = re.compile(r"[1-9][0-9]{5}")
 _WORD = re.compile(r"[0-9A-Za-z._-]{1,64}")
 _NOT_CARRIED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _DIGITS = re.compile(r"[0-9]{1,40}")
+MOST_SHOWN = 5
+"""Digits that the bank's word for a reason may have and be shown whole: a code has no more."""
+REASONS: Mapping[str, BounceReason] = {
+    "R01": BounceReason.NAME_DIFFERS,
+    "R02": BounceReason.ACCOUNT_UNKNOWN,
+    "R03": BounceReason.ACCOUNT_CLOSED,
+    "R04": BounceReason.ACCOUNT_RESTRICTED,
+}
+"""The format's codes of reasons; whatever else a bank writes is another reason."""
 
 
 class BatchFileChannel:
@@ -114,7 +125,14 @@ def _line(at: int, row: Sequence[str]) -> ResultLine:
     )
     if not sound:
         return ResultLine(at, reference, None)
-    return ResultLine(at, reference, Claim(int(fen), _OUTCOMES[outcome], day, reason or None))
+    claim = Claim(int(fen), _OUTCOMES[outcome], day)
+    if claim.outcome is Outcome.BOUNCED:
+        claim = replace(claim, reason=REASONS.get(reason, BounceReason.OTHER), said=_masked(reason))
+    return ResultLine(at, reference, claim)
+
+
+def _masked(reason: str) -> str:
+    return reason if sum(char.isdigit() for char in reason) <= MOST_SHOWN else mask_number(reason)
 
 
 def _day(text: str) -> date | None:

@@ -13,6 +13,7 @@ class ResultFileRefused(DomainError):
     """422: a result file as a whole cannot be believed: cut off, of another format, or of another treasury."""
 
     status, code, title = 422, "result-file-refused", "回盘文件无法导入"
+    semantic = True
     detail = "未导入任何内容：{why}。请向银行重新取得完整的回盘文件。"
 
 

@@ -8,12 +8,12 @@ from fastapi import Body, Query
 from starlette.responses import Response
 
 from libs.common.errors import FieldError, InvalidRequest
-from libs.common.field_errors import field_error
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.identity import normalise_number
 from libs.common.paging import IfMatch, Page, Paging, check_version, etag, page_of
 from libs.common.telemetry import current_traceparent
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.wire import NO_NUL
 from services.intake import inquiry
 from services.intake.api.desk import AtDesk, InGroup
 from services.intake.api.examples import CORRECTION, FILING
@@ -21,6 +21,8 @@ from services.intake.api.group import Wanted, canonical
 from services.intake.domain import TITLES
 from services.intake.filing import RawCorrection, RawFiling
 from services.intake.views import ApplicationView, Receipt, Summary
+
+EXTERNAL_REF = r"^[^:\x00]+:[^:\x00]+:[^\x00]+$"
 
 router = guarded_router(tags=["申请"])
 
@@ -50,9 +52,11 @@ async def list_applications(
     caller: Caller,
     desk: AtDesk,
     wanted: Paging,
-    state: Annotated[str | None, Query(description=f"状态：{'、'.join(TITLES)}", max_length=20)] = None,
-    case_no: Annotated[str | None, Query(max_length=40)] = None,
-    external_ref: Annotated[str | None, Query(max_length=300, description="system:kind:value")] = None,
+    state: Annotated[str | None, Query(description="状态", json_schema_extra={"enum": list(TITLES)})] = None,
+    case_no: Annotated[str | None, Query(max_length=40, pattern=NO_NUL)] = None,
+    external_ref: Annotated[
+        str | None, Query(max_length=300, pattern=EXTERNAL_REF, description="system:kind:value")
+    ] = None,
 ) -> Page[Summary]:
     """按时间倒序列出本人或本单位可查阅的申请。"""
     found = await inquiry.page(
@@ -137,8 +141,5 @@ def _state(state: str | None) -> str | None:
 def _external(ref: str | None) -> tuple[str, str, str] | None:
     if ref is None:
         return None
-    system, _, rest = ref.partition(":")
-    kind, _, value = rest.partition(":")
-    if not (system and kind and value):
-        raise InvalidRequest(errors=[field_error("query/external_ref", "external-ref-form")])
+    system, kind, value = ref.split(":", 2)
     return system, kind, value

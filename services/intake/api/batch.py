@@ -18,12 +18,11 @@ from libs.common.db import Database
 from libs.common.errors import (
     DomainError,
     IdempotencyKeyMissing,
-    InvalidRequest,
     MalformedBody,
     TooLarge,
     UnsupportedMediaType,
 )
-from libs.common.field_errors import field_errors
+from libs.common.field_errors import refusal
 from libs.common.idempotency import Reply, valid_key
 from libs.common.problems import failure_response, problem_response
 from libs.common.settings import MIB
@@ -183,7 +182,7 @@ def _checked(found: Any) -> _Line:
         line = _Line.model_validate(found)
     except ValidationError as error:
         defects = [{**defect, "loc": ("body", *defect["loc"])} for defect in error.errors(include_input=False)]
-        raise InvalidRequest(errors=field_errors(defects, found)) from None
+        raise refusal(defects, found) from None
     if not valid_key(line.idempotency_key):
         raise IdempotencyKeyMissing
     return line

@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
 from libs.common.errors import (
+    ContentWrong,
     DomainError,
     FieldError,
     InvalidRequest,
@@ -40,11 +41,13 @@ _DOCUMENTED = {
                 "schema": {
                     "type": "object",
                     "required": ["code", "file"],
+                    "additionalProperties": False,
                     "properties": {
                         "code": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$", "description": "材料代码"},
                         "file": {"type": "string", "contentMediaType": "application/octet-stream"},
                     },
-                }
+                },
+                "encoding": {"file": {"contentType": ", ".join(materials.MEDIA_TYPES)}},
             }
         },
     }
@@ -147,7 +150,7 @@ async def upload_material(
         pack = desk.packs.get(identity_of(row))
         if not any(material.code == code for item in pack.items for material in item.materials):
             error = FieldError("/code", "unknown-material", "没有此材料", "请按 GET /intake/v1/policy 列出的代码填写。")
-            raise InvalidRequest(errors=[error])
+            raise ContentWrong(errors=[error])
         ref = await desk.upload(tx, row, code, found, caller, now=now)
         after = await inquiry.find(tx, caller, application)
         view = next(each for each in await inquiry.materials_of(tx, pack, application) if each.id == ref)

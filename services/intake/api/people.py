@@ -1,12 +1,10 @@
 """People over HTTP: resolved by services, kept right by the talent office."""
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
@@ -18,9 +16,11 @@ from libs.common.field_errors import field_error
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.paging import MAX_LIMIT, Page, PageRequest, Paging, page_of
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.wire import NOT_BLANK
+from libs.common.words import ONE_LINE, WITHOUT_NUMBERS, Reason
 from services.intake.api.desk import AtDesk
 from services.intake.applications import Desk
-from services.intake.filing import FiledAccount, FilingWrong, Text
+from services.intake.filing import FiledAccount, FilingWrong
 from services.intake.findings import DoubleGrant, double_grants
 from services.intake.models import application
 from services.intake.resolve import MOST_REFS, Resolution, ResolveField, resolve
@@ -29,32 +29,58 @@ from services.intake.views import visible
 
 router = guarded_router(tags=["人员"])
 
+MAX_PURPOSE = 50
 
-def _no_number(text: str) -> str:
-    # The purpose goes into the trail, which holds no personal data.
-    if re.search(r"\d{6}", text):
-        raise PydanticCustomError("purpose-with-number", "用途中请勿填写证件、账号等号码。")
-    return text
+
+# The purpose goes into the trail, which holds no personal data.
+Purpose = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_PURPOSE, pattern=NOT_BLANK),
+    ONE_LINE,
+    WITHOUT_NUMBERS,
+]
 
 
 class Question(BaseModel):
     """Who stands behind references, what is asked of them, and what for."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "refs": ["0197c1b5-e004-7d40-9c54-6f8a0b2c3d5e"],
+                    "fields": ["name", "documents"],
+                    "purpose": "认定复核",
+                }
+            ]
+        },
+    )
 
     refs: Annotated[list[UUID], Field(min_length=1, max_length=MOST_REFS, description="人员或收款账户的引用")]
     fields: Annotated[list[ResolveField], Field(min_length=1, max_length=7)]
-    purpose: Annotated[Text, AfterValidator(_no_number)] = Field(description="用途，逐次留痕")
+    purpose: Annotated[Purpose, Field(description="用途，逐次留痕")]
 
 
 class Merge(BaseModel):
     """Two records that are one person: `merged` leads to `into` from now on."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "merged": "0197c1b5-b001-7a10-8f21-3c5d7e9f1a2b",
+                    "into": "0197c1b5-e004-7d40-9c54-6f8a0b2c3d5e",
+                    "reason": "同一人先后以护照和永久居留证申请",
+                }
+            ]
+        },
+    )
 
     merged: UUID
     into: UUID
-    reason: Annotated[Text, AfterValidator(_no_number)]
+    reason: Annotated[Reason, WITHOUT_NUMBERS]
 
 
 class Merged(BaseModel):

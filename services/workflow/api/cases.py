@@ -9,6 +9,7 @@ from fastapi import Path
 from libs.common.calendar import local_date
 from libs.common.paging import Page, Paging
 from libs.common.web import Caller, Tx, guarded_router, requires
+from libs.common.wire import NO_NUL
 from services.workflow.api.common import PacksHeld
 from services.workflow.archive import RecordView, record_of
 from services.workflow.cases import CaseSummary, CaseView, case_view, list_cases
@@ -18,7 +19,7 @@ from services.workflow.domain import CaseState
 router = guarded_router(tags=["办件与档案"])
 
 
-@router.get("/cases", dependencies=[requires("workflow:read")])
+@router.get("/cases", summary="办件列表", dependencies=[requires("workflow:read")])
 async def get_cases(
     tx: Tx, caller: Caller, packs: PacksHeld, page: Paging, state: CaseState | None = None
 ) -> Page[CaseSummary]:
@@ -26,19 +27,21 @@ async def get_cases(
     return await list_cases(tx, packs, caller, page, state=state, today=local_date(datetime.now(UTC)))
 
 
-@router.get("/cases/{application}", dependencies=[requires("workflow:read")])
+@router.get("/cases/{application}", summary="办件详情", dependencies=[requires("workflow:read")])
 async def get_case(application: UUID, tx: Tx, caller: Caller, packs: PacksHeld) -> CaseView:
     """一个办件：各部门任务及计时、特别程序及原因、决定和办理经过。"""
     return await case_view(tx, packs, application, caller, today=local_date(datetime.now(UTC)))
 
 
-@router.get("/archive/{person}", dependencies=[requires("workflow:read")])
+@router.get("/archive/{person}", summary="人才档案", dependencies=[requires("workflow:read")])
 async def get_record(person: UUID, tx: Tx, caller: Caller) -> RecordView:
     """人才档案：一人一档，列认定、批准的兑现和各事项结果。"""
     return await record_of(tx, person, caller)
 
 
-@router.get("/certifications/{number}", dependencies=[requires("workflow:read")])
-async def get_certification(number: Annotated[str, Path(max_length=40)], tx: Tx, caller: Caller) -> CertificationView:
+@router.get("/certifications/{number}", summary="按编号查阅认定", dependencies=[requires("workflow:read")])
+async def get_certification(
+    number: Annotated[str, Path(max_length=40, pattern=NO_NUL)], tx: Tx, caller: Caller
+) -> CertificationView:
     """按认定编号查阅。"""
     return await certification_by_number(tx, number, caller)

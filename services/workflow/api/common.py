@@ -9,11 +9,12 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
-from libs.common.errors import DomainError, InvalidRequest, Problem
-from libs.common.field_errors import field_errors
+from libs.common.errors import DomainError, Problem
+from libs.common.field_errors import refusal
 from libs.common.packs import Packs
 from libs.common.settings import MIB
 from libs.common.telemetry import trace_id
+from libs.common.words import WITHOUT_NUMBERS, Reason
 
 L = TypeVar("L", bound=BaseModel)
 
@@ -44,13 +45,10 @@ def _in_chinese(words: str) -> str:
     return words
 
 
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-Reason = Annotated[
-    Text,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=500),
-    AfterValidator(_in_chinese),
-    Field(description="原因（中文）"),
+ReasonTold = Annotated[
+    Reason, AfterValidator(_in_chinese), WITHOUT_NUMBERS, Field(description="原因（中文），不得含号码")
 ]
+"""Applicants read it, and the event of a refusal tells it."""
 CodeText = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
@@ -79,7 +77,7 @@ def read_lines(model: type[L], key: str, raw: Sequence[Any]) -> tuple[list[L], d
             line = model.model_validate(each)
         except ValidationError as error:
             defects = [{**defect, "loc": ("body", *defect["loc"])} for defect in error.errors()]
-            refused[place] = InvalidRequest(errors=field_errors(defects, each))
+            refused[place] = refusal(defects, each)
             continue
         named = getattr(line, key)
         if named in good:

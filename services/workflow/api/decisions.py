@@ -16,7 +16,7 @@ from services.workflow.api.common import (
     BulkReply,
     CodeText,
     PacksHeld,
-    Reason,
+    ReasonTold,
     bulk_reply,
     read_lines,
 )
@@ -29,18 +29,25 @@ router = guarded_router(tags=["认定与批准"])
 Etag = Annotated[str, Field(max_length=50, description="待决定事项所列的 etag")]
 
 
+_ITEM = "0197c1b5-c002-7b20-9e32-4d6e8f0a1b3c"
+_CERTIFY: dict[str, Any] = {"verdict": "certify", "category": "master"}
+_LINE: dict[str, Any] = {"item": _ITEM, "etag": '"3"', **_CERTIFY}
+_CHOICE: dict[str, Any] = {"item": _ITEM, "etag": '"4"'}
+
+
 class ProposalBody(BaseModel):
     """What an officer proposes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_CERTIFY]})
     verdict: Literal["certify", "approve", "refuse"]
     category: CodeText | None = Field(default=None, description="人才类别；不填则用申报的类别，兑现事项不填")
-    reason: Reason | None = Field(default=None, description="结论为 refuse 时必填")
+    reason: ReasonTold | None = Field(default=None, description="结论为 refuse 时必填")
 
 
 class ProposalLine(ProposalBody):
     """What an officer proposes for one item of a bulk request."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_LINE]})
     item: UUID
     etag: Etag
 
@@ -48,7 +55,7 @@ class ProposalLine(ProposalBody):
 class Proposals(BaseModel):
     """Proposals for many items; a bad line harms no other."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"items": [_LINE]}]})
     items: Annotated[
         list[Any],
         Field(
@@ -62,7 +69,7 @@ class Proposals(BaseModel):
 class ChoiceLine(BaseModel):
     """One proposed item that is confirmed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_CHOICE]})
     item: UUID
     etag: Etag
 
@@ -70,7 +77,7 @@ class ChoiceLine(BaseModel):
 class Choices(BaseModel):
     """Many proposed items that are confirmed; a bad line harms no other."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"items": [_CHOICE]}]})
     items: Annotated[
         list[Any],
         Field(
@@ -84,8 +91,10 @@ class Choices(BaseModel):
 class Rejection(BaseModel):
     """Why a proposal is sent back."""
 
-    model_config = ConfigDict(extra="forbid")
-    reason: Reason
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"reason": "学历与申报类别不符，请重新提出。"}]}
+    )
+    reason: ReasonTold
 
 
 class Nothing(BaseModel):
@@ -94,7 +103,7 @@ class Nothing(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-@router.get("/decisions", dependencies=[requires("workflow:decide")])
+@router.get("/decisions", summary="待决定事项", dependencies=[requires("workflow:decide")])
 async def get_decisions(
     tx: Tx,
     caller: Caller,
@@ -106,7 +115,7 @@ async def get_decisions(
     return await list_decisions(tx, packs, caller, page, state=ItemState(state) if state else None)
 
 
-@router.get("/items/{item}", dependencies=[requires("workflow:read")])
+@router.get("/items/{item}", summary="事项及其决定依据", dependencies=[requires("workflow:read")])
 async def get_item(item: UUID, tx: Tx, caller: Caller, packs: PacksHeld, response: Response) -> DecisionView:
     """一个事项及其决定依据；响应头 ETag 供提出、复核时填入 If-Match。"""
     view = await decision(tx, packs, item, caller)
@@ -114,7 +123,9 @@ async def get_item(item: UUID, tx: Tx, caller: Caller, packs: PacksHeld, respons
     return view
 
 
-@router.post("/items/{item}:propose", dependencies=[requires("workflow:decide")], response_model=DecisionView)
+@router.post(
+    "/items/{item}:propose", summary="提出决定", dependencies=[requires("workflow:decide")], response_model=DecisionView
+)
 async def propose_item(
     *,
     item: UUID,
@@ -138,7 +149,9 @@ async def propose_item(
     return await once(tx, caller=caller, operation="item:propose", key=key, body=body, do=do, target=str(item))
 
 
-@router.post("/items/{item}:confirm", dependencies=[requires("workflow:decide")], response_model=DecisionView)
+@router.post(
+    "/items/{item}:confirm", summary="复核同意", dependencies=[requires("workflow:decide")], response_model=DecisionView
+)
 async def confirm_item(
     *, item: UUID, tx: Tx, caller: Caller, packs: PacksHeld, key: IdempotencyKey, if_match: IfMatch = None
 ) -> Response:
@@ -154,7 +167,9 @@ async def confirm_item(
     return await once(tx, caller=caller, operation="item:confirm", key=key, body=Nothing(), do=do, target=str(item))
 
 
-@router.post("/items/{item}:reject", dependencies=[requires("workflow:decide")], response_model=DecisionView)
+@router.post(
+    "/items/{item}:reject", summary="复核退回", dependencies=[requires("workflow:decide")], response_model=DecisionView
+)
 async def reject_item(
     *,
     item: UUID,
@@ -177,6 +192,7 @@ async def reject_item(
 
 @router.post(
     "/items:propose",
+    summary="批量提出决定",
     dependencies=[requires("workflow:decide"), body_limit(BULK_BYTES)],
     response_model=BulkReply,
 )
@@ -195,6 +211,7 @@ async def propose_items(body: Proposals, tx: Tx, caller: Caller, packs: PacksHel
 
 @router.post(
     "/items:confirm",
+    summary="批量复核同意",
     dependencies=[requires("workflow:decide"), body_limit(BULK_BYTES)],
     response_model=BulkReply,
 )

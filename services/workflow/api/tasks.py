@@ -15,13 +15,13 @@ from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.paging import Page, Paging, decode_cursor, encode_cursor, wrong_cursor
 from libs.common.service import Service
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
+from libs.common.wire import NO_NUL, VISIBLE, WHOLE
 from services.workflow.api.common import (
     BULK_BYTES,
     MAX_LINES,
     BulkReply,
     PacksHeld,
-    Reason,
-    Text,
+    ReasonTold,
     bulk_reply,
     read_lines,
 )
@@ -35,33 +35,42 @@ router = guarded_router(tags=["任务"])
 MAX_WAIT = 60
 _AFTER = "query/after"
 FactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
-FactWords = Annotated[Text, StringConstraints(max_length=500)]
-FactNumber = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
+FactWords = Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL), VISIBLE]
+FactNumber = Annotated[int, Field(ge=-(2**53), le=2**53), WHOLE]
 Facts = Annotated[
     dict[FactName, StrictBool | FactNumber | FactWords | None],
-    Field(max_length=50, description='核验所得事实，如 {"degree": "master"}；不得含姓名、证件号和账号'),
+    Field(
+        max_length=50,
+        description='核验所得事实，如 {"degree": "master"}；不得含姓名、证件号和账号',
+        json_schema_extra={"additionalProperties": False},
+    ),
 ]
+
+
+_PASSED: dict[str, Any] = {"result": "passed", "facts": {"degree": "master"}}
+_LINE: dict[str, Any] = {"task": "0197c1b5-d003-7c30-8d43-5e7f9a1b2c4d", "result": "failed", "reason": "未查到参保记录"}
 
 
 class Result(BaseModel):
     """The result of one task."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_PASSED]})
     result: Literal["passed", "failed"]
-    reason: Reason | None = Field(default=None, description="结果为 failed 时必填")
+    reason: ReasonTold | None = Field(default=None, description="结果为 failed 时必填")
     facts: Facts = {}
 
 
 class ResultLine(Result):
     """The result of one task of a bulk request."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_LINE]})
     task: UUID
 
 
 class Results(BaseModel):
     """Results of many tasks; a bad line harms no other."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"tasks": [_LINE]}]})
     tasks: Annotated[
         list[Any],
         Field(
@@ -75,7 +84,9 @@ class Results(BaseModel):
 class Suspension(BaseModel):
     """Why and from when a clock stands still."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"reason": "public_notice", "from_day": "2026-06-10"}]}
+    )
     reason: SpecialProcedure
     from_day: Day = Field(description="停止计时的第一日，不晚于今日")
 
@@ -83,11 +94,11 @@ class Suspension(BaseModel):
 class Resumption(BaseModel):
     """From when a clock runs again."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"to_day": "2026-06-17"}]})
     to_day: Day = Field(description="恢复计时之日，不晚于今日")
 
 
-@router.get("/tasks", dependencies=[requires("workflow:read")])
+@router.get("/tasks", summary="任务列表", dependencies=[requires("workflow:read")])
 async def get_tasks(
     tx: Tx, caller: Caller, packs: PacksHeld, page: Paging, state: TaskState | None = None
 ) -> Page[TaskView]:
@@ -95,7 +106,7 @@ async def get_tasks(
     return await list_tasks(tx, packs, caller, page, state=state, today=local_date(datetime.now(UTC)))
 
 
-@router.get("/tasks:poll", dependencies=[requires("workflow:read")])
+@router.get("/tasks:poll", summary="等待新任务（长轮询）", dependencies=[requires("workflow:read")])
 async def poll_tasks(
     *,
     request: Request,
@@ -123,13 +134,15 @@ async def poll_tasks(
         await bell.wait(caller.treasury, caller.department, seen, seconds=left)
 
 
-@router.get("/tasks/{task}", dependencies=[requires("workflow:read")])
+@router.get("/tasks/{task}", summary="任务详情", dependencies=[requires("workflow:read")])
 async def get_task(task: UUID, tx: Tx, caller: Caller, packs: PacksHeld) -> TaskDetail:
     """一项任务：事项、受益人引用、材料地址、办理期限及其逐日算法、红黄绿灯。"""
     return await task_detail(tx, packs, task, caller, today=local_date(datetime.now(UTC)))
 
 
-@router.post("/tasks/{task}:complete", dependencies=[requires("workflow:work")], response_model=TaskDetail)
+@router.post(
+    "/tasks/{task}:complete", summary="反馈结果", dependencies=[requires("workflow:work")], response_model=TaskDetail
+)
 async def complete_task(
     *, task: UUID, body: Result, tx: Tx, caller: Caller, packs: PacksHeld, key: IdempotencyKey
 ) -> Response:
@@ -148,6 +161,7 @@ async def complete_task(
 
 @router.post(
     "/tasks:complete",
+    summary="批量反馈结果",
     dependencies=[requires("workflow:work"), body_limit(BULK_BYTES)],
     response_model=BulkReply,
 )
@@ -164,7 +178,9 @@ async def complete_tasks(body: Results, tx: Tx, caller: Caller, packs: PacksHeld
     return await once(tx, caller=caller, operation="tasks:complete", key=key, body=body, do=do)
 
 
-@router.post("/tasks/{task}:suspend", dependencies=[requires("workflow:work")], response_model=TaskDetail)
+@router.post(
+    "/tasks/{task}:suspend", summary="进入特别程序", dependencies=[requires("workflow:work")], response_model=TaskDetail
+)
 async def suspend_task(
     *, task: UUID, body: Suspension, tx: Tx, caller: Caller, packs: PacksHeld, key: IdempotencyKey
 ) -> Response:
@@ -178,7 +194,9 @@ async def suspend_task(
     return await once(tx, caller=caller, operation="task:suspend", key=key, body=body, do=do, target=str(task))
 
 
-@router.post("/tasks/{task}:resume", dependencies=[requires("workflow:work")], response_model=TaskDetail)
+@router.post(
+    "/tasks/{task}:resume", summary="结束特别程序", dependencies=[requires("workflow:work")], response_model=TaskDetail
+)
 async def resume_task(
     *, task: UUID, body: Resumption, tx: Tx, caller: Caller, packs: PacksHeld, key: IdempotencyKey
 ) -> Response:
