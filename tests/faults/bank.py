@@ -1,0 +1,95 @@
+"""The bank of the drill: the sandbox bank with moods, and books of its own to hold the platform's against."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from enum import StrEnum
+
+from deploy.sample.bank import ENCODING, BankConfig, answer, read
+from libs.common.calendar import local_date
+
+LATE_SECONDS = 8.0
+PATIENCE_SECONDS = 12.0
+"""How long a treasury waits for an answer before it enquires; an enquiry is always answered."""
+
+CONFIG = BankConfig(bounced=30, pending=20, missing=20, wrong_amount=20, doubled=20, foreign=10)
+
+
+class Mood(StrEnum):
+    """How the bank answers: at once, twice, after LATE_SECONDS, or not before somebody enquires."""
+
+    PROMPT = "prompt"
+    TWICE = "twice"
+    LATE = "late"
+    NEVER = "never"
+
+
+DELAYS = {Mood.PROMPT: 0.0, Mood.TWICE: 0.0, Mood.LATE: LATE_SECONDS, Mood.NEVER: PATIENCE_SECONDS}
+
+
+@dataclass
+class Batch:
+    """A batch that the bank was given; it is answered from `ready` on, first for all, then for what that left open."""
+
+    number: str
+    treasury: str
+    file: bytes
+    on: date
+    ready: float
+    copies: int
+    answered: bool = False
+    finished: bool = False
+
+    @property
+    def answer(self) -> bytes:
+        """The result file that is due."""
+        return answer(self.file, CONFIG, on=self.on, final_round=self.answered)
+
+    def delivered(self) -> None:
+        """The result file that was due has arrived."""
+        self.finished = self.answered
+        self.answered = True
+
+
+class Bank:
+    """Takes batch files and answers them. `received` and `credited` count each payment's reference."""
+
+    def __init__(self) -> None:
+        self.received: Counter[str] = Counter()
+        self.credited: Counter[str] = Counter()
+        self._mood = Mood.PROMPT
+        self._batches: dict[str, Batch] = {}
+
+    @contextmanager
+    def in_mood(self, mood: Mood) -> Iterator[None]:
+        """Treat so what comes while this lasts."""
+        self._mood = mood
+        try:
+            yield
+        finally:
+            self._mood = Mood.PROMPT
+
+    def give(self, file: bytes) -> None:
+        """Pay a batch. The same number once more is known, and not paid again."""
+        told = read(file)
+        if told.number in self._batches:
+            return
+        on, ready = local_date(datetime.now(UTC)), time.monotonic() + DELAYS[self._mood]
+        copies = 2 if self._mood is Mood.TWICE else 1
+        self._batches[told.number] = Batch(told.number, told.treasury, file, on, ready, copies)
+        self.received.update(one.reference for one in told.instructions)
+        sums = {(one.reference, str(one.fen)) for one in told.instructions}
+        for final in (False, True):
+            lines = answer(file, CONFIG, on=on, final_round=final).decode(ENCODING).splitlines()
+            told_of = {tuple(line.split("|")[1:4]) for line in lines if line.startswith("R|")}
+            # A line with another amount is a slip of the pen: what was credited is told in the final round.
+            self.credited.update(ref for ref, fen, said in told_of if said == "C" and (ref, fen) in sums)
+
+    def due(self, treasury: str, *, enquired: bool) -> list[Batch]:
+        """Batches of a treasury with an answer on its way; `enquired` about what the first answer left open."""
+        now = time.monotonic()
+        ours = (each for each in self._batches.values() if each.treasury == treasury and not each.finished)
+        return [each for each in ours if now >= each.ready and (enquired or not each.answered)]

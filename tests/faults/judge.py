@@ -1,0 +1,71 @@
+"""The judgement at the end: `huanquan verify --at-rest`, and the drill's own books, which the platform cannot know."""
+
+import json
+from collections import Counter
+
+from deploy.engine import SERVICES
+from deploy.sample.portal import states_of
+from libs.common.service import LEADER_LOCK
+from tests.faults.load import Load
+from tests.faults.system import System
+
+_LEADERS = """
+    SELECT count(*) FROM pg_locks JOIN pg_database ON oid = database
+     WHERE datname = $1 AND locktype = 'advisory' AND granted AND classid = 0 AND objid = $2
+"""
+_PAID = """
+    SELECT o.id::text AS id, o.state, array_agg(l.reference) AS refs
+      FROM payout_order AS o JOIN batch_line AS l ON l.order_id = o.id GROUP BY o.id
+"""
+
+
+async def verified(system: System) -> tuple[list[dict[str, object]], list[str]]:
+    """What `huanquan verify --at-rest` finds, and which of it is violated."""
+    code, printed = await system.command("verify", "--at-rest", "--json", str(system.folder / "verify.json"))
+    file = system.folder / "verify.json"
+    if not file.exists():
+        return [], [f"huanquan verify ended with {code}: {printed.strip()}"]
+    findings = json.loads(file.read_text())
+    return findings, [
+        f"verify: {f['name']}: {f['violations']}, first {f['first']}" for f in findings if f["violations"]
+    ]
+
+
+async def acknowledged(load: Load) -> list[str]:
+    """What was acknowledged is there, came to its end, and nothing else is there."""
+    states = await states_of(load.supervisor)
+    filings = load.portal.filings
+    ours = filings.applications()
+    missing = [f"application {each} was acknowledged and is not there" for each in sorted(ours - states.keys())]
+    strange = [f"application {each} was filed by nobody" for each in sorted(states.keys() - ours)]
+    return [*load.violations, *missing, *strange, *filings.ends(states)]
+
+
+async def as_the_bank_says(load: Load) -> list[str]:
+    """Each settled order was credited once by the bank, no other was, and no payment came to the bank twice."""
+    bank = load.bank
+    found = [f"payment {ref} came to the bank {n} times" for ref, n in bank.received.items() if n > 1]
+    connection = await load.system.postgres.connect("finance")
+    try:
+        rows = await connection.fetch(_PAID)
+    finally:
+        await connection.close()
+    known: Counter[str] = Counter()
+    for row in rows:
+        known.update(row["refs"])
+        credited = sum(bank.credited[ref] for ref in row["refs"])
+        if credited != (row["state"] == "settled"):
+            found.append(f"order {row['id']} is {row['state']}, the bank credited it {credited} times")
+    found += [f"payment {ref} is known to the bank alone" for ref in bank.received if ref not in known]
+    found += [f"payment {ref} never came to the bank" for ref in known if ref not in bank.received]
+    return found
+
+
+async def led(system: System) -> list[str]:
+    """Each service has one leader."""
+    connection = await system.postgres.connect()
+    try:
+        leaders = {service: await connection.fetchval(_LEADERS, service, LEADER_LOCK) for service in SERVICES}
+    finally:
+        await connection.close()
+    return [f"{service} has {number} leaders" for service, number in leaders.items() if number != 1]
