@@ -12,22 +12,17 @@ from deploy.sample.bank import ENCODING, BankConfig, answer, read
 from libs.common.calendar import local_date
 
 LATE_SECONDS = 8.0
-PATIENCE_SECONDS = 12.0
-"""How long a treasury waits for an answer before it enquires; an enquiry is always answered."""
-
 CONFIG = BankConfig(bounced=30, pending=20, missing=20, wrong_amount=20, doubled=20, foreign=10)
+NOTHING_SAID = BankConfig(bounced=30, pending=0, missing=970, wrong_amount=0, doubled=0, foreign=0)
 
 
 class Mood(StrEnum):
-    """How the bank answers: at once, twice, after LATE_SECONDS, or not before somebody enquires."""
+    """How the bank answers: at once, twice, after LATE_SECONDS, or of almost no payment before somebody enquires."""
 
     PROMPT = "prompt"
     TWICE = "twice"
     LATE = "late"
     NEVER = "never"
-
-
-DELAYS = {Mood.PROMPT: 0.0, Mood.TWICE: 0.0, Mood.LATE: LATE_SECONDS, Mood.NEVER: PATIENCE_SECONDS}
 
 
 @dataclass
@@ -40,13 +35,14 @@ class Batch:
     on: date
     ready: float
     copies: int
+    config: BankConfig
     answered: bool = False
     finished: bool = False
 
     @property
     def answer(self) -> bytes:
         """The result file that is due."""
-        return answer(self.file, CONFIG, on=self.on, final_round=self.answered)
+        return answer(self.file, self.config, on=self.on, final_round=self.answered)
 
     def delivered(self) -> None:
         """The result file that was due has arrived."""
@@ -77,13 +73,14 @@ class Bank:
         told = read(file)
         if told.number in self._batches:
             return
-        on, ready = local_date(datetime.now(UTC)), time.monotonic() + DELAYS[self._mood]
+        config = NOTHING_SAID if self._mood is Mood.NEVER else CONFIG
+        on, ready = local_date(datetime.now(UTC)), time.monotonic() + LATE_SECONDS * (self._mood is Mood.LATE)
         copies = 2 if self._mood is Mood.TWICE else 1
-        self._batches[told.number] = Batch(told.number, told.treasury, file, on, ready, copies)
+        self._batches[told.number] = Batch(told.number, told.treasury, file, on, ready, copies, config)
         self.received.update(one.reference for one in told.instructions)
         sums = {(one.reference, str(one.fen)) for one in told.instructions}
         for final in (False, True):
-            lines = answer(file, CONFIG, on=on, final_round=final).decode(ENCODING).splitlines()
+            lines = answer(file, config, on=on, final_round=final).decode(ENCODING).splitlines()
             told_of = {tuple(line.split("|")[1:4]) for line in lines if line.startswith("R|")}
             # A line with another amount is a slip of the pen: what was credited is told in the final round.
             self.credited.update(ref for ref, fen, said in told_of if said == "C" and (ref, fen) in sums)

@@ -15,8 +15,14 @@ from tests.faults.strikes import STRIKES, Stage
 from tests.faults.system import ROOT, running
 from tests.faults.waiting import until
 
-RECOVERY_SECONDS = 120.0
-REST_SECONDS = 300.0
+
+@dataclass(frozen=True)
+class Patience:
+    """How long is waited, in seconds: for the recovery from one fault, and for rest at the end."""
+
+    recovery: float = 120.0
+    rest: float = 300.0
+
 
 Say = Callable[[str], None]
 
@@ -51,23 +57,23 @@ class Result:
         return {"passed": not self.violations, **asdict(self)}
 
 
-async def drill(seed: int, faults: Sequence[Fault], *, base: int, rate: float, say: Say, tree: Path = ROOT) -> Result:
-    """Run the faults against the code in `tree`. Raises Refusal where the drill itself cannot be done."""
+async def drill(
+    seed: int,
+    faults: Sequence[Fault],
+    *,
+    base: int,
+    rate: float,
+    say: Say,
+    tree: Path = ROOT,
+    patience: Patience = Patience(),
+) -> Result:
+    """Run the faults against the code in `tree`, on a hundred ports from `base` on, at `rate` filings a second. Raises
+    Refusal where the drill itself cannot be done."""
     began, result = time.monotonic(), Result(seed)
     async with running(base, tree) as system:
         say(f"up after {time.monotonic() - began:.0f} s: ten processes, three brokers, PostgreSQL; {system.folder}")
         async with loaded(system, seed, rate) as load:
-            await _calm(load, result, say)
-            start = time.monotonic()
-            for fault in faults:
-                await asyncio.sleep(fault.after)
-                struck = await _strike(load, fault, start)
-                result.faults.append(struck)
-                say(_line(struck))
-                if struck.recovery is None:
-                    result.violations.append(f"no recovery within {RECOVERY_SECONDS:.0f} s after {fault}")
-                    break
-            await _judge(load, result, say)
+            await _Drill(load, result, patience, say).run(faults)
         if result.violations:
             system.keep()
             say(f"violated; logs and data stay in {system.folder}")
@@ -75,56 +81,81 @@ async def drill(seed: int, faults: Sequence[Fault], *, base: int, rate: float, s
     return result
 
 
-async def _calm(load: Load, result: Result, say: Say) -> None:
-    """Before any fault: how long a probe takes, and that nothing is published twice."""
-    async with log.opened(load.system.brokers.direct) as bus:
-        since = await log.ends(bus)
-        recovery = await _recovered(load)
+class _Drill:
+    def __init__(self, load: Load, result: Result, patience: Patience, say: Say) -> None:
+        self._load = load
+        self._result = result
+        self._patience = patience
+        self._say = say
+
+    async def run(self, faults: Sequence[Fault]) -> None:
+        """The calm look, the faults, the judgement."""
+        await self._calm()
+        start = time.monotonic()
+        for fault in faults:
+            await asyncio.sleep(fault.after)
+            struck = await self._strike(fault, start)
+            self._result.faults.append(struck)
+            self._say(_line(struck))
+            if struck.recovery is None:
+                self._violated([f"no recovery within {self._patience.recovery:.0f} s after {fault}"])
+                break
+        await self._rest()
+        await self._judge()
+
+    def _violated(self, found: Sequence[str]) -> None:
+        self._result.violations += found
+
+    async def _calm(self) -> None:
+        """Before any fault: how long a probe takes, and that nothing is published twice."""
+        async with log.opened(self._load.system.brokers.direct) as bus:
+            since = await log.ends(bus)
+            recovery = await self._recovered()
+            twice = await log.repeated(bus, since, await log.ends(bus))
+        self._violated([f"published twice while nothing was disturbed: {event}" for event in twice[:10]])
         if recovery is None:
-            result.violations.append(f"a probe took more than {RECOVERY_SECONDS:.0f} s before any fault")
+            self._violated([f"a probe took more than {self._patience.recovery:.0f} s before any fault"])
             return
-        twice = await log.repeated(bus, since, await log.ends(bus))
-    result.violations += [f"published twice while nothing was disturbed: {event}" for event in twice[:10]]
-    result.calm_seconds = recovery
-    say(f"calm: a probe takes {recovery:.1f} s")
+        self._result.calm_seconds = recovery
+        self._say(f"calm: a probe takes {recovery:.1f} s")
 
+    async def _strike(self, fault: Fault, start: float) -> Struck:
+        at = time.monotonic() - start
+        async with STRIKES[fault.kind](Stage(self._load.system, self._load.bank), fault) as what:
+            await asyncio.sleep(fault.seconds)
+        return Struck(fault.number, fault.kind, what, fault.seconds, round(at, 1), await self._recovered())
 
-async def _strike(load: Load, fault: Fault, start: float) -> Struck:
-    at = time.monotonic() - start
-    async with STRIKES[fault.kind](Stage(load.system, load.bank), fault) as what:
-        await asyncio.sleep(fault.seconds)
-    return Struck(fault.number, fault.kind, what, fault.seconds, round(at, 1), await _recovered(load))
+    async def _recovered(self) -> float | None:
+        """Seconds until an application filed now is through and all ten processes are ready; None where that takes too
+        long."""
+        began, bound = time.monotonic(), self._patience.recovery
+        try:
+            async with asyncio.timeout(bound):
+                filed = await self._load.portal.probe()
+                await until(lambda: self._load.through(filed), seconds=bound)
+                await until(self._load.system.all_ready, seconds=bound)
+        except (TimeoutError, StayedAway, Refused) as error:
+            self._say(f"not recovered: {error!r}")
+            return None
+        return round(time.monotonic() - began, 1)
 
+    async def _rest(self) -> None:
+        self._say("no more filings; waiting until all is at rest")
+        under_way = await self._load.rest(self._patience.rest)
+        if not under_way:
+            await self._load.close_months()
+            under_way = await self._load.rest(self._patience.rest)
+        self._violated([f"not at rest: {each}" for each in under_way[:10]])
 
-async def _recovered(load: Load) -> float | None:
-    """Seconds until all ten processes are ready and an application filed now is through; None where that takes too
-    long."""
-    began = time.monotonic()
-    try:
-        async with asyncio.timeout(RECOVERY_SECONDS):
-            filed = await load.portal.probe()
-            await until(lambda: load.through(filed), seconds=RECOVERY_SECONDS)
-            await until(load.system.all_ready, seconds=RECOVERY_SECONDS)
-    except (TimeoutError, StayedAway, Refused):
-        return None
-    return round(time.monotonic() - began, 1)
-
-
-async def _judge(load: Load, result: Result, say: Say) -> None:
-    say("no more filings; waiting until all is at rest")
-    under_way = await load.rest(REST_SECONDS)
-    result.violations += [f"not at rest: {each}" for each in under_way[:10]]
-    if not under_way:
-        await load.close_months()
-        await load.rest(REST_SECONDS)
-    result.applications = len(load.portal.filings.applications())
-    result.payments = load.bank.credited.total()
-    say(f"judging {result.applications} applications, {result.payments} payments")
-    result.findings, violated = await judge.verified(load.system)
-    result.violations += violated
-    result.violations += await judge.led(load.system)
-    result.violations += await judge.acknowledged(load)
-    result.violations += await judge.as_the_bank_says(load)
+    async def _judge(self) -> None:
+        load, result = self._load, self._result
+        result.applications = len(load.portal.filings.applications())
+        result.payments = load.bank.credited.total()
+        self._say(f"judging {result.applications} applications, {result.payments} payments")
+        result.findings, violated = await judge.verified(load.system)
+        self._violated(violated)
+        for look in (judge.led(load.system), judge.acknowledged(load), judge.as_the_bank_says(load)):
+            self._violated(await look)
 
 
 def _line(struck: Struck) -> str:

@@ -29,6 +29,8 @@ KINDS: Mapping[str, Kind] = {
     "kill broker": Kind(PROXIED),
     "kill postgres": Kind(("postgres",)),
     "kill backend": Kind(SERVICES),
+    "kill leader in flight": Kind(SERVICES, (2, 4)),
+    "kill postgres in flight": Kind(("postgres",), (2, 4), sizes=(50, 150)),
     "pause process": Kind(PROCESSES, (3, 14), often=2),
     "pause leader": Kind(SERVICES, (9, 14)),
     "pause broker": Kind(PROXIED, (3, 12)),

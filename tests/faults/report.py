@@ -1,7 +1,7 @@
 """What a drill prints: the schedule before, the table after."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from rich.console import Console
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from tests.faults.drill import Result, Struck
 from tests.faults.plan import Fault
+from tests.faults.sabotage import UNBROKEN
 
 
 def print_plan(console: Console, seed: int, faults: Sequence[Fault]) -> None:
@@ -39,3 +40,13 @@ def print_result(console: Console, result: Result) -> None:
         console.print(f"violated: {violation}", style="red", markup=False, soft_wrap=True, highlight=False)
     hold = sum(1 for finding in result.findings if not finding["violations"])
     console.print(f"{hold} of {len(result.findings)} invariants hold; {len(result.violations)} violations")
+
+
+def print_sabotage(console: Console, results: Mapping[str, Sequence[str]]) -> None:
+    """What caught each sabotage; the unbroken code must be found whole."""
+    table = Table("code", "verdict", "by", title="sabotage")
+    for name, found in results.items():
+        unbroken = name == UNBROKEN
+        verdict = "whole" if unbroken and not found else "FOUND BROKEN" if unbroken else "caught" if found else "MISSED"
+        table.add_row(name, verdict, "\n".join(found[:3]))
+    console.print(table)

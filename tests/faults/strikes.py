@@ -4,16 +4,23 @@ import asyncio
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from tests.faults import log, parking
 from tests.faults.bank import Bank, Mood
-from tests.faults.plan import PROCESSES, Fault
-from tests.faults.processes import Kept
+from tests.faults.plan import BROKERS, PROCESSES, Fault
 from tests.faults.system import System
 
 
@@ -80,9 +87,29 @@ async def kill_backend(stage: Stage, fault: Fault) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def kill_leader_in_flight(stage: Stage, fault: Fault) -> AsyncIterator[str]:
+    """All brokers hang, so that events are on their way and not confirmed; then their relay is killed."""
+    with ExitStack() as paused:
+        for number in BROKERS:
+            paused.enter_context(_paused(partial(stage.system.brokers.send, number)))
+        yield fault.target
+        stage.system.processes[stage.system.leader(fault.target)].send(signal.SIGKILL)
+
+
+@asynccontextmanager
+async def kill_postgres_in_flight(stage: Stage, fault: Fault) -> AsyncIterator[str]:
+    """Every way to the database is slow, so that transactions are under way; then PostgreSQL is killed."""
+    async with AsyncExitStack() as slowed:
+        for name in PROCESSES:
+            await slowed.enter_async_context(stage.system.proxies.slow(name, fault.size))
+        yield f"postgres, {fault.size} ms"
+        _kill(stage.system.postgres.processes())
+
+
+@asynccontextmanager
 async def pause_process(stage: Stage, fault: Fault) -> AsyncIterator[str]:
     """SIGSTOP, then SIGCONT: it knows nothing of the time between, and others may have taken over."""
-    with _paused(stage.system.processes[fault.target]):
+    with _paused(stage.system.processes[fault.target].send):
         yield fault.target
 
 
@@ -90,27 +117,24 @@ async def pause_process(stage: Stage, fault: Fault) -> AsyncIterator[str]:
 async def pause_leader(stage: Stage, fault: Fault) -> AsyncIterator[str]:
     """The same of the process that leads its service at this moment."""
     leader = stage.system.leader(fault.target)
-    with _paused(stage.system.processes[leader]):
+    with _paused(stage.system.processes[leader].send):
         yield leader
 
 
 @contextmanager
-def _paused(process: Kept) -> Iterator[None]:
-    process.send(signal.SIGSTOP)
+def _paused(send: Callable[[signal.Signals], None]) -> Iterator[None]:
+    send(signal.SIGSTOP)
     try:
         yield
     finally:
-        process.send(signal.SIGCONT)
+        send(signal.SIGCONT)
 
 
 @asynccontextmanager
 async def pause_broker(stage: Stage, fault: Fault) -> AsyncIterator[str]:
     """SIGSTOP, then SIGCONT of a broker."""
-    stage.system.brokers.send(_broker(fault), signal.SIGSTOP)
-    try:
+    with _paused(partial(stage.system.brokers.send, _broker(fault))):
         yield fault.target
-    finally:
-        stage.system.brokers.send(_broker(fault), signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -230,6 +254,8 @@ STRIKES: Mapping[str, Strike] = {
     "kill broker": kill_broker,
     "kill postgres": kill_postgres,
     "kill backend": kill_backend,
+    "kill leader in flight": kill_leader_in_flight,
+    "kill postgres in flight": kill_postgres_in_flight,
     "pause process": pause_process,
     "pause leader": pause_leader,
     "pause broker": pause_broker,

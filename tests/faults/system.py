@@ -16,7 +16,7 @@ import httpx
 
 from deploy.engine import SERVICES
 from deploy.local import Addresses
-from deploy.refusals import NotStarted
+from deploy.refusals import NotStarted, Refusal
 from deploy.topics import apply_topics
 from tests.faults.engines import Brokers, DrillPostgres
 from tests.faults.network import Balancer, Toxiproxy, toxiproxy_binary
@@ -229,11 +229,11 @@ def _faketime() -> Path:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder of the run's own. It stays where the run failed, or was asked to."""
+    """A folder of the run's own. It stays where the run broke down, or was asked to."""
     path = Path(tempfile.mkdtemp(prefix="huanquan-drill-"))
     try:
         yield path
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, Refusal):
         shutil.rmtree(path)
         raise
     if not (path / KEEP).exists():
