@@ -6,12 +6,15 @@ READY := $(VENV)/.ready
 BENCH_VENV := .venv-bench
 BENCH_READY := $(BENCH_VENV)/.ready
 ROUNDS ?= 4
+SEED ?= 1
+FAULTS ?= 10
 HUANQUAN := PORT=$(PORT) $(VENV)/bin/huanquan
+DRILL := $(VENV)/bin/python -m tests.faults
 
-.PHONY: help up demo up-kafka test test-kafka bench check docs migration clean
+.PHONY: help up demo up-kafka test test-kafka bench check docs migration drill drill-sabotage clean
 
 help:  ## Show these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 up: $(READY)  ## Set up, start everything in one process on PORT, run the sample population, stay until Ctrl-C
 	@$(HUANQUAN) up
@@ -43,6 +46,12 @@ docs: $(READY)  ## Write docs/api.md and docs/errors.md from the code
 
 migration: $(READY)  ## Write a service's next migration: make migration SERVICE=intake MESSAGE="what changed"
 	@$(VENV)/bin/python -m tests.new_migration $(SERVICE) "$(MESSAGE)"
+
+drill: $(READY)  ## Break the distributed form under load: make drill SEED=1 FAULTS=10 (see docs/drills.md)
+	@$(DRILL) drill --seed $(SEED) --faults $(FAULTS)
+
+drill-sabotage: $(READY)  ## Run the drill on copies of the code that are broken on purpose: each must be caught
+	@$(DRILL) sabotage
 
 clean: $(READY)  ## Stop what runs below HUANQUAN_HOME and remove its data (the environment stays)
 	@if [ -n "$${HUANQUAN_HOME:-}" ]; then $(VENV)/bin/huanquan clean; \

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deploy.refusals import Refusal
 from libs.common import telemetry
-from tests.faults.drill import Result, drill
+from tests.faults.drill import Patience, Result, drill
 from tests.faults.plan import KINDS, plan
 from tests.faults.report import print_plan, print_result, print_sabotage
 from tests.faults.sabotage import SABOTAGE, UNBROKEN, DoesNotApply, sabotaged
@@ -42,6 +42,7 @@ def run_drill(
     faults: Annotated[int, typer.Option(min=1, help="How many faults.")] = 10,
     port: Port = 15000,
     rate: Annotated[float, typer.Option(help="Filings a second.")] = 1.0,
+    patience: Annotated[float, typer.Option(help="Wait so many times longer: for a machine that does other work.")] = 1,
     json_file: JsonFile = Path("drill-results.json"),
     only: Annotated[list[str] | None, typer.Option(help=f"Only these kinds: {', '.join(KINDS)}.")] = None,
 ) -> None:
@@ -49,7 +50,7 @@ def run_drill(
     telemetry.configure(level="CRITICAL")
     faults_planned = plan(seed, faults, tuple(only or KINDS))
     print_plan(console, seed, faults_planned)
-    result = _run(drill(seed, faults_planned, base=port, rate=rate, say=say))
+    result = _run(drill(seed, faults_planned, base=port, rate=rate, say=say, patience=Patience().times(patience)))
     json_file.write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
     print_result(console, result)
     raise typer.Exit(1 if result.violations else 0)

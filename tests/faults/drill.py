@@ -23,6 +23,10 @@ class Patience:
     recovery: float = 120.0
     rest: float = 300.0
 
+    def times(self, factor: float) -> "Patience":
+        """So many times more."""
+        return Patience(self.recovery * factor, self.rest * factor)
+
 
 Say = Callable[[str], None]
 

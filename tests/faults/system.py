@@ -187,6 +187,7 @@ async def _serve(stack: AsyncExitStack, system: System, faketime: Path) -> None:
             "LD_PRELOAD": str(faketime),
             "FAKETIME_TIMESTAMP_FILE": str(system.clock(name)),
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # else threads of Python wait for each other for ever
             "FAKETIME_CACHE_DURATION": "1",
         }
         process = Kept(
