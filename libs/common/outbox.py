@@ -7,14 +7,15 @@ transaction commits late would be skipped for good.
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from time import monotonic
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.bus.protocol import Bus, Message
@@ -27,6 +28,7 @@ from libs.common.tracing import handled_as
 from libs.common.watch import Watch
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 BATCH = 500
 IDLE_SECONDS = 0.25  # how long the leader sleeps where another process wrote the row; its own process wakes it at once
@@ -49,7 +51,8 @@ _INSERT = text("""
      ORDER BY n
 """)
 _UNPUBLISHED = text("""
-    SELECT id, topic, key, headers, value FROM outbox WHERE published_at IS NULL ORDER BY id LIMIT :limit
+    SELECT id, topic, key, headers, value FROM outbox
+     WHERE published_at IS NULL AND id <> ALL(CAST(:under_way AS bigint[])) ORDER BY id LIMIT :limit
 """)
 _PUBLISHED = text("UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY(CAST(:ids AS bigint[]))")
 
@@ -125,7 +128,7 @@ class Relay:
         self.pulse.begin()
         while not being_stopped():
             try:
-                moved = await self.publish_batch()
+                await self.publish()
                 failures = 0
                 self.pulse.beat()
             except Exception as error:
@@ -135,26 +138,49 @@ class Relay:
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
                 failures += 1
                 continue
-            if moved < BATCH:
-                await self._sleep()
+            await self._sleep()
 
     async def _sleep(self) -> None:
         await set_within(self._woken, IDLE_SECONDS)
         self._woken.clear()
 
-    async def publish_batch(self, limit: int = BATCH) -> int:
-        """Publish the oldest unpublished rows, then mark them; returns how many. A crash in between publishes them
-        again under the same event ids, which the inbox of each reader knows."""
-        began = monotonic()
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(_UNPUBLISHED, {"limit": limit})).all()
-        if not rows:
-            return 0
-        await self._bus.publish([Message(row.topic, row.key, self._absolute(row.headers), row.value) for row in rows])
+    async def publish(self) -> int:
+        """Publish what is unpublished, oldest first, and mark it; returns how many. A crash in between publishes it
+        again under the same event ids, which the inbox of each reader knows.
+
+        While one batch is on its way to the bus, the one before is marked and the one behind is read, which takes the
+        database about as long (docs/benchmarks.md). A batch leaves only when the one before has been confirmed.
+        """
+        total, confirmed = 0, list[int]()
+        while batch := await self._next(confirmed, []):
+            confirmed = []
+            while batch:
+                began, under_way = monotonic(), [row.id for row in batch]
+                messages = [Message(row.topic, row.key, self._absolute(row.headers), row.value) for row in batch]
+                behind = await _beside(self._bus.publish(messages), self._next(confirmed, under_way))
+                self._watch.published(batch, began)
+                batch, confirmed = behind, under_way
+                total += len(confirmed)
+                self.pulse.beat()
+        return total
+
+    async def _next(self, confirmed: Sequence[int], under_way: Sequence[int]) -> Sequence[Row[Any]]:
+        """Mark what is confirmed, and read the next batch, without what is under way."""
         async with self._database.transaction() as tx:
-            await tx.execute(_PUBLISHED, {"ids": [row.id for row in rows]})
-        self._watch.published(rows, began)
-        return len(rows)
+            if confirmed:
+                await tx.execute(_PUBLISHED, {"ids": confirmed})
+            return (await tx.execute(_UNPUBLISHED, {"under_way": under_way, "limit": BATCH})).all()
 
     def _absolute(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {**headers, "ce_dataschema": self._schemas + headers["ce_dataschema"]}
+
+
+async def _beside(publishing: Awaitable[None], reading: Coroutine[Any, Any, T]) -> T:
+    """Do both at the same time; when this ends, neither goes on."""
+    read = asyncio.create_task(reading)
+    try:
+        await publishing
+        return await read
+    finally:
+        read.cancel()
+        await asyncio.gather(read, return_exceptions=True)

@@ -21,7 +21,7 @@ class Watch:
     tracing: Tracing = field(default_factory=Tracing)
 
     def published(self, rows: Sequence[Any], began: float) -> None:
-        """Rows of the outbox are on the bus, and marked."""
+        """Rows of the outbox are on the bus."""
         self.batches.published([row.topic for row in rows], monotonic() - began)
         self.tracing.published(rows)
 

@@ -122,7 +122,7 @@ async def test_batches_are_counted_by_what_became_of_their_events(buses: BusKit,
         for _ in range(3):
             await count_up(tx, event, "k")
         await schedule(tx, [Due("x", "1", datetime.now(UTC))])
-    assert await Relay(database, bus, watch=watch).publish_batch() == 3
+    assert await Relay(database, bus, watch=watch).publish() == 3
     assert await Ticker(database, {}, watch=watch).tick(datetime.now(UTC)) == 1
     recorder = Recorder()
     recorder.refuse = {("k", 2)}

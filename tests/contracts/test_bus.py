@@ -133,8 +133,8 @@ async def test_a_relay_that_crashed_before_marking_publishes_again_under_the_sam
             raise Crash
 
     with pytest.raises(Crash):
-        await Relay(publisher, CrashingBus()).publish_batch()  # type: ignore[arg-type]
-    assert await Relay(publisher, bus).publish_batch() == 1
+        await Relay(publisher, CrashingBus()).publish()  # type: ignore[arg-type]
+    assert await Relay(publisher, bus).publish() == 1
     ids = [record.headers["ce_id"] for record in await all_records(bus, topic)]
     assert len(ids) == 2
     assert len(set(ids)) == 1
@@ -154,7 +154,7 @@ async def test_the_schema_of_an_event_is_named_by_an_absolute_address(
     for base in ("https://talent.example", "https://talent.example/huanquan/"):
         async with publisher.transaction() as tx:
             await count_up(tx, event, "a")
-        await Relay(publisher, bus, schemas=base).publish_batch()
+        await Relay(publisher, bus, schemas=base).publish()
     assert [record.headers["ce_dataschema"] for record in await all_records(bus, topic)] == [
         "https://talent.example/events/Happened.json",
         "https://talent.example/huanquan/events/Happened.json",
@@ -169,7 +169,7 @@ async def test_a_transaction_that_rolls_back_emits_nothing(buses: BusKit, make_d
         async with publisher.transaction() as tx:
             await count_up(tx, event, "a")
             raise ZeroDivisionError
-    assert await Relay(publisher, buses.client()).publish_batch() == 0
+    assert await Relay(publisher, buses.client()).publish() == 0
 
 
 async def test_a_poison_event_is_parked_with_its_key_while_others_go_on(
@@ -434,7 +434,7 @@ async def test_a_bus_that_is_away_is_said_so_and_loses_nothing(buses: BusKit, ma
         await count_up(tx, event, "a")
     away = KafkaBus("127.0.0.1:1") if buses.kind == "kafka" else PostgresBus("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(BusUnavailable):
-        await Relay(publisher, away).publish_batch()
+        await Relay(publisher, away).publish()
     assert not await away.reachable()
     await away.stop()
-    assert await Relay(publisher, buses.client()).publish_batch() == 1
+    assert await Relay(publisher, buses.client()).publish() == 1

@@ -40,7 +40,7 @@ async def publish(database: Database, event: type[Happened], kit: BusKit, *keys:
     for key in keys:
         async with database.transaction() as tx:
             await count_up(tx, event, key)
-    await Relay(database, kit.client()).publish_batch()
+    await Relay(database, kit.client()).publish()
 
 
 async def asked(database: Database, query: str) -> list[tuple[object, ...]]:
