@@ -176,6 +176,12 @@ class Pool:
         self._turns.release()
 
     async def close(self) -> None:
-        """Close what is idle."""
-        while self._idle:
-            await self._idle.pop().close()
+        """Close what is idle. Where that is broken off, for the server does not answer, it is cut off."""
+        try:
+            for tx in self._idle:
+                await tx.driver.close()
+        finally:
+            while self._idle:
+                tx = self._idle.pop()
+                tx.driver.terminate()
+                await tx.close()  # SQLAlchemy's part, which waits for nobody any more

@@ -5,7 +5,6 @@ The group's committed offsets exist for lag tools only. Kafka may hand a paused 
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
@@ -16,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Slot, partition_of
+from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Slot, by_slot
 from libs.common.tasks import being_stopped
 
 log = structlog.get_logger()
@@ -73,12 +72,11 @@ class KafkaBus:
         a failure in the middle can never put a later event of a key before an earlier one."""
         try:
             producer = await self._ready_producer()
-            by_slot: dict[Slot, list[Message]] = defaultdict(list)
-            for message in messages:
-                partitions = len(await producer.partitions_for(message.topic))
-                by_slot[Slot(message.topic, partition_of(message.key, partitions))].append(message)
+            topics = {message.topic for message in messages}
+            partitions = {topic: len(await producer.partitions_for(topic)) for topic in topics}
+            slots = by_slot(messages, partitions)
             async with asyncio.timeout(PUBLISH_SECONDS):
-                await asyncio.gather(*(_append(producer, slot, batch) for slot, batch in by_slot.items()))
+                await asyncio.gather(*(_append(producer, slot, batch) for slot, batch in slots.items()))
         except AWAY as error:
             await self._drop_producer()
             raise BusUnavailable(f"{type(error).__name__}: {error}") from error

@@ -17,11 +17,13 @@ from zlib import crc32
 import asyncpg
 import structlog
 
-from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Slot, partition_of
+from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Slot, by_slot
 from libs.common.db import connect, connect_arguments
 from libs.common.tasks import being_stopped, set_within
 
 log = structlog.get_logger()
+
+_encode = json.JSONEncoder().encode
 
 CHANNEL = "bus"
 TICK_SECONDS = 1.0
@@ -62,12 +64,7 @@ _MOVE = """
       FROM unnest($1::text[], $2::int[], $3::bigint[]) AS r (topic, partition, n)
      WHERE p.topic = r.topic AND p.partition = r.partition
 """
-_APPEND = """
-    INSERT INTO log (topic, partition, "offset", key, headers, value)
-    SELECT topic, partition, o, key, headers::jsonb, value
-      FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::bytea[])
-           AS r (topic, partition, o, key, headers, value)
-"""
+_COLUMNS = ("topic", "partition", "offset", "key", "headers", "value")
 _READ = """
     SELECT "offset", key, headers, value FROM log WHERE topic = $1 AND partition = $2 AND "offset" >= $3
      ORDER BY "offset" LIMIT $4
@@ -167,29 +164,24 @@ class PostgresBus:
     async def publish(self, messages: Sequence[Message]) -> None:
         """Append all in one transaction."""
         async with self._connection() as connection:
-            by_slot: dict[Slot, list[Message]] = defaultdict(list)
-            for message in messages:
-                partitions = await self._partitions_of(connection, message.topic)
-                by_slot[Slot(message.topic, partition_of(message.key, partitions))].append(message)
+            topics = {message.topic for message in messages}
+            partitions = {topic: await self._partitions_of(connection, topic) for topic in topics}
             async with connection.transaction():
-                await self._append(connection, by_slot)
+                await self._append(connection, by_slot(messages, partitions))
 
-    async def _append(self, connection: Any, by_slot: Mapping[Slot, Sequence[Message]]) -> None:
-        slots = sorted(by_slot)
+    async def _append(self, connection: Any, messages: Mapping[Slot, Sequence[Message]]) -> None:
+        slots = sorted(messages)
         topics, partitions = [slot.topic for slot in slots], [slot.partition for slot in slots]
         # Counters are locked in order, so two publishers cannot wait for each other.
-        bases = {Slot(row[0], row[1]): row[2] for row in await connection.fetch(_LOCK, topics, partitions)}
-        await connection.execute(_MOVE, topics, partitions, [len(by_slot[slot]) for slot in slots])
-        rows = [(slot, bases[slot] + n, message) for slot in slots for n, message in enumerate(by_slot[slot])]
-        await connection.execute(
-            _APPEND,
-            [slot.topic for slot, _, _ in rows],
-            [slot.partition for slot, _, _ in rows],
-            [offset for _, offset, _ in rows],
-            [message.key for _, _, message in rows],
-            [json.dumps(dict(message.headers)) for _, _, message in rows],
-            [message.value for _, _, message in rows],
-        )
+        bases = {(row[0], row[1]): row[2] for row in await connection.fetch(_LOCK, topics, partitions)}
+        await connection.execute(_MOVE, topics, partitions, [len(messages[slot]) for slot in slots])
+        rows = [
+            (*slot, offset, message.key, _encode(message.headers), message.value)
+            for slot in slots
+            for offset, message in enumerate(messages[slot], start=bases[slot])
+        ]
+        # COPY takes rows as they are; arrays for `unnest` take the driver half as long again, and the server too.
+        await connection.copy_records_to_table("log", records=rows, columns=_COLUMNS)
         await connection.execute(_NOTIFY, CHANNEL, [json.dumps(slot) for slot in slots])
 
     async def fetch(self, slot: Slot, offset: int, *, limit: int) -> list[Record]:

@@ -3,12 +3,13 @@
 The bus keeps no progress of ours: each service resumes from its own `consumer_offset` rows (DESIGN §3.4).
 """
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from struct import unpack_from
 from typing import NamedTuple, Protocol
 
-from aiokafka.partitioner import murmur2
+_M, _MASK = 0x5BD1E995, 0xFFFFFFFF
 
 
 class BusUnavailable(OSError):
@@ -30,8 +31,7 @@ class Slot(NamedTuple):
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One event on its way out: key, CloudEvents headers, JSON bytes."""
 
     topic: str
@@ -40,8 +40,7 @@ class Message:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One event as the log holds it."""
 
     slot: Slot
@@ -102,6 +101,28 @@ class Bus(Protocol):
         ...
 
 
+def by_slot(messages: Sequence[Message], partitions: Mapping[str, int]) -> dict[Slot, list[Message]]:
+    """Messages by the partition they belong to, in their order; `partitions` says how many each topic has."""
+    found: dict[tuple[str, int], list[Message]] = defaultdict(list)
+    for message in messages:
+        found[message.topic, partition_of(message.key, partitions[message.topic])].append(message)
+    return {Slot(*place): each for place, each in found.items()}
+
+
 def partition_of(key: str, partitions: int) -> int:
-    """The partition of a key: Kafka's own default (murmur2), in both drivers."""
-    return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)
+    """The partition of a key: Kafka's own default, in both drivers."""
+    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+def _murmur2(data: bytes) -> int:
+    """MurmurHash2 as Kafka's clients seed it. aiokafka's own gives the same, word by word out of single bytes, which
+    took a fifth of the relay's time."""
+    length = len(data)
+    h = 0x9747B28C ^ length
+    for word in unpack_from(f"<{length // 4}I", data):
+        k = word * _M & _MASK
+        h = (h * _M & _MASK) ^ ((k ^ k >> 24) * _M & _MASK)
+    if rest := data[length & ~3 :]:
+        h = (h ^ int.from_bytes(rest, "little")) * _M & _MASK
+    h = (h ^ h >> 13) * _M & _MASK
+    return h ^ h >> 15
