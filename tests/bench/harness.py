@@ -29,6 +29,10 @@ ROOT = Path(__file__).parents[2]
 WORKER_SECONDS = 600
 
 
+class Skipped(Exception):
+    """Raised by `prepared`: this machine lacks what the benchmark needs."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """A ratio with its floor: missed where the worst round is below. What must stay small is judged by its inverse."""

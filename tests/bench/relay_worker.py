@@ -1,0 +1,103 @@
+"""Contenders of the relay benchmark, each a process of its own: `relay`, `drain`, `producer`."""
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+import uvloop
+from aiokafka import AIOKafkaProducer
+
+from libs.common.bus.kafka import MAX_BATCH_BYTES, KafkaBus
+from libs.common.bus.postgres import PostgresBus
+from libs.common.bus.protocol import Message, partition_of
+from libs.common.db import Database, connect
+from libs.common.outbox import BATCH, Relay
+from tests.bench.worker import ready, serve
+
+READ = "SELECT id, topic, key, headers, value FROM outbox WHERE published_at IS NULL ORDER BY id LIMIT $1"
+MARK = "UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1::bigint[])"
+
+
+async def relay(*, outbox: str, rows: int, postgres: str = "", kafka: str = "") -> dict[str, float]:
+    """The product's relay on one of its buses."""
+    database = Database(outbox)
+    bus = KafkaBus(kafka) if kafka else PostgresBus(postgres)
+    await database.reachable()
+    await bus.reachable()
+    try:
+        return await _timed(Relay(database, bus).publish, rows)
+    finally:
+        await bus.stop()
+        await database.close()
+
+
+async def drain(*, outbox: str, rows: int) -> dict[str, float]:
+    """The same statements by the bare driver, batch by batch, onto nothing."""
+    connection = await connect(outbox)
+
+    async def empty() -> int:
+        total = 0
+        while found := await connection.fetch(READ, BATCH):
+            await connection.execute(MARK, [row["id"] for row in found])
+            total += len(found)
+        return total
+
+    return await _timed(empty, rows)
+
+
+async def producer(*, outbox: str, rows: int, kafka: str) -> dict[str, float]:
+    """aiokafka's producer alone, set like the product's, with the same messages in memory: it finds their partitions,
+    encodes them and sends a batch for each partition, like the relay 500 messages at a time."""
+    connection = await connect(outbox)
+    found = await connection.fetch("SELECT topic, key, headers::text AS headers, value FROM outbox ORDER BY id")
+    messages = [Message(row["topic"], row["key"], json.loads(row["headers"]), row["value"]) for row in found]
+    made = AIOKafkaProducer(
+        bootstrap_servers=kafka, enable_idempotence=True, acks="all", max_batch_size=MAX_BATCH_BYTES
+    )
+    await made.start()
+    partitions = {topic: len(await made.partitions_for(topic)) for topic in {message.topic for message in messages}}
+
+    async def send() -> int:
+        for at in range(0, len(messages), BATCH):
+            slots: dict[tuple[str, int], Any] = defaultdict(made.create_batch)
+            for topic, key, headers, value in messages[at : at + BATCH]:
+                batch = slots[topic, partition_of(key, partitions[topic])]
+                encoded = [(name, text.encode()) for name, text in headers.items()]
+                batch.append(timestamp=None, key=key.encode(), value=value, headers=encoded)
+            sent = [await made.send_batch(batch, topic, partition=number) for (topic, number), batch in slots.items()]
+            await asyncio.gather(*sent)
+        return len(messages)
+
+    try:
+        return await _timed(send, rows)
+    finally:
+        await made.stop()
+
+
+async def _timed(work: Callable[[], Awaitable[int]], rows: int) -> dict[str, float]:
+    ready()
+    own, began = time.process_time(), time.perf_counter()
+    done = await work()
+    took, own = time.perf_counter() - began, time.process_time() - own
+    if done != rows:
+        raise RuntimeError(f"{done} of {rows} events")
+    return {"events/s": rows / took, "own_us": own / rows * 1e6}
+
+
+CONTENDERS: Mapping[str, Callable[..., Coroutine[Any, Any, dict[str, float]]]] = {
+    "relay": relay,
+    "drain": drain,
+    "producer": producer,
+}
+
+
+def work(*, contender: str, **arguments: Any) -> dict[str, float]:
+    """The process."""
+    return uvloop.run(CONTENDERS[contender](**arguments))
+
+
+if __name__ == "__main__":
+    serve(work)
