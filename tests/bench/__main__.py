@@ -11,12 +11,12 @@ import typer
 import uvloop
 from rich.console import Console
 
-from tests.bench import filing, relay, report
+from tests.bench import filing, journey, relay, report
 from tests.bench.ground import standing
 from tests.bench.harness import Measured, Skipped, measure
 from tests.bench.six_steps import benchmark as six_steps
 
-_ALL = (filing.BENCHMARK, six_steps.BENCHMARK, *relay.BENCHMARKS)
+_ALL = (filing.BENCHMARK, six_steps.BENCHMARK, *relay.BENCHMARKS, journey.BENCHMARK)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 
 console = Console(width=160 if not sys.stdout.isatty() else None)

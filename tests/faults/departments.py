@@ -53,7 +53,7 @@ class Departments:
     async def _course(self, stack: AsyncExitStack, unit: Unit) -> Coroutine[Any, Any, None]:
         treasury, department = unit
         if treasury == HEARS_BY_POLL:
-            return self._units[unit].follow_poll()
+            return self._units[unit].follow_poll(treasury=treasury, department=department)
         if treasury != HEARS_BY_KAFKA:
             return asyncio.sleep(0)
         consumer = AIOKafkaConsumer(

@@ -1,0 +1,133 @@
+"""The whole journey, from `POST /intake/v1/applications` to `payout.settled`, on five processes and either bus.
+
+Saturated, a closed loop keeps so many applications on their way; at a tenth and at seven tenths of that rate they come
+in an open loop, however long the earlier ones take. Beside it the limit: the journey's own SQL on bare PostgreSQL.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from deploy.forms import CLUSTER
+from deploy.topics import apply_topics
+from tests.bench.ground import Ground
+from tests.bench.harness import Benchmark, Contender, Figures, Judged, Round, in_processes
+from tests.bench.journey.replay import recordings
+from tests.bench.journey.system import System, deployed
+from tests.conftest import free_port
+
+APPLICATIONS = 1_200
+IN_FLIGHT = 600
+TENTH, SEVENTY = 0.1, 0.7
+STEADY_SECONDS = {TENTH: 20.0, SEVENTY: 12.0}
+SINGLY, TOGETHER = "pgbench, one a transaction", "pgbench, 500 a transaction"
+FEWEST = 60
+"""A p99 of fewer says nothing."""
+
+
+class Turns:
+    """The turns of one deployment: each files people whom no turn before it filed."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._filed = 0
+        self._saturated = 0.0
+
+    async def saturated(self) -> Figures:
+        """As fast as it goes."""
+        figures = await self._take(APPLICATIONS, IN_FLIGHT)
+        self._saturated = figures["applications/s"]
+        return figures
+
+    async def steady(self, share: float) -> Figures:
+        """At this share of the saturated rate of the same round."""
+        rate = share * self._saturated
+        count = max(FEWEST, int(rate * STEADY_SECONDS[share]))
+        return await self._take(count, count, rate)
+
+    async def _take(self, count: int, in_flight: int, rate: float | None = None) -> Figures:
+        async with self._system.serving() as running:
+            given = {
+                "home": str(self._system.home),
+                "port": running.addresses.port,
+                "databases": self._system.outboxes,
+                "first": self._filed,
+                "count": count,
+                "in_flight": in_flight,
+                "rate": rate,
+            }
+            self._filed += count
+            before = running.cpu_seconds()
+            [figures] = await in_processes("tests.bench.journey.driver", given)
+            used = {
+                f"{name}_cpu_ms": (seconds - before[name]) / count * 1000
+                for name, seconds in running.cpu_seconds().items()
+            }
+            return {**figures, **used}
+
+
+@asynccontextmanager
+async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
+    """A deployment for each bus, Kafka's where java is there, and the recorded SQL."""
+    async with AsyncExitStack() as stack:
+        singly, together = await stack.enter_async_context(recordings(ground))
+        turns = Turns(await stack.enter_async_context(deployed(ground, "journey")))
+        contenders: dict[str, Contender] = {
+            "saturated": turns.saturated,
+            SINGLY: singly.replay,
+            TOGETHER: together.replay,
+            "at 10 %": partial(turns.steady, TENTH),
+            "at 70 %": partial(turns.steady, SEVENTY),
+        }
+        if shutil.which("java"):
+            kafka = await stack.enter_async_context(_broker(ground))
+            on_kafka = Turns(await stack.enter_async_context(deployed(ground, "journey-kafka", kafka=kafka)))
+            contenders |= {
+                "Kafka, saturated": on_kafka.saturated,
+                "Kafka, at 70 %": partial(on_kafka.steady, SEVENTY),
+            }
+        yield contenders
+
+
+@asynccontextmanager
+async def _broker(ground: Ground) -> AsyncIterator[str]:
+    """The address of a broker with the product's topics; stopped and gone when the block ends."""
+    home = ground.folder / "kafka"
+    given = {**os.environ, "KAFKA_HOME": str(home), "KAFKA_PORT": str(free_port())}
+
+    async def cluster(*arguments: str) -> str:
+        done = await asyncio.to_thread(
+            subprocess.run, [str(CLUSTER), *arguments], env=given, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return done.stdout.strip()
+
+    try:
+        address = await cluster("up", "1")
+        await apply_topics(address)
+        yield address
+    finally:
+        await cluster("wipe")
+
+
+def _told_later(done: Round) -> float:
+    """How much longer the slowest of a hundred wait at 70 % than at 10 %: judged by its inverse."""
+    return done["at 10 %"]["PayoutSettled_p99_ms"] / done["at 70 %"]["PayoutSettled_p99_ms"]
+
+
+def _of_limit(limit: str) -> Callable[[Round], float]:
+    return lambda done: done["saturated"]["applications/s"] / done[limit]["applications/s"]
+
+
+BENCHMARK = Benchmark(
+    "journey",
+    prepared,
+    (
+        Judged("journey ÷ pgbench, one transaction a step", _of_limit(SINGLY), floor=1.5, aim=2.5),
+        Judged("journey ÷ batched limit, 500 a transaction", _of_limit(TOGETHER), floor=0.12, aim=0.25),
+        Judged("journey's p99 at 10 % ÷ p99 at 70 % of the saturated rate", _told_later, floor=1 / 3, aim=0.5),
+    ),
+)

@@ -1,0 +1,204 @@
+"""The limit: what was recorded, replayed by PostgreSQL's own load generator with nothing around it.
+
+The five services' tables lie in five schemas of one database, so that one client of pgbench takes an application
+through all its steps, as it goes in life. Each statement is prepared once in each session, as the services' driver
+does, and executed with the recorded values. Fair to the limit: nothing but SQL is timed (all sessions have connected
+and prepared before the first step), nobody waits for an event, and audit's lock on its chain is left out, which alone
+would let one transaction at a time pass: the places in the chain are recorded, so nothing needs it.
+"""
+
+import asyncio
+import enum
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from deploy.engine import SERVICES
+from deploy.local import metadata_of
+from libs.common import telemetry
+from libs.common.db import connect, connect_arguments
+from libs.common.migration import upgrade
+from libs.common.settings import Settings
+from tests.bench.ground import PGBENCH_THREADS, Ground, tool
+from tests.bench.journey.people import EMPLOYERS, TREASURIES, filings
+from tests.bench.journey.record import Composed, Statement, Tape
+
+SINGLY, CLIENTS = 160, 32
+PARTS, BATCH = 4, 500
+GATE = 4_210_500
+REPLAY_SECONDS = 120
+
+Transactions = list[list[Statement]]
+
+_ROLE = """
+    DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role} LOGIN; END IF;
+    END $$
+"""
+_WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1 AND NOT granted"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A script for pgbench that begins with this database; each client of it takes a part of the applications."""
+
+    ground: Ground
+    database: str
+    script: Path
+    clients: int
+    applications: int
+
+    async def replay(self) -> dict[str, float]:
+        """Applications a second that PostgreSQL gets through, on a fresh copy of the database."""
+        async with self.ground.empty_database("bench", self.database) as name:
+            await self.ground.settle()
+            gate = await connect(self.ground.postgres.url(name))
+            await gate.execute("SELECT pg_advisory_lock($1)", GATE)
+            process = await self._pgbench(name)
+            async with asyncio.timeout(REPLAY_SECONDS):
+                while await gate.fetchval(_WAITING, GATE) < self.clients:  # noqa: ASYNC110 - sessions of pgbench
+                    await asyncio.sleep(0.05)
+                await gate.execute("SELECT pg_advisory_unlock($1)", GATE)
+                began = time.perf_counter()
+                if await process.wait():
+                    raise RuntimeError("pgbench failed")
+                took = time.perf_counter() - began
+            await gate.close()
+        return {"applications/s": self.applications / took}
+
+    async def _pgbench(self, database: str) -> asyncio.subprocess.Process:
+        arguments = ["--no-vacuum", "--transactions=1", f"--client={self.clients}", f"--jobs={PGBENCH_THREADS}"]
+        where = connect_arguments(self.ground.postgres.url(database))
+        arguments += [f"--file={self.script}", f"--host={where['host']}", f"--username={where['user']}", database]
+        return await asyncio.create_subprocess_exec(tool("pgbench"), *arguments, stdout=asyncio.subprocess.DEVNULL)
+
+
+@asynccontextmanager
+async def recordings(ground: Ground) -> AsyncIterator[tuple[Recorded, Recorded]]:
+    """The journey recorded with one application, task, item and event a transaction, and with BATCH of them."""
+    telemetry.configure(level="WARNING")  # the services' lines of access would stand among the bench's own
+    folder = ground.folder / "recordings"
+    folder.mkdir()
+    async with ground.empty_database() as name:
+        composed = Composed(await _settings(ground, name, folder), ground.postgres.url(name))
+        await composed.start()
+        await composed.journey(filings(0, EMPLOYERS), BATCH)  # employers, accounts, feeds: as in a system at work
+        await composed.close()
+        async with ground.empty_database(template=name) as base:
+            await ground.execute(base, "VACUUM ANALYZE")
+            singly, together = await _recorded(composed)
+            yield (
+                Recorded(ground, base, _written(folder / "singly.sql", singly, CLIENTS), CLIENTS, SINGLY),
+                Recorded(ground, base, _written(folder / "together.sql", together, PARTS), PARTS, PARTS * BATCH),
+            )
+
+
+async def _recorded(composed: Composed) -> tuple[list[Transactions], list[Transactions]]:
+    """The transactions of each application alone, and of each BATCH of them, all of one treasury."""
+    tape = Tape()
+    for service in composed.services.values():
+        tape.listen(service)
+    alone = [filings(EMPLOYERS + n, 1) for n in range(SINGLY)]
+    first = EMPLOYERS + SINGLY
+    parts = [filings(first + n * BATCH, BATCH, TREASURIES[n % len(TREASURIES)]) for n in range(PARTS)]
+    done = await _taken(composed, tape, alone, 1), await _taken(composed, tape, parts, BATCH)
+    await composed.close()
+    return done
+
+
+async def _taken(composed: Composed, tape: Tape, parts: Sequence[Sequence[bytes]], size: int) -> list[Transactions]:
+    taken = []
+    for part in parts:
+        tape.transactions.clear()
+        await composed.journey(part, size)
+        taken.append(list(tape.transactions))
+    return taken
+
+
+async def _settings(ground: Ground, database: str, home: Path) -> Settings:
+    """Settings of services whose tables lie in one database, each service's in a schema that is all its roles see."""
+    urls: dict[str, Any] = {"bus_url": ground.postgres.url(database)}
+    for service in SERVICES:
+        owner, app = f"{service}_owner", f"{service}_app"
+        await ground.execute(
+            database,
+            *(_ROLE.format(role=role) for role in (owner, app)),
+            f"CREATE SCHEMA {service} AUTHORIZATION {owner}",
+            f"GRANT USAGE ON SCHEMA {service} TO {app}",
+            *(f'ALTER ROLE {role} IN DATABASE "{database}" SET search_path = {service}' for role in (owner, app)),
+            f'ALTER ROLE {app} IN DATABASE "{database}" SET synchronous_commit = off',  # recording is not timed
+        )
+        await asyncio.to_thread(upgrade, service, ground.postgres.url(database, owner), metadata_of(service))
+        await ground.execute(database, f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {service} TO {app}")
+        urls[f"{service}_database_url"] = ground.postgres.url(database, app)
+    return Settings(home=home, **urls)
+
+
+# -- the script
+
+
+def _written(file: Path, parts: Sequence[Transactions], clients: int) -> Path:
+    """A script of which each client runs its own share of the parts, in order, once all have prepared."""
+    names: dict[tuple[str, str], str] = {}
+    for statement in (each for part in parts for transaction in part for each in transaction if _replayed(each)):
+        if _prepared(statement):
+            names.setdefault((statement.service, statement.text), f"p{len(names)}")
+    with file.open("w") as out:
+        for (service, text), name in names.items():
+            out.write(f"SET search_path = {service};\nPREPARE {name} AS {text.strip()};\n")
+        out.write(f"SELECT pg_advisory_lock_shared({GATE});\n")
+        for client in range(clients):
+            out.write(f"\\if :client_id = {client}\n")
+            out.writelines(_lines(each, names) for part in parts[client::clients] for each in part)
+            out.write("\\endif\n")
+    return file
+
+
+def _lines(transaction: Sequence[Statement], names: Mapping[tuple[str, str], str]) -> str:
+    """One transaction. A statement is planned for the path that it was prepared under, so the path is set first: in one
+    message with BEGIN, which costs no turn."""
+    begin = f"BEGIN\\; SET LOCAL search_path = {transaction[0].service};\n"
+    return begin + "".join(_line(each, names) for each in transaction if _replayed(each)) + "COMMIT;\n"
+
+
+def _replayed(statement: Statement) -> bool:
+    return not (statement.service == "audit" and "pg_advisory_xact_lock" in statement.text)
+
+
+def _prepared(statement: Statement) -> bool:
+    return not statement.text.lstrip().startswith(("SET ", "SAVEPOINT ", "RELEASE "))
+
+
+def _line(statement: Statement, names: Mapping[tuple[str, str], str]) -> str:
+    if not _prepared(statement):
+        return f"{statement.text.strip()};\n"
+    values = ", ".join(literal(each) for each in statement.values)
+    return f"EXECUTE {names[statement.service, statement.text]}{f' ({values})' if values else ''};\n"
+
+
+def literal(value: Any) -> str:
+    """A value as SQL writes it; its type is the prepared statement's."""
+    return "NULL" if value is None else "'" + _text(value).replace("'", "''") + "'"
+
+
+def _text(value: Any) -> str:
+    match value:
+        case enum.Enum():
+            return _text(value.value)
+        case bool():
+            return "true" if value else "false"
+        case bytes():
+            return "\\x" + value.hex()
+        case date():  # a datetime is one
+            return value.isoformat()
+        case list() | tuple():
+            return "{" + ",".join("NULL" if each is None else _element(_text(each)) for each in value) + "}"
+        case _:
+            return str(value)
+
+
+def _element(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
