@@ -73,9 +73,14 @@ def a_filing(**changes: Any) -> dict[str, Any]:
         "materials": licences(*PAPERS),
     }
     filing |= changes
-    if filing["applicant"] == {"kind": "employer"}:
-        filing = {"handler": {"person": a_person("李经办"), "authority": a_mandate()}} | filing
+    if filing["applicant"] == {"kind": "employer"} and "handler" not in changes:
+        filing["handler"] = a_handler()
     return copy.deepcopy({field: value for field, value in filing.items() if value is not None})
+
+
+def a_handler() -> dict[str, Any]:
+    """The employer's handler: another one at each call."""
+    return {"person": a_person("李经办"), "authority": a_mandate()}
 
 
 def a_mandate(first: str = "2020-01-01", last: str = "2099-12-31") -> dict[str, Any]:

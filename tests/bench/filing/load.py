@@ -9,17 +9,17 @@ from collections.abc import Iterator
 import uvloop
 
 from tests.bench.worker import ready, serve
-from tests.intake.builders import a_filing, an_employer
+from tests.intake.builders import a_filing, a_handler, an_employer
 
 MOST_PER_SECOND = 2_500
 EMPLOYERS = 50
 
 
 def requests(token: str, count: int) -> Iterator[bytes]:
-    """Filings of as many people, of fifty employers."""
-    employers = [an_employer() for _ in range(EMPLOYERS)]
+    """Filings of as many people, of fifty employers, each by its handler."""
+    employers = [{"employer": an_employer(), "handler": a_handler()} for _ in range(EMPLOYERS)]
     for number in range(count):
-        body = json.dumps(a_filing(employer=employers[number % EMPLOYERS]), ensure_ascii=False).encode()
+        body = json.dumps(a_filing(**employers[number % EMPLOYERS]), ensure_ascii=False).encode()
         head = (
             "POST /intake/v1/applications HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
             f"Authorization: Bearer {token}\r\nIdempotency-Key: {uuid.uuid4().hex}\r\n"
