@@ -75,10 +75,10 @@ def errors() -> str:
         rows.append(
             f'| {kind.status} | <a id="{code}"></a>`{code}` | {kind.title} | {kind.detail or kind.title} | {note} |\n'
         )
-    return "".join(rows + [_section(*section) for section in sections()])
+    return "".join(rows + [_section(*section) for section in _sections()])
 
 
-def sections() -> list[tuple[str, str, dict[str, tuple[str, str]]]]:
+def _sections() -> list[tuple[str, str, dict[str, tuple[str, str]]]]:
     """The codes within a body: heading, where they stand, and each code with its title and what to do."""
     of_identity = {code: (title, identity.ADVICE[code]) for code, title in identity.TITLES.items()}
     of_fields = {**field_errors.WORDS, **field_errors.OURS, **of_identity, **filing.WORDS}
