@@ -1,9 +1,12 @@
 """The six-step case (open, assign, complete, certify, order, settle) on the product, on bare PostgreSQL, on peers."""
 
 import json
+import os
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 from libs.common.outbox import headers_of
@@ -12,21 +15,18 @@ from tests.bench.harness import Benchmark, Contender, Figures, Judged, in_proces
 from tests.bench.six_steps.case import metadata, told
 from tests.bench.six_steps.statements import ACTOR, APPEND, CLIENTS, MOVE, OPEN, SECONDS, STEPS, TELL
 
-PROCESSES = 2
+PROCESSES = 2  # of each service, as in the distributed form; and of each peer
 BATCH = 500
+SPIFF_THREADS = 4
+PEERS_PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)
 
 
 @asynccontextmanager
 async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
-    """One database a contender."""
-    async with ground.database(metadata) as mine, ground.database(metadata) as bare:
-        url = ground.postgres.url(mine, "bench_app")
-
-        async def ours() -> Figures:
-            return await together(url, clients=CLIENTS)
-
-        async def ours_in_batches() -> Figures:
-            return await together(url, clients=PROCESSES, batch=BATCH)
+    """A database for each contender."""
+    async with AsyncExitStack() as stack:
+        names = [await stack.enter_async_context(ground.database(metadata)) for _ in range(4)]
+        ours, bare, dbos, spiff = names
 
         async def limit() -> Figures:
             scripts = await ground.pgbench(
@@ -34,14 +34,43 @@ async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
             )
             return {"steps/s": scripts * len(STEPS)}
 
-        yield {"ours": ours, "pgbench": limit, "ours in batches": ours_in_batches}
+        async def on_the_product() -> Figures:
+            share = {"url": ground.postgres.url(ours, "bench_app"), "clients": CLIENTS // PROCESSES}
+            return await _together("ours", [share] * PROCESSES)
+
+        async def in_batches() -> Figures:
+            share = {"url": ground.postgres.url(ours, "bench_app"), "clients": 1, "batch": BATCH}
+            return await _together("ours", [share] * PROCESSES)
+
+        async def on_dbos() -> Figures:
+            url = ground.postgres.url(dbos, "bench_owner").replace("asyncpg", "psycopg")
+            share = {"url": url, "clients": CLIENTS // PROCESSES, "events": _events()}
+            return await _together("dbos_peer", [share | {"name": str(n)} for n in range(PROCESSES)], PEERS_PYTHON)
+
+        async def on_spiff() -> Figures:
+            url = ground.postgres.url(spiff, "bench_owner").replace("+asyncpg", "")
+            share = {"url": url, "clients": SPIFF_THREADS, "events": _events()}
+            return await _together("spiff_peer", [share] * PROCESSES, PEERS_PYTHON)
+
+        yield {
+            "ours": on_the_product,
+            "pgbench": limit,
+            "DBOS": on_dbos,
+            "SpiffWorkflow": on_spiff,
+            "ours in batches": in_batches,
+        }
 
 
-async def together(url: str, *, clients: int, batch: int = 0) -> Figures:
-    """The clients shared among the processes of a service."""
-    share = {"url": url, "clients": clients // PROCESSES, "batch": batch}
-    done = await in_processes("tests.bench.six_steps.ours", *[share] * PROCESSES)
-    return {"steps/s": sum(one["steps/s"] for one in done), "own_us": sum(one["own_us"] for one in done) / PROCESSES}
+async def _together(module: str, shares: Sequence[Mapping[str, Any]], python: str = sys.executable) -> Figures:
+    """The clients shared among two processes."""
+    done = await in_processes(f"tests.bench.six_steps.{module}", *shares, python=python)
+    return {"steps/s": sum(one["steps/s"] for one in done), "own_us": sum(one["own_us"] for one in done) / len(done)}
+
+
+def _events() -> list[list[str]]:
+    """Topic, headers and body of each step's event, as long as the product's own."""
+    events = [told(number, UUID(int=number)) for number in range(len(STEPS))]
+    return [[event.topic, json.dumps(headers_of(event)), event.model_dump_json()] for event in events]
 
 
 def script() -> str:
@@ -69,14 +98,9 @@ def _transaction(number: int) -> str:
 
 
 def variables() -> dict[str, str]:
-    """What an event of each step says: as long as the product's own."""
-    given = {}
-    for number in range(len(STEPS)):
-        event = told(number, UUID(int=number))
-        given[f"topic{number}"] = event.topic
-        given[f"headers{number}"] = json.dumps(headers_of(event), separators=(",", ":"))
-        given[f"body{number}"] = event.model_dump_json()
-    return given
+    """What an event of each step says, for pgbench."""
+    names = ("topic", "headers", "body")
+    return {f"{name}{n}": text for n, event in enumerate(_events()) for name, text in zip(names, event, strict=True)}
 
 
 BENCHMARK = Benchmark(
@@ -84,6 +108,8 @@ BENCHMARK = Benchmark(
     prepared,
     (
         Judged("six-step case ÷ pgbench of the same SQL", ratio("ours", "pgbench", "steps/s"), floor=0.5, aim=0.8),
+        Judged("six-step case ÷ DBOS", ratio("ours", "DBOS", "steps/s"), floor=10, aim=15),
+        Judged("six-step case ÷ SpiffWorkflow", ratio("ours", "SpiffWorkflow", "steps/s"), floor=5, aim=8),
         Judged(
             "six steps in batches ÷ pgbench, one step a transaction",
             ratio("ours in batches", "pgbench", "steps/s"),
