@@ -52,7 +52,7 @@ async def kill_process(stage: Stage, fault: Fault) -> AsyncIterator[str]:
 @asynccontextmanager
 async def kill_leader(stage: Stage, fault: Fault) -> AsyncIterator[str]:
     """The same of the process that relays and ticks for its service at this moment."""
-    leader = stage.system.leader(fault.target)
+    leader = await stage.system.leader(fault.target)
     stage.system.processes[leader].send(signal.SIGKILL)
     yield leader
 
@@ -92,8 +92,9 @@ async def kill_leader_in_flight(stage: Stage, fault: Fault) -> AsyncIterator[str
     with ExitStack() as paused:
         for number in BROKERS:
             paused.enter_context(_paused(partial(stage.system.brokers.send, number)))
-        yield fault.target
-        stage.system.processes[stage.system.leader(fault.target)].send(signal.SIGKILL)
+        leader = await stage.system.leader(fault.target)
+        yield leader
+        stage.system.processes[leader].send(signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -116,7 +117,7 @@ async def pause_process(stage: Stage, fault: Fault) -> AsyncIterator[str]:
 @asynccontextmanager
 async def pause_leader(stage: Stage, fault: Fault) -> AsyncIterator[str]:
     """The same of the process that leads its service at this moment."""
-    leader = stage.system.leader(fault.target)
+    leader = await stage.system.leader(fault.target)
     with _paused(stage.system.processes[leader].send):
         yield leader
 

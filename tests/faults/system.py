@@ -18,18 +18,19 @@ from deploy.engine import SERVICES
 from deploy.local import Addresses
 from deploy.refusals import NotStarted, Refusal
 from deploy.topics import apply_topics
+from libs.common.service import LEADER_NAME
 from tests.faults.engines import Brokers, DrillPostgres
 from tests.faults.network import Balancer, Toxiproxy, toxiproxy_binary
 from tests.faults.plan import BROKERS, INSTANCES, PROCESSES
 from tests.faults.processes import Kept
-from tests.faults.waiting import until
+from tests.faults.waiting import LOOK_SECONDS, until
 
 ROOT = Path(__file__).parents[2]
 FILES_MIB = 128
 PORTS = 100
 READY_SECONDS = 120.0
 KEEP = "keep"
-LEADS = '"event": "leading"'
+_LEADER = "SELECT application_name FROM pg_stat_activity WHERE datname = $1 AND application_name LIKE $2"
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,19 @@ class System:
         """Whether all ten are."""
         return all(await asyncio.gather(*map(self.ready, PROCESSES)))
 
-    def leader(self, service: str) -> str:
-        """The process that began to lead last."""
-        return max((f"{service}-{instance}" for instance in INSTANCES), key=self._led_since)
-
-    def _led_since(self, name: str) -> str:
-        lines = self.processes[name].log.read_text(errors="replace").splitlines()
-        at = (line for line in reversed(lines) if LEADS in line)
-        return next(at, "").partition('"timestamp": "')[2]
+    async def leader(self, service: str) -> str:
+        """The process that relays and ticks for a service now; where none does, the next that will. Raises
+        TimeoutError."""
+        while True:
+            await self.postgres.ready()
+            connection = await self.postgres.connect()
+            try:
+                name = await connection.fetchval(_LEADER, service, f"{LEADER_NAME}%")
+            finally:
+                await connection.close()
+            if name:
+                return f"{service}-{name.removeprefix(LEADER_NAME)}"
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def command(self, *arguments: str) -> tuple[int, str]:
         """Run `huanquan` as an operator: its exit code and all that it prints."""
