@@ -5,6 +5,7 @@ body is read and before anything is looked up. A route with neither is refused w
 """
 
 import inspect
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
@@ -47,7 +48,7 @@ _BEARER = HTTPBearer(scheme_name="bearer", bearerFormat="JWT", auto_error=False,
 _TEXT_HEADER = {"required": True, "schema": {"type": "string"}}
 _SECONDS_HEADER = {"required": True, "schema": {"type": "integer", "minimum": 1}}
 _HEADERS = {401: {"WWW-Authenticate": _TEXT_HEADER}, 429: {"Retry-After": _SECONDS_HEADER}}
-_HEADERS |= {403: _HEADERS[401], 503: _HEADERS[429]}
+_HEADERS |= {503: _HEADERS[429]}
 # What may answer any operation; one that needs a token, reads a body, has an idempotency key, names a version.
 _REFUSALS = {404: "未找到", 413: "请求内容过大", 422: "请求内容不符合要求", 503: "服务暂时不可用"}
 _OF_TOKEN = {401: "未登录或登录凭证无效", 403: "没有权限", 429: "请求过于频繁"}
@@ -127,9 +128,9 @@ class GuardedRoute(APIRoute):
         """Whether this operation is meant. In `{application}:withdraw` what stands behind the colon is the verb of
         another operation, so no parameter holds one."""
         match, found = super().matches(scope)
-        return (
-            (Match.NONE, {}) if any(":" in value for value in found.get("path_params", {}).values()) else (match, found)
-        )
+        if any(":" in value for value in found.get("path_params", {}).values()):
+            return Match.NONE, {}
+        return match, found
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or say which methods the address has: the router alone names those of the first operation there."""
@@ -158,7 +159,7 @@ class GuardedRoute(APIRoute):
                 max_bytes=self.max_bytes or state.settings.max_body_bytes,
                 seconds_per_mib=state.settings.body_seconds,
             )
-            response: Response = await handle(Request(request.scope, receive))
+            response: Response = await handle(_Utf8Request(request.scope, receive))
             return response
 
         return guarded
@@ -173,6 +174,14 @@ def _parts(dependant: Dependant) -> Iterator[Callable[..., Any]]:
 
 def _is_coroutine(part: Callable[..., Any]) -> bool:
     return any(inspect.iscoroutinefunction(it) or inspect.isasyncgenfunction(it) for it in (part, type(part).__call__))
+
+
+class _Utf8Request(Request):
+    """Reads JSON as UTF-8 only, as RFC 8259 has it: Python would guess other encodings, and take half characters."""
+
+    async def json(self) -> Any:
+        """The body. Raises ValueError."""
+        return json.loads((await self.body()).decode("utf-8-sig"))
 
 
 def _methods_at(scope: Scope) -> set[str]:
@@ -223,9 +232,11 @@ class ServiceApp(FastAPI):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schema.pop("$defs", None)
                 schemas[model.__name__] = schema
-            for path in made.get("paths", {}).values():
-                for operation in path.values():
-                    _complete(operation)
+            for context in iter_route_contexts(self.routes):
+                if isinstance(route := context.original_route, GuardedRoute):
+                    for method in context.methods or ():
+                        operation = made["paths"][context.path_format][method.lower()]
+                        _complete(operation, max_bytes=route.max_bytes or self.state.settings.max_body_bytes)
         return super().openapi()
 
 
@@ -343,9 +354,12 @@ def _refusal(status: int, words: str) -> dict[str, Any]:
     return told | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
 
 
-def _complete(operation: dict[str, Any]) -> None:
+def _complete(operation: dict[str, Any], *, max_bytes: int) -> None:
     """Name the refusals that follow from what an operation takes, beside those that it names itself."""
-    refusals = dict(_OF_BODY) if "requestBody" in operation else {}
+    refusals = dict[int, str]()
+    if "requestBody" in operation:
+        operation["x-max-body-bytes"] = max_bytes
+        refusals |= _OF_BODY
     for parameter in operation.get("parameters", ()):
         if parameter["name"] == "Idempotency-Key":
             # Optional to FastAPI, so that a missing one answers 400 with its own code and not 422.

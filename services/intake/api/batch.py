@@ -166,7 +166,7 @@ def _told(answer: Answer) -> dict[str, Any]:
 
 def _loaded(raw: bytes) -> Any:
     try:
-        return json.loads(raw)
+        return json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise MalformedBody from None
 
