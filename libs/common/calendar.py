@@ -159,13 +159,13 @@ class Calendar:
         """Return this calendar with a State Council notice laid over it; what the notice names wins.
 
         An amendment passes the present `official_through`. Raises `ValueError` when that goes back, or skips a
-        year: the year between would pass for official without a notice.
+        year: the year between would pass for official without a notice; and for a day outside the calendar.
         """
         if official_through < self.official_through:
             raise ValueError(f"a notice cannot take back what is official up to {self.official_through}")
         if official_through.year > self.official_through.year + 1:
             raise ValueError(f"load the notice of {self.official_through.year + 1} first")
-        now_working, now_off = frozenset(working), frozenset(holidays)
+        now_working, now_off = frozenset(map(_within, working)), frozenset(map(_within, holidays))
         return Calendar(
             working=(self.working - now_off) | now_working,
             holidays=(self.holidays - now_working) | now_off,
