@@ -66,7 +66,7 @@ class BatchFileChannel:
         rows = _rows(raw)
         number, treasury, count, total = _head(rows[0])
         if rows[-1] != ["T", count, total]:
-            raise ResultFileRefused(why="文件尾缺失，或与文件头的笔数、金额不一致")
+            raise ResultFileRefused(why="最后一行不是文件尾，或其笔数、金额与文件头不一致")
         body = list(enumerate(rows[1:-1], start=2))
         finals = {row[1]: at for at, row in body if _is_final(row)}
         lines = tuple(_line(at, row) for at, row in body if not _is_final(row))
@@ -87,11 +87,12 @@ def _carried(text: str) -> bool:
 def _rows(raw: bytes) -> list[list[str]]:
     try:
         text = raw.decode(ENCODING)
-    except UnicodeDecodeError:
-        raise ResultFileRefused(why="文件编码不是 GB 18030") from None
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ResultFileRefused(why=f"第 {line} 行的编码不是 GB 18030") from None
     rows = [line.rstrip("\r").split("|") for line in text.removesuffix("\n").split("\n")]
     if len(rows) < 2:
-        raise ResultFileRefused(why="文件不完整")
+        raise ResultFileRefused(why="文件不完整，没有文件尾")
     if len(rows) > MAX_LINES:
         raise ResultFileRefused(why=f"文件超过 {MAX_LINES} 行")
     return rows
@@ -99,11 +100,11 @@ def _rows(raw: bytes) -> list[list[str]]:
 
 def _head(row: Sequence[str]) -> tuple[str, str, str, str]:
     if len(row) != _FORMS["H"] or row[:2] != ["H", "HQRES1"]:
-        raise ResultFileRefused(why="不是 HQRES1 格式的回盘文件")
+        raise ResultFileRefused(why="第 1 行不是 HQRES1 格式的文件头（之前不能有字节顺序标记或空行）")
     _, _, number, treasury, made_on, count, total = row
     sound = _WORD.fullmatch(number) and _TREASURY.fullmatch(treasury) and _day(made_on)
     if not sound or not _COUNT.fullmatch(count) or not _COUNT.fullmatch(total):
-        raise ResultFileRefused(why="文件头的字段不符合格式")
+        raise ResultFileRefused(why="第 1 行（文件头）的字段不符合格式")
     return number, treasury, count, total
 
 
