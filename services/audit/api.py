@@ -89,7 +89,7 @@ class AnchorIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    seq: Annotated[int, Field(ge=0, lt=2**63), WHOLE]
+    seq: Annotated[int, Field(ge=0, le=2**53), WHOLE]
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     at: Instant | None = None
 
