@@ -6,10 +6,8 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from random import Random
 from typing import Any
 
 import httpx
@@ -18,33 +16,14 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from deploy.engine import SERVICES
-from deploy.sample.bank import BankConfig, answer
-from deploy.sample.client import Platform
-from deploy.sample.filings import Draft, certification, item
-from deploy.sample.offices import read_flats
-from deploy.sample.people import make_employers, make_person
 from deploy.sample.portal import FILE
 from libs.common.auth import ORG_UNIT_ROLES, ROLES, TokenIssuer
 from libs.common.settings import Settings
 from tests.conftest import System
-from tests.steps import (
-    Json,
-    confirm,
-    departments_answer,
-    desks_of,
-    eventually,
-    found,
-    give_quota,
-    item_of,
-    officers_of,
-    order_of,
-    propose,
-    send_to_bank,
-    today,
-    treasurer_of,
-)
+from tests.records import HOME, TERM, make_records
+from tests.steps import Json
 
-HOME, ELSEWHERE, CITY = "410523", "410522", "410500"
+ELSEWHERE, CITY = "410522", "410500"
 OFFICES = {
     "department": "human_resources",
     "specialist": "human_resources",
@@ -53,7 +32,6 @@ OFFICES = {
     "treasury": "finance",
     "housing": "housing",
 }
-TERM = {"from_day": today().isoformat(), "to_day": (today() + timedelta(days=365)).isoformat()}
 ACCOUNT = {"holder": "王小明", "bank": "示例银行", "branch_no": "104496000017", "number": "0017000010001234"}
 READ = {"headers": {"if-match": '"1"'}}
 BODIES: Mapping[str, Json] = {
@@ -183,7 +161,7 @@ def forged(system: System) -> dict[str, str]:
     """Tokens of a supervisor that must not be believed."""
     settings = Settings(home=system.home)
     good = system.token("supervisor")
-    claims = json.loads(_unpadded(good.split(".")[1]))
+    claims = json.loads(unpadded(good.split(".")[1]))
     issuer = TokenIssuer(settings)
     elsewhere = settings.model_copy(update={"issuer": "https://elsewhere.example"})
     for_others = settings.model_copy(update={"audience": "another-system"})
@@ -197,7 +175,7 @@ def forged(system: System) -> dict[str, str]:
         "signed with the public key": jwt.encode(
             {"alg": "HS256", "kid": _kid(good)}, claims, OctKey.import_key(jwks), algorithms=["HS256"]
         ),
-        "of other claims": ".".join([good.split(".")[0], _packed({**claims, "role": "ops"}), good.split(".")[2]]),
+        "of other claims": ".".join([good.split(".")[0], packed({**claims, "role": "ops"}), good.split(".")[2]]),
         "without a role": _signed(system, {key: value for key, value in claims.items() if key != "role"}),
         "of an unknown role": _signed(system, {**claims, "role": "emperor"}),
         "of a treasury without a unit": _signed(system, {**claims, "role": "treasury"}),
@@ -212,19 +190,19 @@ def _signed(system: System, claims: Json) -> str:
 
 
 def _encoded(header: Json, claims: Json) -> str:
-    return f"{_packed(header)}.{_packed(claims)}."
+    return f"{packed(header)}.{packed(claims)}."
 
 
-def _packed(part: Json) -> str:
+def packed(part: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
 
 
-def _unpadded(part: str) -> bytes:
+def unpadded(part: str) -> bytes:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def _kid(token: str) -> str:
-    return str(json.loads(_unpadded(token.split(".", maxsplit=1)[0]))["kid"])
+    return str(json.loads(unpadded(token.split(".", maxsplit=1)[0]))["kid"])
 
 
 def test_a_token_that_is_expired_forged_or_of_others_is_no_token(
@@ -269,87 +247,7 @@ def test_no_role_audits_what_it_runs_or_pays() -> None:
 @pytest.fixture(scope="module")
 def records(system: System) -> Mapping[str, str]:
     """One record of each kind of one treasury, by the name of the parameter that it stands for."""
-    return asyncio.run(_make_records(system))
-
-
-async def _make_records(system: System) -> Mapping[str, str]:
-    async with desks_of(system) as at:
-        told = await _file(at, "complete", items=["living_allowance", "talent_apartment"])
-        application = told["id"]
-        await departments_answer(at, application)
-        one, other = officers_of(at, HOME)
-        for code in ("talent_certification", "living_allowance", "talent_apartment"):
-            decided = await item_of(at, application, code)
-            await propose(one, decided, "certify" if code == "talent_certification" else "approve")
-            await confirm(other, decided)
-        certified = await item_of(at, application, "talent_certification")
-        return {
-            "seq": "1",
-            "person": told["beneficiary"],
-            "ref": told["beneficiary"],
-            "number": certified["decision"]["number"],
-            **await _still_open(at),
-            **await _money(at, application),
-            **await _housing(at, application),
-        }
-
-
-async def _file(at: Platform, word: str, items: Sequence[str], uploads: Sequence[str] = ()) -> Json:
-    """An application of a master at the treasury."""
-    rng = Random(word)
-    [employer, *_] = make_employers(rng, [(HOME, "汤阴")])
-    wanted = [certification("master"), *map(item, items)]
-    draft = Draft(rng, make_person(rng), wanted, employer=employer, handler=make_person(rng), uploads=uploads)
-    receipt: Json = await at.desk("portal").post("/intake/v1/applications", draft.body(), key=f"access-{word}")
-    return receipt
-
-
-async def _still_open(at: Platform) -> dict[str, str]:
-    """An application with an uploaded material, which the departments have not answered."""
-    application = (await _file(at, "open", items=[], uploads=["degree_certificate"]))["id"]
-    form = {"data": {"code": "degree_certificate"}, "files": {"file": ("degree.pdf", FILE, "application/pdf")}}
-    uploaded = await at.desk("portal").post(
-        f"/intake/v1/applications/{application}/materials", key="access-upload", **form
-    )
-    opened = await item_of(at, application, "talent_certification")
-    return {
-        "application": application,
-        "material": uploaded["material"]["id"],
-        "item": opened["id"],
-        "task": opened["tasks"][0]["id"],
-    }
-
-
-async def _money(at: Platform, application: str) -> dict[str, str]:
-    """An order at the bank, which answered for a stranger too."""
-    treasurer = treasurer_of(at, HOME)
-    await order_of(at, application, "unfunded")
-    await give_quota(treasurer, HOME, "living_allowance", fen=100_000_000)
-    order = await order_of(at, application, "due")
-    batch = await send_to_bank(treasurer, HOME, order)
-    strangers_too = answer(await treasurer.raw(batch["file"]), BankConfig(bounced=0, foreign=1000), on=today())
-    await treasurer.post("/finance/v1/bank-results", key="access-result", content=strangers_too)
-    [exception] = await treasurer.pages("/finance/v1/bank-exceptions")
-    return {
-        "order_id": order["id"],
-        "entitlement_id": order["entitlement"],
-        "quota_id": order["quota"],
-        "batch_id": batch["id"],
-        "exception_id": exception["id"],
-    }
-
-
-async def _housing(at: Platform, application: str) -> dict[str, str]:
-    """A flat that is held and let."""
-    officer = at.desk("housing", org_unit=f"{HOME}/housing")
-    eligibility = (await item_of(at, application, "talent_apartment"))["id"]
-    await eventually(lambda: found(officer, f"/housing/v1/eligibilities/{eligibility}"))
-    [flat, *_] = [flat for flat in read_flats() if flat["kind"] == "apartment"]
-    del flat["treasury"]
-    listed = await officer.post("/housing/v1/flats", flat, key="access-flat")
-    held = await officer.post(f"/housing/v1/flats/{listed['id']}:hold", {"eligibility": eligibility}, key="access-hold")
-    lease = await officer.post(f"/housing/v1/holds/{held['id']}:lease", TERM, key="access-lease")
-    return {"flat": listed["id"], "eligibility": eligibility, "hold": held["id"], "lease": lease["id"]}
+    return asyncio.run(make_records(system))
 
 
 def strangers(system: System) -> dict[str, tuple[str, str]]:

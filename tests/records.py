@@ -1,0 +1,113 @@
+"""One record of each kind, made over HTTP as in life: an application paid and housed, one open, a bank exception."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from random import Random
+
+from deploy.sample.bank import BankConfig, answer
+from deploy.sample.client import Platform
+from deploy.sample.filings import Draft, certification, item
+from deploy.sample.offices import read_flats
+from deploy.sample.people import make_employers, make_person
+from deploy.sample.portal import FILE
+from tests.conftest import System
+from tests.steps import (
+    Json,
+    confirm,
+    departments_answer,
+    desks_of,
+    eventually,
+    found,
+    give_quota,
+    item_of,
+    officers_of,
+    order_of,
+    propose,
+    send_to_bank,
+    today,
+    treasurer_of,
+)
+
+HOME = "410523"
+TERM = {"from_day": today().isoformat(), "to_day": (today() + timedelta(days=365)).isoformat()}
+
+
+async def make_records(system: System) -> Mapping[str, str]:
+    """One record of each kind of one treasury, by the name of the parameter that it stands for. Once a system."""
+    async with desks_of(system) as at:
+        told = await _file(at, "complete", items=["living_allowance", "talent_apartment"])
+        application = told["id"]
+        await departments_answer(at, application)
+        one, other = officers_of(at, HOME)
+        for code in ("talent_certification", "living_allowance", "talent_apartment"):
+            decided = await item_of(at, application, code)
+            await propose(one, decided, "certify" if code == "talent_certification" else "approve")
+            await confirm(other, decided)
+        certified = await item_of(at, application, "talent_certification")
+        return {
+            "seq": "1",
+            "person": told["beneficiary"],
+            "ref": told["beneficiary"],
+            "number": certified["decision"]["number"],
+            **await _still_open(at),
+            **await _money(at, application),
+            **await _housing(at, application),
+        }
+
+
+async def _file(at: Platform, word: str, items: Sequence[str], uploads: Sequence[str] = ()) -> Json:
+    """An application of a master at the treasury."""
+    rng = Random(word)
+    [employer, *_] = make_employers(rng, [(HOME, "汤阴")])
+    wanted = [certification("master"), *map(item, items)]
+    draft = Draft(rng, make_person(rng), wanted, employer=employer, handler=make_person(rng), uploads=uploads)
+    receipt: Json = await at.desk("portal").post("/intake/v1/applications", draft.body(), key=f"access-{word}")
+    return receipt
+
+
+async def _still_open(at: Platform) -> dict[str, str]:
+    """An application with an uploaded material, which the departments have not answered."""
+    application = (await _file(at, "open", items=[], uploads=["degree_certificate"]))["id"]
+    form = {"data": {"code": "degree_certificate"}, "files": {"file": ("degree.pdf", FILE, "application/pdf")}}
+    uploaded = await at.desk("portal").post(
+        f"/intake/v1/applications/{application}/materials", key="access-upload", **form
+    )
+    opened = await item_of(at, application, "talent_certification")
+    return {
+        "application": application,
+        "material": uploaded["material"]["id"],
+        "item": opened["id"],
+        "task": opened["tasks"][0]["id"],
+    }
+
+
+async def _money(at: Platform, application: str) -> dict[str, str]:
+    """An order at the bank, which answered for a stranger too."""
+    treasurer = treasurer_of(at, HOME)
+    await order_of(at, application, "unfunded")
+    await give_quota(treasurer, HOME, "living_allowance", fen=100_000_000)
+    order = await order_of(at, application, "due")
+    batch = await send_to_bank(treasurer, HOME, order)
+    strangers_too = answer(await treasurer.raw(batch["file"]), BankConfig(bounced=0, foreign=1000), on=today())
+    await treasurer.post("/finance/v1/bank-results", key="access-result", content=strangers_too)
+    [exception] = await treasurer.pages("/finance/v1/bank-exceptions")
+    return {
+        "order_id": order["id"],
+        "entitlement_id": order["entitlement"],
+        "quota_id": order["quota"],
+        "batch_id": batch["id"],
+        "exception_id": exception["id"],
+    }
+
+
+async def _housing(at: Platform, application: str) -> dict[str, str]:
+    """A flat that is held and let."""
+    officer = at.desk("housing", org_unit=f"{HOME}/housing")
+    eligibility = (await item_of(at, application, "talent_apartment"))["id"]
+    await eventually(lambda: found(officer, f"/housing/v1/eligibilities/{eligibility}"))
+    [flat, *_] = [flat for flat in read_flats() if flat["kind"] == "apartment"]
+    del flat["treasury"]
+    listed = await officer.post("/housing/v1/flats", flat, key="access-flat")
+    held = await officer.post(f"/housing/v1/flats/{listed['id']}:hold", {"eligibility": eligibility}, key="access-hold")
+    lease = await officer.post(f"/housing/v1/holds/{held['id']}:lease", TERM, key="access-lease")
+    return {"flat": listed["id"], "eligibility": eligibility, "hold": held["id"], "lease": lease["id"]}
