@@ -8,10 +8,11 @@ BENCH_READY := $(BENCH_VENV)/.ready
 ROUNDS ?= 4
 SEED ?= 1
 FAULTS ?= 10
+EXAMPLES ?= 20
 HUANQUAN := PORT=$(PORT) $(VENV)/bin/huanquan
 DRILL := $(VENV)/bin/python -m tests.faults
 
-.PHONY: help up demo up-kafka test test-kafka bench check docs migration drill drill-sabotage clean
+.PHONY: help up demo up-kafka test test-kafka bench attack drill drill-sabotage check docs migration clean
 
 help:  ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,6 +34,10 @@ test-kafka: $(READY)  ## Run the tests that need a real broker; fails where none
 
 bench: $(READY) $(BENCH_READY)  ## Measure speed beside a limit and peers, judge the floors: make bench ROUNDS=4 ONLY=name,name
 	@BENCH_PYTHON=$(BENCH_VENV)/bin/python $(VENV)/bin/python -m tests.bench --rounds "$(ROUNDS)" --only "$(ONLY)"
+
+attack: $(READY)  ## Attack the contracts: every operation, importer, token and body: make attack EXAMPLES=20 SEED=n
+	@SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
+	SEED=$$SEED EXAMPLES=$(EXAMPLES) $(VENV)/bin/pytest -q -n 2 --dist load tests/attack
 
 check: $(READY)  ## Lint, types, import rules, generated documents
 	@$(VENV)/bin/ruff check .
