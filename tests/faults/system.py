@@ -122,16 +122,20 @@ class System:
     async def leader(self, service: str) -> str:
         """The process that relays and ticks for a service now; where none does, the next that will. Raises
         TimeoutError."""
-        while True:
-            await self.postgres.ready()
-            connection = await self.postgres.connect()
-            try:
-                name = await connection.fetchval(_LEADER, service, f"{LEADER_NAME}%")
-            finally:
-                await connection.close()
-            if name:
-                return f"{service}-{name.removeprefix(LEADER_NAME)}"
-            await asyncio.sleep(LOOK_SECONDS)
+        async with asyncio.timeout(READY_SECONDS):
+            while True:
+                if name := await self._leading(service):
+                    return f"{service}-{name.removeprefix(LEADER_NAME)}"
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _leading(self, service: str) -> str | None:
+        await self.postgres.ready()
+        connection = await self.postgres.connect()
+        try:
+            found: str | None = await connection.fetchval(_LEADER, service, f"{LEADER_NAME}%")
+        finally:
+            await connection.close()
+        return found
 
     async def command(self, *arguments: str) -> tuple[int, str]:
         """Run `huanquan` as an operator: its exit code and all that it prints."""
