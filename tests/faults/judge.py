@@ -23,7 +23,7 @@ async def verified(system: System) -> tuple[list[dict[str, object]], list[str]]:
     """What `huanquan verify --at-rest` finds, and which of it is violated."""
     code, printed = await system.command("verify", "--at-rest", "--json", str(system.folder / "verify.json"))
     file = system.folder / "verify.json"
-    if not file.exists():
+    if code not in {0, 1} or not file.exists():
         return [], [f"huanquan verify ended with {code}: {printed.strip()}"]
     findings = json.loads(file.read_text())
     return findings, [
