@@ -160,7 +160,8 @@ class EmbeddedPostgres:
         log = self.folder / "log"
         said = log.read_text(errors="replace").splitlines() if log.exists() else []
         last = said[-1] if said else "it says nothing"
-        return next((line for line in reversed(said) if "FATAL" in line), last) + f" (its log: {log})"
+        fatal = (line for line in reversed(said) if "FATAL" in line or "PANIC" in line)
+        return next(fatal, last) + f" (its log: {log})"
 
     # -- a short name for a folder whose own name PostgreSQL's socket or its start script cannot bear
 

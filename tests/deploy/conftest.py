@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,13 @@ from tests.steps import (
 )
 
 COUNTY = "410522"
+
+
+@contextmanager
+def folder_of_our_own() -> Iterator[Path]:
+    """Outside pytest's own folders, whose rights another run of pytest changes under the feet of a cluster that starts."""
+    with tempfile.TemporaryDirectory(prefix="huanquan-test-") as folder:
+        yield Path(folder)
 
 
 @contextmanager

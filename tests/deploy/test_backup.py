@@ -26,6 +26,7 @@ from deploy.local import Local
 from deploy.operations import remove_home
 from libs.common.db import connect
 from tests.conftest import ROOT, System, environment, start_system
+from tests.deploy.conftest import folder_of_our_own
 from tests.deploy.test_cli import Ended, command
 from tests.intake.builders import a_filing
 
@@ -50,14 +51,20 @@ class Struck:
         return command(home, "restore", str(self.archive), *arguments, **variables)
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with folder_of_our_own() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="module")
-def struck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Struck]:
-    folder = tmp_path_factory.mktemp("backup")
-    home = folder / "home"
-    try:
-        yield strike(start_system(home, "--no-sample"), folder / "archive", folder / "keys")
-    finally:
-        remove_home(home)
+def struck() -> Iterator[Struck]:
+    with folder_of_our_own() as folder:
+        home = folder / "home"
+        try:
+            yield strike(start_system(home, "--no-sample"), folder / "archive", folder / "keys")
+        finally:
+            remove_home(home)
 
 
 def strike(system: System, archive: Path, keys: Path) -> Struck:
