@@ -16,6 +16,7 @@ from deploy.forms import CLUSTER
 from deploy.topics import apply_topics
 from tests.bench.ground import Ground
 from tests.bench.harness import Benchmark, Contender, Figures, Judged, Round, in_processes
+from tests.bench.journey.people import WARM
 from tests.bench.journey.replay import recordings
 from tests.bench.journey.system import System, deployed
 from tests.conftest import free_port
@@ -60,11 +61,11 @@ class Turns:
                 "in_flight": in_flight,
                 "rate": rate,
             }
-            self._filed += count
+            self._filed += WARM + count
             before = running.cpu_seconds()
             [figures] = await in_processes("tests.bench.journey.driver", given)
             used = {
-                f"{name}_cpu_ms": (seconds - before[name]) / count * 1000
+                f"{name}_cpu_ms": (seconds - before[name]) / (WARM + count) * 1000
                 for name, seconds in running.cpu_seconds().items()
             }
             return {**figures, **used}

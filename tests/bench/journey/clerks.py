@@ -16,8 +16,8 @@ from libs.common.auth import TokenIssuer
 from libs.common.calendar import local_date
 from tests.bench.journey.http import Line, Refused, request
 
-PAUSE_SECONDS = 0.1
-"""How long somebody who found nothing to do waits before looking again."""
+PAUSE_SECONDS = 0.2
+"""Everybody does what there is to do and looks again so much later; meanwhile the next work gathers."""
 
 PAGE, BULK = 200, 500
 DEPARTMENTS = ("public_security", "education", "human_resources", "tax", "talent_office")
@@ -69,6 +69,7 @@ class Clerks:
             results = [{"task": task["id"], "result": "passed"} for task in heard["tasks"]]
             if results:
                 _check(await line.post("/workflow/v1/tasks:complete", token, {"tasks": results}, key=_key()))
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _decide(self, state: str, action: str, *, officer: int) -> None:
         """An officer's screen: lists what waits, proposes or confirms all of it."""
@@ -78,8 +79,7 @@ class Clerks:
             for start in range(0, len(lines), BULK):
                 body = {"items": lines[start : start + BULK]}
                 _check(await line.post(f"/workflow/v1/items:{action}", token, body, key=_key()))
-            if not lines:
-                await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _listed(self, line: Line, token: str, state: str) -> list[Any]:
         items, cursor = [], ""
@@ -94,13 +94,13 @@ class Clerks:
         """The treasury officer: releases what is due, takes the file to the bank and its answer back."""
         line, token = self._line("finance"), self._token("treasury", "finance")
         while True:
+            await asyncio.sleep(PAUSE_SECONDS)
             try:
                 batch = await line.post("/finance/v1/batches", token, {"treasury": self._treasury}, key=_key())
             except Refused as refused:
-                if refused.code != "nothing-to-pay":
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
-                continue
+                if refused.code == "nothing-to-pay":
+                    continue
+                raise
             file = await line.send(request("GET", batch["file"], token))
             told = answer(file, CREDITS_EVERYTHING, on=local_date(datetime.now(UTC)))
             kind = "application/octet-stream"

@@ -13,6 +13,9 @@ TREASURIES = ("410522", "410502")
 """A county and a district: what is paid there is settled with the city."""
 
 EMPLOYERS = 40
+WARM = 80
+"""So many go before those who are timed, in each turn."""
+
 _DAYS, _A_DAY = 20_000, 499
 _FIRST_DAY = date(1950, 1, 1)
 

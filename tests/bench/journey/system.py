@@ -22,7 +22,7 @@ from tests.bench.harness import ROOT
 from tests.conftest import environment, free_port
 
 NO_LIMIT = "1000000"
-START_SECONDS = 60
+START_SECONDS = 150
 STOP_SECONDS = 30
 
 
