@@ -36,7 +36,7 @@ COUNTY = "410522"
 
 @contextmanager
 def folder_of_our_own() -> Iterator[Path]:
-    """Outside pytest's own folders, whose rights another run of pytest changes under the feet of a cluster that starts."""
+    """Outside pytest's own folders: another run of pytest changes their rights under a cluster that starts."""
     with tempfile.TemporaryDirectory(prefix="huanquan-test-") as folder:
         yield Path(folder)
 
