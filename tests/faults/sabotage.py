@@ -66,10 +66,9 @@ def copy(patch: str | None) -> Iterator[Path]:
 
 
 def _apply(patch: Path, tree: Path) -> None:
-    command = ["patch", "--strip=1", "--forward", "--fuzz=0", "--batch", f"--directory={tree}", f"--input={patch}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", "apply", str(patch)], cwd=tree, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise DoesNotApply(f"{patch.name}: {done.stdout.strip()}")
+        raise DoesNotApply(f"{patch.name}: {done.stderr.strip()}")
 
 
 async def sabotaged(name: str, *, base: int, say: Say) -> Result:
