@@ -277,7 +277,11 @@ def certified_as_published(home: Path, addresses: Addresses) -> None:
     brokers = json.loads((home / "running.json").read_text())["kafka"]
     read = read_by_kcat if shutil.which("kcat") else read_by_aiokafka
     events = read(brokers, "talent.certified")
-    assert {headers["ce_type"] for headers, _ in events} == {"TalentCertified", "BenefitApproved"}
+    assert {headers["ce_type"] for headers, _ in events} == {
+        "TalentCertified",
+        "BenefitApproved",
+        "PayeeAccountChanged",
+    }
     for headers, payload in events:
         jsonschema.validate(headers, document["components"]["schemas"]["CloudEventHeaders"])
         schema = {"$ref": f"#/components/schemas/{headers['ce_type']}", "components": document["components"]}

@@ -7,7 +7,6 @@ from typing import Any
 import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -78,18 +77,8 @@ async def _on_invalid(_request: Request, error: RequestValidationError) -> Respo
     return problem_response(refusal(defects, error.body))
 
 
-async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+async def _on_http_exception(_request: Request, error: HTTPException) -> Response:
     kind = _BY_STATUS.get(error.status_code, NotFound if error.status_code < 500 else Internal)
     refusal = kind()
     refusal.headers |= dict(error.headers or {})
-    if isinstance(refusal, MethodNotAllowed):
-        refusal.headers["Allow"] = ", ".join(sorted(_methods_of(request)))
     return problem_response(refusal)
-
-
-def _methods_of(request: Request) -> set[str]:
-    """The methods of an address: of every operation there, where the router names those of the first one only."""
-    here = [
-        it for it in iter_route_contexts(request.app.routes) if it.methods and it.path_regex.match(request.url.path)
-    ]
-    return {method for it in here for method in it.methods or ()}

@@ -75,6 +75,12 @@ def write_lines(_context: Any, value: Any) -> bytes:
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else json.dumps(value).encode()
 
 
+@schemathesis.serializer("application/pdf", "image/jpeg", "image/png")
+def write_file(_context: Any, value: Any) -> bytes:
+    """A part of a form that is a file: whatever bytes."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
 def _length(response: Response) -> int:
     return int(response.request.headers.get("content-length", 0))
 
