@@ -8,7 +8,7 @@ what the bus does (the relay's reading and marking, and its log), and whatever o
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from libs.common.db import connect
 from libs.common.paging import etag
 from libs.common.service import Service
 from libs.common.settings import Settings
+from libs.common.transaction import Transaction
 from services.finance.payees import Payees
 from services.intake.api.group import Wanted, canonical, file_together
 from tests.bench.journey.clerks import CREDITS_EVERYTHING, quota_of
@@ -59,31 +60,43 @@ class Tape:
     transactions: list[list[Statement]] = field(default_factory=list)
 
     def listen(self, service: Service) -> None:
-        """Write down what this service commits, unless it only reads."""
-        engine = service.database.engine.sync_engine
-        under_way: list[Statement] = []
+        """Write down what this service commits from now on, unless it only reads."""
+        pool = service.database.pool
+        take = pool.take
+        watched: set[int] = set()
 
-        def begun(_connection: Any) -> None:
-            under_way.clear()
+        async def taken() -> Transaction:
+            tx = await take()
+            if id(tx) not in watched:
+                watched.add(id(tx))
+                self._watch(tx, service.name)
+            return tx
+
+        pool.take = taken  # type: ignore[method-assign]
+
+    def _watch(self, tx: Transaction, service: str) -> None:
+        """Both ways that a statement takes to the driver, and the commands around them."""
+        under_way: list[Statement] = []
+        run, command = tx._run, tx.command
+
+        async def ran(plain: Any, parameters: Mapping[str, Any]) -> Any:
+            under_way.append(Statement(service, plain.sql, [parameters[name] for name in plain.names]))
+            return await run(plain, parameters)
+
+        async def commanded(sql: str) -> None:
+            if sql == "BEGIN":
+                under_way.clear()
+            elif sql != "COMMIT":
+                under_way.append(Statement(service, sql))
+            elif any(_writes(each.text) for each in under_way):
+                self.transactions.append(list(under_way))
+            await command(sql)
 
         def executed(_connection: Any, _cursor: Any, text: str, values: Any, *_: Any) -> None:
-            under_way.append(Statement(service.name, text, values or ()))
+            under_way.append(Statement(service, text, values or ()))
 
-        def committed(_connection: Any) -> None:
-            if any(_writes(each.text) for each in under_way):
-                self.transactions.append(list(under_way))
-
-        def undone(*_: Any) -> None:
-            raise RuntimeError(f"{service.name} rolled back: a journey without refusals does not")
-
-        listeners: dict[str, Callable[..., None]] = {
-            "begin": begun,
-            "before_cursor_execute": executed,
-            "commit": committed,
-            "rollback_savepoint": undone,
-        }
-        for name, listener in listeners.items():
-            event.listen(engine, name, listener)
+        tx._run, tx.command = ran, commanded  # type: ignore[method-assign]
+        event.listen(tx.sync_connection, "before_cursor_execute", executed)
 
 
 def _writes(text: str) -> bool:

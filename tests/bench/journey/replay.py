@@ -114,6 +114,8 @@ async def _taken(composed: Composed, tape: Tape, parts: Sequence[Sequence[bytes]
     for part in parts:
         tape.transactions.clear()
         await composed.journey(part, size)
+        if not tape.transactions:
+            raise RuntimeError("nothing was recorded: the services no longer send their statements by the ways watched")
         taken.append(list(tape.transactions))
     return taken
 
