@@ -458,7 +458,7 @@ async def test_the_feed_tells_a_portal_its_own_changes_once_and_in_order(house: 
     told, end = await every_change(portal, 2)
     assert [change["title"] for change in told] == ["已收件", "已受理"]
     await house.hear(*the_whole_story(application, items))
-    more, _ = await every_change(portal, 16, end)
+    more, _ = await every_change(portal, 17, end)
     (closed,) = [change for change in more if change["code"] == "ApplicationClosed"]
     assert "2. 生活补贴" in closed["feedback"]
     assert {change["application"] for change in told + more} == {str(application)}
