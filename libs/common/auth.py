@@ -33,6 +33,7 @@ LEEWAY_SECONDS = 30
 REREAD_SECONDS = 10.0
 STALE_SECONDS = 300.0
 SERVICE_TOKEN_SECONDS = 300
+CLOCK_SECONDS = 5.0  # the wall clock was set, if it moved so much against the monotonic one
 _ORG_UNIT = re.compile(r"(?P<treasury>[0-9]{6})/(?P<department>[a-z][a-z0-9_]{0,63})")
 
 SCOPES: Mapping[str, str] = {
@@ -248,15 +249,19 @@ class ServiceTokens:
         self._key: ECKey | None = None
         self._token = ""
         self._good_until = 0.0
+        self._clock = 0.0
 
     def token(self) -> str:
-        """A token that is good for a minute at least. Raises SettingsMissing or OSError where there is no key."""
+        """A token that is good for a minute at least, by the clock as it is now: one that was signed while the clock
+        was wrong is not used on. Raises SettingsMissing or OSError where there is no key."""
         now = time.monotonic()
-        if now >= self._good_until:
+        clock = time.time() - now
+        if now >= self._good_until or abs(clock - self._clock) > CLOCK_SECONDS:
             self._key = self._key or _service_key(self._settings)
             given = {"client_id": self._service, "role": "service"}
             self._token = sign(self._settings, self._key, self._service, given, seconds=SERVICE_TOKEN_SECONDS)
             self._good_until = now + SERVICE_TOKEN_SECONDS - 60
+            self._clock = clock
         return self._token
 
 

@@ -306,6 +306,17 @@ async def test_a_service_signs_for_itself_and_keeps_the_token_until_it_nears_its
     assert json.loads(life.payload or b"")["exp"] - time.time() <= 300
 
 
+async def test_a_token_signed_while_the_clock_was_wrong_is_not_used_once_it_is_right(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, right = ServiceTokens(settings, "finance"), time.time
+    for seconds in (600, -600):
+        with monkeypatch.context() as wrong:
+            wrong.setattr(time, "time", lambda seconds=seconds: right() + seconds)
+            tokens.token()
+        assert (await a_verifier(settings).verify(tokens.token())).subject == "finance"
+
+
 def test_in_production_a_service_signs_with_the_key_it_was_given(tmp_path: Path) -> None:
     with pytest.raises(SettingsMissing, match="HUANQUAN_SERVICE_KEY"):
         ServiceTokens(Settings(mode="production", home=tmp_path), "finance").token()
