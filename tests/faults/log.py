@@ -9,11 +9,15 @@ from datetime import UTC, datetime
 
 from libs.common.bus.kafka import KafkaBus
 from libs.common.bus.protocol import Message, Record, Slot
-from libs.common.events import TOPICS
+from libs.common.events import TOPICS, ApplicationAccepted, BenefitApproved, DeptCompleted, Event, PayoutSettled
 
 MARK = "drill"  # the header of what is ours
 PAGE = 500
 NO_PACK = "0" * 64
+POISONED: Mapping[str, type[Event]] = {
+    event.topic: event for event in (ApplicationAccepted, BenefitApproved, DeptCompleted, PayoutSettled)
+}
+"""The topics that poison is sent to, each with an event that a reader handles: what nobody handles is no poison."""
 
 Ends = Mapping[Slot, int]
 
@@ -61,7 +65,8 @@ async def publish_again(bus: KafkaBus, size: int) -> int:
     messages: list[Message] = []
     for slot, end in (await ends(bus)).items():
         last = await _between(bus, slot, max(0, end - size), end)
-        messages += [Message(slot.topic, record.key, record.headers, record.value) for record in last]
+        theirs = (record for record in last if MARK not in record.headers)  # poison is not sent twice: it was discarded
+        messages += [Message(slot.topic, record.key, record.headers, record.value) for record in theirs]
     await bus.publish(messages)
     return len(messages)
 
@@ -69,7 +74,7 @@ async def publish_again(bus: KafkaBus, size: int) -> int:
 async def publish_poison(bus: KafkaBus, topic: str, form: int) -> str:
     """Two records under the key of an application that the topic tells of: one that cannot be decoded, and an event
     under a policy that does not exist, behind which the key's later events queue. Returns the mark that both bear.
-    Raises LookupError where the topic is empty."""
+    Raises LookupError where the topic has none of the events that its readers handle."""
     twin = await _last(bus, topic)
     mark = str(uuid.uuid4())
     fresh = {"ce_time": datetime.now(UTC).isoformat(), MARK: mark}
@@ -84,7 +89,10 @@ async def publish_poison(bus: KafkaBus, topic: str, form: int) -> str:
 
 
 async def _last(bus: KafkaBus, topic: str) -> Record:
+    kind = POISONED[topic].__name__
     for slot, end in (await ends(bus)).items():
-        if slot.topic == topic and (records := await _between(bus, slot, max(0, end - 1), end)):
-            return records[-1]
-    raise LookupError(f"nothing was published to {topic} yet")
+        if slot.topic == topic:
+            for record in reversed(await _between(bus, slot, max(0, end - PAGE), end)):
+                if record.headers.get("ce_type") == kind and MARK not in record.headers:
+                    return record
+    raise LookupError(f"no {kind} was published to {topic} yet")

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from random import Random
 
 from deploy.engine import SERVICES
+from tests.faults.log import POISONED
 
 INSTANCES = (0, 1)
 BROKERS = (1, 2, 3)
 PROCESSES = tuple(f"{service}-{instance}" for service in SERVICES for instance in INSTANCES)
 PROXIED = tuple(f"broker-{number}" for number in BROKERS)
-POISONED = ("application.received", "talent.certified", "payout.settled", "dept.completed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ KINDS: Mapping[str, Kind] = {
     "clock ahead": Kind(PROCESSES, (3, 8), sizes=(45, 600)),
     "clock back": Kind(PROCESSES, (3, 8), sizes=(45, 600)),
     "duplicates": Kind(("every topic",), sizes=(20, 100)),
-    "poison": Kind(POISONED, sizes=(0, 1, 2)),
+    "poison": Kind(tuple(POISONED), sizes=(0, 1, 2)),
     "bank twice": Kind(("bank",), (4, 8)),
     "bank late": Kind(("bank",), (4, 8)),
     "bank never": Kind(("bank",), (4, 8)),
