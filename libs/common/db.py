@@ -43,6 +43,9 @@ NAMING = {
 # resources, operator intervention, system error; and a lock, or a transaction, that was given too little time.
 PASSING_CLASSES = ("08", "40", "53", "57", "58")
 PASSING_STATES = ("55P03", "25006", "25P03", "25P04")
+# A migration that ran since the statement was planned: it is planned anew the next time. What the driver did not see
+# through, as when its connection is lost in the middle of an answer.
+OF_THE_CONNECTION = (asyncpg.InvalidCachedStatementError, asyncpg.InternalClientError)
 
 _ONE = text("SELECT 1")
 _CHECK_NOW = text("SET CONSTRAINTS ALL IMMEDIATE")
@@ -135,13 +138,12 @@ def connect_arguments(url: str) -> dict[str, Any]:
 def passing(error: BaseException) -> bool:
     """Whether an error is of the moment (retry for ever, never park) and not of the event in hand (DESIGN §3.5)."""
     if isinstance(error, DBAPIError):
-        # A migration that ran since the statement was planned: it is planned anew the next time.
         origin = getattr(error.orig, "__cause__", None) or error.orig
-        replanned = isinstance(origin, asyncpg.InvalidCachedStatementError)
-        return error.connection_invalidated or replanned or _passing_state(error.orig)
+        return error.connection_invalidated or isinstance(origin, OF_THE_CONNECTION) or _passing_state(error.orig)
     if isinstance(error, asyncpg.PostgresError):  # from a session outside the pool
         return _passing_state(error)
-    return isinstance(error, OSError | TimeoutError | httpx.TransportError | asyncpg.InterfaceError)
+    others = OSError | TimeoutError | httpx.TransportError | asyncpg.InterfaceError | asyncpg.InternalClientError
+    return isinstance(error, others)
 
 
 def _passing_state(error: BaseException | None) -> bool:

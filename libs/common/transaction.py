@@ -58,11 +58,15 @@ class _Prepared(NamedTuple):
 class Transaction(AsyncConnection):
     """A connection inside a transaction."""
 
-    @property
-    def driver(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """The driver's connection."""
-        found = self._proxied.connection.driver_connection
-        return cast("asyncpg.Connection[asyncpg.Record]", found)
+    driver: "asyncpg.Connection[asyncpg.Record]"
+    """The driver's connection, also once it is lost: SQLAlchemy, asked for it then, would try to make another."""
+
+    async def start(self, is_ctxmanager: bool = False) -> "Transaction":
+        """Connect."""
+        await super().start(is_ctxmanager)
+        raw = await self.get_raw_connection()
+        self.driver = cast("asyncpg.Connection[asyncpg.Record]", raw.driver_connection)
+        return self
 
     async def execute(  # an Answer has all that callers use of a CursorResult
         self, statement: Any, parameters: Any = None, *, execution_options: Any = None

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, UniqueConstraint, func, insert, select
+from sqlalchemy.exc import DBAPIError
 
-from libs.common.db import Database
+from libs.common.db import Database, passing
 from libs.common.errors import NotFound
 from libs.common.settings import Settings
 from libs.common.web import Tx, create_app, guarded_router, public
@@ -75,6 +76,24 @@ async def test_a_commit_that_fails_is_not_answered_as_done(http: httpx.AsyncClie
 async def test_a_refusal_leaves_nothing_behind(http: httpx.AsyncClient, database: Database) -> None:
     assert (await http.post("/notes/v1/refused")).status_code == 404
     assert await count(database) == 0
+
+
+async def test_a_connection_that_is_lost_in_the_middle_is_an_error_of_the_moment(database: Database) -> None:
+    with pytest.raises(DBAPIError) as lost:
+        await lose_connection(database)
+    assert passing(lost.value)
+    assert await count(database) == 0
+
+
+async def lose_connection(database: Database) -> None:
+    session = await database.session()
+    try:
+        async with database.transaction() as tx:
+            pid = await tx.scalar(select(func.pg_backend_pid()))
+            assert await session.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
+            await tx.execute(select(NOTES))
+    finally:
+        await session.close()
 
 
 async def test_a_character_that_no_text_may_hold_is_the_callers_mistake(http: httpx.AsyncClient) -> None:

@@ -127,6 +127,12 @@ def test_what_a_session_outside_the_pool_raises_is_judged_by_its_state() -> None
     assert not passing(asyncpg.UniqueViolationError("twice"))
 
 
+def test_a_driver_that_lost_its_thread_says_nothing_of_the_event() -> None:
+    lost = asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+    assert passing(lost)
+    assert passing(DBAPIError("SELECT 1", None, lost))
+
+
 @pytest.mark.kafka
 @pytest.mark.parametrize("buses", ["kafka"], indirect=True)
 async def test_a_foreign_record_that_postgresql_cannot_hold_is_parked_and_blocks_nobody(
