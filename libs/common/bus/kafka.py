@@ -24,6 +24,7 @@ SESSION_MS = 10_000
 MAX_BATCH_BYTES = 900_000  # a broker takes 1 MiB a batch
 REQUEST_MS = 15_000
 NEVER_MS = 2**31 - 1
+READER_WAIT_MS = 10
 PUBLISH_SECONDS = 30.0  # an idempotent producer waits for a lost broker without end, and without a word
 STOP_SECONDS = 5.0
 REACHABLE_SECONDS = 5.0
@@ -138,7 +139,12 @@ class KafkaBus:
     async def _ready_reader(self) -> Any:
         async with self._making:
             if self._reader is None:
-                reader = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, auto_offset_reset="earliest")
+                reader = AIOKafkaConsumer(
+                    bootstrap_servers=self._bootstrap,
+                    auto_offset_reset="earliest",
+                    # What is asked for is there; a request still under way for the last partition holds up the next.
+                    fetch_max_wait_ms=READER_WAIT_MS,
+                )
                 await _started(reader)
                 self._reader = reader
             return self._reader
