@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy.sample.client import Refused, StayedAway
 from tests.faults import judge, log
+from tests.faults.filing import ProbeRefused
 from tests.faults.load import Load, loaded
 from tests.faults.plan import Fault
 from tests.faults.strikes import STRIKES, Stage
@@ -138,7 +139,7 @@ class _Drill:
                 filed = await self._load.portal.probe()
                 await until(lambda: self._load.through(filed), seconds=bound)
                 await until(self._load.system.all_ready, seconds=bound)
-        except (TimeoutError, StayedAway, Refused) as error:
+        except (TimeoutError, StayedAway, Refused, ProbeRefused) as error:
             self._say(f"not recovered: {error!r}")
             return None
         return round(time.monotonic() - began, 1)

@@ -68,6 +68,10 @@ def _own(line: Line, seed: int) -> Line:
     )
 
 
+class ProbeRefused(Exception):
+    """A probe was answered otherwise than by taking it in."""
+
+
 class Portal:
     """Files until it is stopped. `filings` has what was acknowledged, `violations` what must not have been."""
 
@@ -94,9 +98,11 @@ class Portal:
         self._stopped = True
 
     async def probe(self) -> Filed:
-        """File a probe; gives it once it is acknowledged. Raises StayedAway, Refused."""
+        """File a probe; gives it once it is acknowledged. Raises StayedAway, ProbeRefused."""
         line = self._people.probe()
         await self.filings.file([line])
+        if line.key not in self.filings.filed:
+            raise ProbeRefused(self.filings.surprises[-1])
         return self.filings.filed[line.key]
 
     async def _file(self, lines: Sequence[Line]) -> None:
