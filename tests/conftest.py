@@ -134,7 +134,7 @@ async def make_template(postgres: Postgres, metadata: MetaData, owner: str) -> s
     return name
 
 
-_TEMPLATES: dict[tuple[str, frozenset[str]], str] = {}
+_TEMPLATES: dict[tuple[str, MetaData], str] = {}
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ async def make_database(postgres: Postgres) -> AsyncIterator[MakeDatabase]:
     made: list[Database] = []
 
     async def make(metadata: MetaData, owner: str = "toy") -> Database:
-        tables = owner, frozenset(metadata.tables)
+        tables = owner, metadata  # not the names alone: two files may give one to different tables
         if tables not in _TEMPLATES:
             _TEMPLATES[tables] = await make_template(postgres, metadata, owner)
         name = f"t_{uuid.uuid4().hex}"
