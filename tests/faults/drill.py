@@ -81,7 +81,7 @@ async def drill(
             await _Drill(load, result, patience, say).run(faults)
         if result.violations:
             system.keep()
-            say(f"violated; logs and data stay in {system.folder}")
+            say(f"violated, first: {result.violations[0]}; logs and data stay in {system.folder}")
         result.seconds = round(time.monotonic() - began, 1)
     return result
 

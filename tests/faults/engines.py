@@ -22,6 +22,9 @@ from tests.faults.waiting import until
 
 SERVER_USER = "pgserver"  # whom the embedded engine makes where we are root: PostgreSQL refuses to run as root
 READY_SECONDS = 60.0
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
+"""What a connection raises whose server is not there, or went away in the middle."""
+
 LOOK_SECONDS = 0.5
 
 
@@ -59,7 +62,7 @@ class DrillPostgres:
         return f"postgresql+asyncpg://{service}_{role}@127.0.0.1:{port or self.port}/{service}"
 
     async def connect(self, database: str = "postgres") -> "asyncpg.Connection[asyncpg.Record]":
-        """A connection of the superuser, with nothing between. Raises OSError, PostgresError, TimeoutError."""
+        """A connection of the superuser, with nothing between. Raises what AWAY names."""
         made: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
             host="127.0.0.1", port=self.port, user="postgres", database=database, timeout=5, command_timeout=60
         )
@@ -67,7 +70,7 @@ class DrillPostgres:
 
     async def answers(self) -> bool:
         """Whether it takes connections."""
-        with suppress(OSError, asyncpg.PostgresError, TimeoutError):
+        with suppress(*AWAY):
             await (await self.connect()).close()
             return True
         return False

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
-import asyncpg
 import httpx
 
 from deploy.engine import SERVICES
@@ -19,6 +18,7 @@ from libs.common.settings import Settings
 from tests.faults import log
 from tests.faults.bank import Bank
 from tests.faults.departments import departments
+from tests.faults.engines import AWAY
 from tests.faults.filing import Portal
 from tests.faults.offices import Offices
 from tests.faults.system import System
@@ -86,7 +86,7 @@ class Load:
         until, under_way = time.monotonic() + seconds, ["nothing was looked at"]
         while under_way and time.monotonic() < until:
             await asyncio.sleep(LOOK_SECONDS)
-            with suppress(StayedAway, OSError, asyncpg.PostgresError):
+            with suppress(StayedAway, *AWAY):
                 under_way = await self._under_way()
         return under_way
 

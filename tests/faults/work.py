@@ -4,9 +4,7 @@ from contextlib import suppress
 
 import asyncpg
 
-from tests.faults.engines import DrillPostgres
-
-AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+from tests.faults.engines import AWAY, DrillPostgres
 
 
 class Waiting:
