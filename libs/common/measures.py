@@ -22,8 +22,9 @@ from libs.common.db import Database, passing
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 5.0
-"""The longest that a look may take; one that takes longer counts as failed, and the last answer is no more told."""
+LOOK_SECONDS = 4.0
+"""The longest that all looks of one scrape may take together, for who scrapes waits some seconds only; what has not
+answered by then counts as failed, and its last answer is no more told."""
 
 SIZES = (1, 5, 10, 50, 100, 250, 500)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -114,14 +115,15 @@ class Gauges(Collector):
     async def refresh(self) -> None:
         """Look again at what is older than it may be. A look that fails is told as such, and raises nothing."""
         async with self._refreshing:
+            until = asyncio.get_running_loop().time() + LOOK_SECONDS
             for look in self._looks:
                 if monotonic() - look.at >= look.measure.every:
-                    await self._refreshed(look)
+                    await self._refreshed(look, until)
 
-    async def _refreshed(self, look: "_Look") -> None:
+    async def _refreshed(self, look: "_Look", until: float) -> None:
         look.at, look.rows, look.failed = monotonic(), [], False
         try:
-            async with asyncio.timeout(LOOK_SECONDS), self._database.reading() as connection:
+            async with asyncio.timeout_at(until), self._database.reading() as connection:
                 look.rows = list(await look.measure.look(connection))
         except Exception as error:  # noqa: BLE001 - one gauge that cannot be told must not hide the others
             look.failed = True

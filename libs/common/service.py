@@ -67,6 +67,8 @@ class Service:
     )
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # the host stops: what waits for news answers now
 
+    leads: bool = field(default=False, init=False)  # this process holds the leader's lock, as far as it knows
+
     def __post_init__(self) -> None:
         self.app.state.service = self
         due = {**self.due, RELEASE: self.inbox.on_release_due}
@@ -84,7 +86,7 @@ class Service:
             watch=watch,
         )
         self.gauges = Gauges(
-            self.name, self.database, [*MESSAGING, self._unread_measure(), *self.measures], self._live()
+            self.name, self.database, [*MESSAGING, *self.measures, self._unread_measure()], self._live()
         )
         self.app.state.metrics.register(self.gauges)
         self.app.state.gauges = self.gauges
@@ -93,7 +95,7 @@ class Service:
         jobs = {"leader": self.leading, "relay": self.relay.pulse, "ticker": self.ticker.pulse}
         pool = self.database.pool
         return (
-            Live("leader", "1 where this process relays and ticks", "", lambda: {"": self.relay.pulse.began}),
+            Live("leader", "1 where this process relays and ticks", "", lambda: {"": self.leads}),
             Live("pool_size", "Connections that the pool may hold", "", lambda: {"": pool.size}),
             Live("pool_in_use", "Connections of the pool in use", "", lambda: {"": pool.lent}),
             Live(
@@ -158,9 +160,11 @@ class Service:
                 await self._look_at_edge(session)
                 await asyncio.sleep(ELECTION_SECONDS)
             await session.execute("SELECT set_config('application_name', $1, false)", self._leader_name)
+            self.leads = True
             await log.ainfo("leading", service=self.name)
             await _first_ended(self.relay.run(), self.ticker.run(), self._held(session))
         finally:
+            self.leads = False
             with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 await session.close(timeout=2)
 
