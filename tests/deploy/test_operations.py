@@ -21,13 +21,13 @@ PARTS = re.compile(r"_(bucket|sum|count|created)$")
 PROMTOOL = shutil.which("promtool")
 
 FIRES = {  # what makes each alert fire: series with their values, one a minute, and when it is looked at
-    "ServiceDown": ({'up{job="huanquan", service="intake"}': "0x5"}, "3m"),
-    "NoLeader": ({'huanquan_leader{service="intake", instance="a"}': "0x5"}, "3m"),
-    "TwoLeaders": ({f'huanquan_leader{{service="intake", instance="{i}"}}': "1x5" for i in "ab"}, "3m"),
+    "ServiceDown": ({'up{job="huanquan", service="intake"}': "0+0x5"}, "3m"),
+    "NoLeader": ({'huanquan_leader{service="intake", instance="a"}': "0+0x5"}, "3m"),
+    "TwoLeaders": ({f'huanquan_leader{{service="intake", instance="{i}"}}': "1+0x5" for i in "ab"}, "3m"),
     "JobStandsStill": ({'huanquan_job_silent_seconds{service="intake", instance="a", job="relay"}': "61+60x5"}, "3m"),
-    "EngineAway": ({'huanquan_look_failed{service="intake", gauge="parked_keys"}': "1x5"}, "4m"),
+    "EngineAway": ({'huanquan_look_failed{service="intake", gauge="parked_keys"}': "1+0x5"}, "4m"),
     "PoolExhausted": (
-        {'huanquan_pool_in_use{service="intake"}': "5x10", 'huanquan_pool_size{service="intake"}': "5x10"},
+        {'huanquan_pool_in_use{service="intake"}': "5+0x10", 'huanquan_pool_size{service="intake"}': "5+0x10"},
         "8m",
     ),
     "RequestsFail": (
@@ -41,28 +41,28 @@ FIRES = {  # what makes each alert fire: series with their values, one a minute,
         },
         "20m",
     ),
-    "DiskAlmostFull": ({'huanquan_home_free_bytes{service="intake"}': "1000x10"}, "8m"),
+    "DiskAlmostFull": ({'huanquan_home_free_bytes{service="intake"}': "1000+0x10"}, "8m"),
     "OutboxOld": ({'huanquan_outbox_oldest_seconds{service="intake", topic="t"}': "61+60x5"}, "3m"),
-    "Backlog": ({'huanquan_topic_unread{service="intake", topic="t"}': "5x40"}, "30m"),
-    "EventsParked": ({'huanquan_parked_keys{service="intake", topic="t", waiting="no"}': "1x2"}, "1m"),
-    "EventsWait": ({'huanquan_parked_oldest_seconds{service="intake", topic="t", waiting="yes"}': "601x2"}, "1m"),
+    "Backlog": ({'huanquan_topic_unread{service="intake", topic="t"}': "5+0x40"}, "30m"),
+    "EventsParked": ({'huanquan_parked_keys{service="intake", topic="t", waiting="no"}': "1+0x2"}, "1m"),
+    "EventsWait": ({'huanquan_parked_oldest_seconds{service="intake", topic="t", waiting="yes"}': "601+0x2"}, "1m"),
     "DueWorkOverdue": ({'huanquan_due_overdue_seconds{service="intake", kind="k"}': "61+60x5"}, "3m"),
     "TasksOverdue": (
-        {'huanquan_clocks{kind="task", light="red", treasury="t", department="d"}': "1x2"},
+        {'huanquan_clocks{kind="task", light="red", treasury="t", department="d"}': "1+0x2"},
         "1m",
     ),
-    "PayoutsLate": ({'huanquan_payouts_late{treasury="t", state="due"}': "1x2"}, "1m"),
-    "PayoutsUnknown": ({'huanquan_payouts{treasury="t", state="unknown"}': "1x300"}, "5h"),
-    "PayoutsBounced": ({'huanquan_payouts{treasury="t", state="bounced"}': "1x300"}, "5h"),
-    "PayoutsUnfunded": ({'huanquan_payouts{treasury="t", state="unfunded"}': "1x300"}, "5h"),
-    "BankExceptions": ({'huanquan_bank_exceptions{treasury="t", kind="k"}': "1x90"}, "80m"),
-    "TrailUnanchored": ({'huanquan_trail_unanchored{service="audit"}': "2001x10"}, "8m"),
+    "PayoutsLate": ({'huanquan_payouts_late{treasury="t", state="due"}': "1+0x2"}, "1m"),
+    "PayoutsUnknown": ({'huanquan_payouts{treasury="t", state="unknown"}': "1+0x300"}, "5h"),
+    "PayoutsBounced": ({'huanquan_payouts{treasury="t", state="bounced"}': "1+0x300"}, "5h"),
+    "PayoutsUnfunded": ({'huanquan_payouts{treasury="t", state="unfunded"}': "1+0x300"}, "5h"),
+    "BankExceptions": ({'huanquan_bank_exceptions{treasury="t", kind="k"}': "1+0x90"}, "80m"),
+    "TrailUnanchored": ({'huanquan_trail_unanchored{service="audit"}': "2001+0x10"}, "8m"),
     "TrailBroken": (
-        {'huanquan_verify_violations{invariant="the trail is whole and meets its anchors"}': "1x2"},
+        {'huanquan_verify_violations{invariant="the trail is whole and meets its anchors"}': "1+0x2"},
         "1m",
     ),
-    "InvariantViolated": ({'huanquan_verify_violations{invariant="x"}': "1x2"}, "1m"),
-    "VerifyStale": ({"huanquan_verify_finished_seconds": "0x1800"}, "29h"),
+    "InvariantViolated": ({'huanquan_verify_violations{invariant="x"}': "1+0x2"}, "1m"),
+    "VerifyStale": ({"huanquan_verify_finished_seconds": "0+0x1800"}, "29h"),
 }
 WELL = (  # what a deployment at rest tells: nothing fires
     'up{job="huanquan", service="intake"}',
@@ -116,7 +116,7 @@ def test_what_makes_each_alert_fire_is_known() -> None:
 @pytest.mark.skipif(PROMTOOL is None, reason="no promtool (Debian's prometheus package)")
 def test_each_alert_fires_for_what_it_is_for_and_none_where_all_is_well(tmp_path: Path) -> None:
     tests = [_firing(series, at, f'alertname="{name}", ', 1) for name, (series, at) in FIRES.items()]
-    tests.append(_firing(dict.fromkeys(WELL, "1x60") | {"huanquan_verify_finished_seconds": "0+60x60"}, "1h", "", 0))
+    tests.append(_firing(dict.fromkeys(WELL, "1+0x60") | {"huanquan_verify_finished_seconds": "0+60x60"}, "1h", "", 0))
     file = tmp_path / "tests.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
     done = subprocess.run([str(PROMTOOL), "test", "rules", str(file)], capture_output=True, text=True, check=False)
