@@ -243,13 +243,18 @@ def came_to_the_same(made: Json, whole: Json) -> None:
     assert made["trail"]["verified"] is True
 
 
-def wait_for_entries(home: Path, addresses: Addresses, least: int, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until the trail has so many entries; whoever is away is asked again, as long as the process is there."""
+def wait_for_entries(home: Path, addresses: Addresses, least: int, *processes: "subprocess.Popen[Any]") -> None:
+    """Wait until the trail has so many entries; whoever is away is asked again, as long as the processes are there."""
     until = time.monotonic() + BOUND_SECONDS
     while _entries(home, addresses) < least:
-        assert process.poll() is None, f"it ended with {process.returncode}"
+        for process in processes:
+            assert process.poll() is None, f"{process.args} ended with {process.returncode}: {_said(process)}"
         assert time.monotonic() < until, f"the trail never came to {least} entries"
         time.sleep(0.1)
+
+
+def _said(process: "subprocess.Popen[Any]") -> str:
+    return str(process.stdout.read()) if process.stdout else "see its log"
 
 
 def _entries(home: Path, addresses: Addresses) -> int:
