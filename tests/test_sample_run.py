@@ -254,7 +254,7 @@ def wait_for_entries(home: Path, addresses: Addresses, least: int, *processes: "
 
 
 def _said(process: "subprocess.Popen[Any]") -> str:
-    return str(process.stdout.read()) if process.stdout else "see its log"
+    return repr(process.stdout.read()) if process.stdout else "see its log"
 
 
 def _entries(home: Path, addresses: Addresses) -> int:
