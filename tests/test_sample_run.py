@@ -248,7 +248,7 @@ def wait_for_entries(home: Path, addresses: Addresses, least: int, *processes: "
     until = time.monotonic() + BOUND_SECONDS
     while _entries(home, addresses) < least:
         for process in processes:
-            assert process.poll() is None, f"{process.args} ended with {process.returncode}: {_said(process)}"
+            assert process.poll() is None, f"{process.args!r} ended with {process.returncode}: {_said(process)}"
         assert time.monotonic() < until, f"the trail never came to {least} entries"
         time.sleep(0.1)
 
