@@ -178,7 +178,7 @@ def test_each_of_five_processes_killed_is_started_again_and_the_run_finishes(
         wait_for_entries(home, addresses, 0, supervisor)
         with command(home, "demo", "--port", str(addresses.port), "--json", str(json_of(home))) as driver:
             for service, entries in EACH_KILLED_AT.items():
-                wait_for_entries(home, addresses, entries, supervisor)
+                wait_for_entries(home, addresses, entries, supervisor, driver)
                 process_of(supervisor, service).kill()
             output, _ = driver.communicate(timeout=BOUND_SECONDS)
             assert driver.returncode == 0, output
