@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from random import Random
 
-from deploy.sample.bank import BankConfig, answer
+from deploy.sample.bank import answer
 from deploy.sample.client import Platform
 from deploy.sample.filings import Draft, certification, item
 from deploy.sample.offices import read_flats
@@ -12,6 +12,7 @@ from deploy.sample.people import make_employers, make_person
 from deploy.sample.portal import FILE
 from tests.conftest import System
 from tests.steps import (
+    CREDITS_STRANGERS_TOO,
     Json,
     confirm,
     departments_answer,
@@ -88,7 +89,7 @@ async def _money(at: Platform, application: str) -> dict[str, str]:
     await give_quota(treasurer, HOME, "living_allowance", fen=100_000_000)
     order = await order_of(at, application, "due")
     batch = await send_to_bank(treasurer, HOME, order)
-    strangers_too = answer(await treasurer.raw(batch["file"]), BankConfig(bounced=0, foreign=1000), on=today())
+    strangers_too = answer(await treasurer.raw(batch["file"]), CREDITS_STRANGERS_TOO, on=today())
     await treasurer.post("/finance/v1/bank-results", key="access-result", content=strangers_too)
     [exception] = await treasurer.pages("/finance/v1/bank-exceptions")
     return {

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ Json = dict[str, Any]
 TELLING = frozenset({"name", "number", "holder", "phone", "credit_code", "branch_no"})
 PATIENCE_SECONDS = 60
 CREDITS_EVERYTHING = BankConfig(bounced=0, pending=0, missing=0, wrong_amount=0, doubled=0, foreign=0)
+CREDITS_STRANGERS_TOO = replace(CREDITS_EVERYTHING, foreign=1000)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, seed
 from hypothesis import strategies as st
 
-from deploy.sample.bank import BankConfig, answer
+from deploy.sample.bank import answer
 from libs.common.calendar import CALENDAR, FIRST, LAST
 from libs.common.policy import Pack
 from libs.common.policy.errors import PackRefused
@@ -24,7 +24,7 @@ from tests.common.packs import anyang_text
 from tests.conftest import System
 from tests.intake.builders import a_filing
 from tests.records import HOME
-from tests.steps import today
+from tests.steps import CREDITS_STRANGERS_TOO, today
 
 CHINESE = re.compile("[一-鿿]")
 Json = dict[str, Any]
@@ -103,7 +103,7 @@ RESULTS = "/finance/v1/bank-results"
 def sound_result(ask: Ask, records: Mapping[str, str]) -> bytes:
     """What the bank says of a batch: an order credited, and a payment that nobody knows."""
     file = ask("treasury", "GET", f"/finance/v1/batches/{records['batch_id']}/file").content
-    return answer(file, BankConfig(bounced=0, foreign=1000), on=today())
+    return answer(file, CREDITS_STRANGERS_TOO, on=today())
 
 
 def _books(ask: Ask) -> Json:
