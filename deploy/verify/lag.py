@@ -11,8 +11,9 @@ from deploy.verify.looks import Connections, Finding
 from libs.common.bus.protocol import Bus, Slot
 from libs.common.settings import SERVICES
 
-LATE_SECONDS = 5
-"""Due work is taken within a second or two; what has waited longer is behind."""
+LATE_SECONDS = 60
+"""Due work is taken within a second or two, on a busy machine within some; what has waited longer is behind (as the
+alert DueWorkOverdue has it)."""
 
 _UNPUBLISHED = text("""
     SELECT count(*) AS n, min(created_at) AS at,
