@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,6 +85,23 @@ async def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path: Path, 
     with pytest.raises(NotStarted, match=r"^PostgreSQL did not start on .*/pg: .*FATAL: .*$") as refused:
         engine.start()
     assert "\n" not in str(refused.value)
+
+
+async def test_an_engine_that_a_busy_machine_starts_late_is_waited_for(
+    tmp_path: Path, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(tmp_path / "pg")
+    engine.stop()
+    start, late = engine._run, iter([True, True, False])
+
+    def starts_late() -> None:
+        if next(late):
+            raise subprocess.TimeoutExpired("pg_ctl", 10)
+        start()
+
+    monkeypatch.setattr(engine, "_run", starts_late)
+    engine.start()
+    assert await answer_of(engine, "SELECT 1") == 1
 
 
 async def test_what_does_not_stay_up_is_given_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
