@@ -40,7 +40,7 @@ def run_drill(
     *,
     seed: Annotated[int, typer.Option(help="The schedule follows from it.")] = 1,
     faults: Annotated[int, typer.Option(min=1, help="How many faults.")] = 10,
-    port: Port = 15000,
+    port: Port = 30000,
     rate: Annotated[float, typer.Option(help="Filings a second.")] = 1.0,
     patience: Annotated[float, typer.Option(help="Wait so many times longer: for a machine that does other work.")] = 1,
     json_file: JsonFile = Path("drill-results.json"),
@@ -59,7 +59,7 @@ def run_drill(
 @app.command("sabotage")
 def run_sabotage(
     *,
-    port: Port = 15000,
+    port: Port = 30000,
     json_file: JsonFile = Path("sabotage-results.json"),
     only: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(SABOTAGE)}.")] = None,
 ) -> None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
-    ExitStack,
     asynccontextmanager,
     contextmanager,
     suppress,
@@ -88,13 +87,18 @@ async def kill_backend(stage: Stage, fault: Fault) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def kill_leader_in_flight(stage: Stage, fault: Fault) -> AsyncIterator[str]:
-    """All brokers hang, so that events are on their way and not confirmed; then their relay is killed."""
-    with ExitStack() as paused:
-        for number in BROKERS:
-            paused.enter_context(_paused(partial(stage.system.brokers.send, number)))
+    """All brokers hang, so that events are on their way and not confirmed; then their relay is killed, and the brokers
+    with all that waits for them on the wire: to a broker that only hung it would come in the end."""
+    brokers = stage.system.brokers
+    for number in BROKERS:
+        brokers.send(number, signal.SIGSTOP)
+    try:
         leader = await stage.system.leader(fault.target)
         yield leader
         stage.system.processes[leader].send(signal.SIGKILL)
+    finally:
+        for number in BROKERS:
+            brokers.send(number, signal.SIGKILL)
 
 
 @asynccontextmanager
