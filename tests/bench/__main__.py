@@ -11,12 +11,20 @@ import typer
 import uvloop
 from rich.console import Console
 
-from tests.bench import filing, journey, relay, report
+from tests.bench import consumer, filing, growth, journey, ledger, relay, report
 from tests.bench.ground import standing
 from tests.bench.harness import Measured, Skipped, measure
 from tests.bench.six_steps import benchmark as six_steps
 
-_ALL = (filing.BENCHMARK, six_steps.BENCHMARK, *relay.BENCHMARKS, journey.BENCHMARK)
+_ALL = (
+    filing.BENCHMARK,
+    six_steps.BENCHMARK,
+    *relay.BENCHMARKS,
+    journey.BENCHMARK,
+    consumer.BENCHMARK,
+    ledger.BENCHMARK,
+    *growth.BENCHMARKS,
+)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 
 console = Console(width=160 if not sys.stdout.isatty() else None)

@@ -1,0 +1,82 @@
+"""Settlement, reconciliation and trail verification against size: 10^4, 10^5 and 10^6 rows of ledger and of trail.
+
+Each size is worked by a process of its own, which tells its time and its peak memory. Judged is, as ratios that fall
+where growth is worse than asked: the speed that is kept from one power of ten to the next, fitted over all sizes (1 is
+linear growth, 10^-0.1 an exponent of 1.1); and the memory of 10^5 rows by that of 10^6.
+"""
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from services.audit.models import metadata as audit
+from services.finance.models import metadata as finance
+from tests.bench import books
+from tests.bench.ground import Ground
+from tests.bench.growth_trail import fill
+from tests.bench.harness import Benchmark, Contender, Figures, Judged, Round, in_processes
+
+SIZES = (10_000, 100_000, 1_000_000)
+WORKER = "tests.bench.growth_worker"
+LINEAR, NEARLY_LINEAR = 10**-0.05, 10**-0.1
+FLAT, NEARLY_FLAT = 1 / 1.1, 1 / 1.3
+
+
+@asynccontextmanager
+async def of_books(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
+    """Books of each size, one after another: settlement and reconciliation."""
+    async with AsyncExitStack() as stack:
+        contenders: dict[str, Contender] = {}
+        for size in SIZES:
+            name = await stack.enter_async_context(ground.database(finance, "finance"))
+            await ground.execute(name, *books.paid(size // books.ENTRIES))
+            url = ground.postgres.url(name, "finance_app")
+            for job in ("settlement", "reconciliation"):
+                contenders[f"{job} {size}"] = partial(_worked, job, url, size)
+        yield contenders
+
+
+@asynccontextmanager
+async def of_trails(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
+    """Trails of each size."""
+    async with AsyncExitStack() as stack:
+        contenders: dict[str, Contender] = {}
+        for size in SIZES:
+            name = await stack.enter_async_context(ground.database(audit, "audit"))
+            await fill(ground.postgres.url(name, "audit_app"), size)
+            await ground.execute(name, "VACUUM ANALYZE")
+            contenders[f"trail {size}"] = partial(_worked, "trail", ground.postgres.url(name, "audit_app"), size)
+        yield contenders
+
+
+async def _worked(job: str, url: str, size: int) -> Figures:
+    return (await in_processes(WORKER, {"job": job, "url": url, "size": size}))[0]
+
+
+def exponent(job: str, done: Round) -> float:
+    """The slope of log time over log size: least squares through all sizes."""
+    xs = [math.log10(size) for size in SIZES]
+    ys = [math.log10(done[f"{job} {size}"]["seconds"]) for size in SIZES]
+    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / sum((x - mean_x) ** 2 for x in xs)
+
+
+def _kept_speed(job: str) -> Callable[[Round], float]:
+    return lambda done: float(10 ** (1 - exponent(job, done)))
+
+
+def _flatness(job: str) -> Callable[[Round], float]:
+    return lambda done: done[f"{job} {SIZES[1]}"]["peak_mib"] / done[f"{job} {SIZES[2]}"]["peak_mib"]
+
+
+def _judged(*jobs: str) -> Iterator[Judged]:
+    for job in jobs:
+        yield Judged(f"{job}: speed kept at ten times the size", _kept_speed(job), NEARLY_LINEAR, LINEAR)
+        yield Judged(f"{job}: memory at 10^5 ÷ at 10^6", _flatness(job), NEARLY_FLAT, FLAT)
+
+
+BENCHMARKS = (
+    Benchmark("growth-books", of_books, tuple(_judged("settlement", "reconciliation"))),
+    Benchmark("growth-trail", of_trails, tuple(_judged("trail"))),
+)

@@ -1,0 +1,73 @@
+"""Contenders of the growth benchmarks: one job on data of one size, with its time and this process's peak memory."""
+
+import resource
+import time
+from datetime import UTC, datetime
+
+import uvloop
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.db import Database
+from libs.common.policy import Pack
+from services.audit.trail import verify_trail
+from services.finance import reconcile, settlement
+from tests.bench import books
+from tests.bench.worker import ready, serve
+from tests.common.packs import anyang
+from tests.finance.builders import COUNTY
+
+
+class _Undone(Exception):
+    """Raised so that the same month can be closed at the next turn."""
+
+
+async def settle(tx: AsyncConnection, pack: Pack, size: int) -> None:
+    """Close the month and settle it, to the fen, with every deferred check."""
+    now = datetime.now(UTC)
+    closing = await settlement.close(tx, pack, treasury=COUNTY, month=books.MONTH, reason=None, actor="bench", now=now)
+    await tx.execute(settlement._CHECK_NOW)
+    if closing.fen != size // books.ENTRIES * books.CITYS:
+        raise RuntimeError(f"settled {closing.fen}")
+    raise _Undone
+
+
+async def reconciled(tx: AsyncConnection, _pack: Pack, size: int) -> None:
+    """Every invariant of finance."""
+    report = await reconcile.report(tx)
+    if report.differences or sum(report.paid.values()) != size // books.ENTRIES * books.BOTH:
+        raise RuntimeError(str(report))
+
+
+async def verified(tx: AsyncConnection, _pack: Pack, size: int) -> None:
+    """The whole trail, entry by entry."""
+    verdict = await verify_trail(tx)
+    if not verdict.verified or verdict.entries != size:
+        raise RuntimeError(str(verdict))
+
+
+JOBS = {"settlement": settle, "reconciliation": reconciled, "trail": verified}
+
+
+async def measure(*, job: str, url: str, size: int) -> dict[str, float]:
+    """Do it once."""
+    database, pack = Database(url), anyang()
+    await database.reachable()
+    ready()
+    began = time.perf_counter()
+    try:
+        async with database.transaction() as tx:
+            await JOBS[job](tx, pack, size)
+    except _Undone:
+        pass
+    took = time.perf_counter() - began
+    await database.close()
+    return {"seconds": took, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def work(*, job: str, url: str, size: int) -> dict[str, float]:
+    """The process."""
+    return uvloop.run(measure(job=job, url=url, size=size))
+
+
+if __name__ == "__main__":
+    serve(work)
