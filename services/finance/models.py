@@ -399,33 +399,41 @@ entry = Table(
     info=APPEND_ONLY,
 )
 
-# Checked at the commit, when every entry of the transfer is there. The same text stands in migration 0002.
-BALANCE_FUNCTION = """
-CREATE FUNCTION refuse_unbalanced_transfer() RETURNS trigger LANGUAGE plpgsql AS $$
+# Each statement that adds entries adds what balances, so their sum does; whether a transfer has any is asked at the
+# commit. The same text stands in migrations 0002 and 0007.
+BALANCE_FUNCTIONS = {
+    "refuse_unbalanced_entries": """
 DECLARE
     checked uuid;
 BEGIN
-    IF TG_TABLE_NAME = 'transfer' THEN
-        checked := NEW.id;
-        IF NOT EXISTS (SELECT 1 FROM entry WHERE transfer_id = checked) THEN
-            RAISE EXCEPTION 'transfer % has no entries', checked USING ERRCODE = 'check_violation';
-        END IF;
-    ELSE
-        checked := NEW.transfer_id;
-    END IF;
-    IF EXISTS (SELECT 1 FROM entry AS e JOIN account AS a ON a.id = e.account_id
-                WHERE e.transfer_id = checked GROUP BY a.treasury HAVING sum(e.fen) <> 0) THEN
+    SELECT e.transfer_id INTO checked FROM added AS e JOIN account AS a ON a.id = e.account_id
+     GROUP BY e.transfer_id, a.treasury HAVING sum(e.fen) <> 0 LIMIT 1;
+    IF FOUND THEN
         RAISE EXCEPTION 'transfer % does not balance in every book', checked USING ERRCODE = 'check_violation';
     END IF;
     RETURN NULL;
-END $$
-"""
-BALANCE_TRIGGERS = tuple(
-    f"""
-CREATE CONSTRAINT TRIGGER {table}_balances AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED
+END""",
+    "refuse_unbalanced_transfer": """
+BEGIN
+    IF NOT EXISTS (SELECT 1 FROM entry WHERE transfer_id = NEW.id) THEN
+        RAISE EXCEPTION 'transfer % has no entries', NEW.id USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END""",
+}
+BALANCE_TRIGGERS = (
+    """
+CREATE TRIGGER entry_balances AFTER INSERT ON entry REFERENCING NEW TABLE AS added
+FOR EACH STATEMENT EXECUTE FUNCTION refuse_unbalanced_entries()
+""",
+    """
+CREATE CONSTRAINT TRIGGER transfer_balances AFTER INSERT ON transfer DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW EXECUTE FUNCTION refuse_unbalanced_transfer()
-"""
-    for table in ("transfer", "entry")
+""",
 )
-for _statement in (BALANCE_FUNCTION, *BALANCE_TRIGGERS):
+_FUNCTION = "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${body} $$"
+for _statement in (
+    *(_FUNCTION.format(name=name, body=body) for name, body in BALANCE_FUNCTIONS.items()),
+    *BALANCE_TRIGGERS,
+):
     event.listen(metadata, "after_create", DDL(_statement.replace("%", "%%")))  # type: ignore[no-untyped-call]

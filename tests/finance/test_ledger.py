@@ -18,7 +18,7 @@ from libs.common.policy import PolicyDates, split
 from libs.common.treasuries import EmployerKind
 from services.finance import ledger
 from services.finance.ledger import Account, Transfer, Unbalanced
-from services.finance.models import BALANCE_FUNCTION, metadata
+from services.finance.models import BALANCE_FUNCTIONS, metadata
 from services.finance.settlement import last_day
 from tests.common.packs import anyang
 from tests.conftest import create_database
@@ -145,14 +145,50 @@ async def test_a_business_key_is_posted_once(house: House) -> None:
     assert await house.balances() == before
 
 
-@pytest.mark.parametrize("fen", [None, 1])
-async def test_the_database_itself_refuses_a_transfer_that_does_not_balance(house: House, fen: int | None) -> None:
+CASH, SPENT = Account(DISTRICT, "cash"), Account(DISTRICT, "expenditure")
+CITYS_CASH, CITYS_SPENT = Account(CITY, "cash"), Account(CITY, "expenditure")
+UNBALANCED = {
+    "one entry": [{CASH: 1}],
+    "an entry too much": [{CASH: -5, SPENT: 6}],
+    "whole in all, but not in each book": [{CASH: -5, CITYS_SPENT: 5}],
+    "whole in the end, but not by each statement": [{CASH: -5}, {SPENT: 5}],
+    "whole at first, and then one more": [{CASH: -5, SPENT: 5}, {CITYS_CASH: 1}],
+    "among others that are": [{CASH: -5, SPENT: 5, CITYS_CASH: -7, CITYS_SPENT: 6}],
+}
+
+
+@pytest.mark.parametrize("statements", UNBALANCED.values(), ids=list(UNBALANCED))
+async def test_the_database_itself_refuses_a_transfer_that_does_not_balance(
+    house: House, statements: list[dict[Account, int]]
+) -> None:
     order = await house.due_order()
-    with pytest.raises(DBAPIError, match="does not balance in every book" if fen else "has no entries"):
-        await write_past_the_code(house, order.id, fen)
+    await accounts_of(house, order)
+    before = len(await house.rows("SELECT id FROM entry"))
+    with pytest.raises(IntegrityError, match="does not balance in every book"):
+        await write_past_the_code(house, order.id, statements)
+    assert len(await house.rows("SELECT id FROM entry")) == before
 
 
-async def write_past_the_code(house: House, order: UUID, fen: int | None) -> None:
+async def test_the_database_itself_refuses_a_transfer_without_entries(house: House) -> None:
+    order = await house.due_order()
+    with pytest.raises(IntegrityError, match="has no entries"):
+        await write_past_the_code(house, order.id, [])
+
+
+async def test_what_balances_by_each_statement_is_taken_past_the_code_too(house: House) -> None:
+    order = await house.due_order()
+    await accounts_of(house, order)
+    await write_past_the_code(house, order.id, [{CASH: -5, SPENT: 5}, {CITYS_CASH: -7, CITYS_SPENT: 7}])
+    assert "every transfer balances in every book" not in {each.name for each in await house.differences()}
+
+
+async def accounts_of(house: House, order: Any) -> None:
+    """The accounts that the statements below name."""
+    entries = {CASH: -1, SPENT: 1, CITYS_CASH: -1, CITYS_SPENT: 1}
+    await post(house, a_transfer(order.id, entries, attempt=9))
+
+
+async def write_past_the_code(house: House, order: UUID, statements: list[dict[Account, int]]) -> None:
     month, key = f"{today():%Y-%m}", uuid4()
     async with house.service.database.transaction() as tx:
         await ledger.hold_periods(tx, DISTRICT, [month])
@@ -161,31 +197,42 @@ async def write_past_the_code(house: House, order: UUID, fen: int | None) -> Non
                     VALUES (:id, 'k', 'payout', :treasury, :month, :day, :order)"""),
             {"id": key, "treasury": DISTRICT, "month": month, "order": order, "day": today()},
         )
-        if fen:
+        for entries in statements:
             await tx.execute(
-                text("""WITH a AS (INSERT INTO account (treasury, kind) VALUES ('410502', 'cash') RETURNING id)
-                        INSERT INTO entry (transfer_id, account_id, fen) SELECT :id, a.id, :fen FROM a"""),
-                {"id": key, "fen": fen},
+                text("""INSERT INTO entry (transfer_id, account_id, fen)
+                        SELECT :id, a.id, r.fen
+                          FROM unnest(CAST(:treasuries AS text[]), CAST(:kinds AS text[]), CAST(:fens AS bigint[]))
+                               AS r (treasury, kind, fen)
+                          JOIN account AS a ON (a.treasury, a.kind, a.counterparty) = (r.treasury, r.kind, '')"""),
+                {
+                    "id": key,
+                    "treasuries": [each.treasury for each in entries],
+                    "kinds": [each.kind for each in entries],
+                    "fens": list(entries.values()),
+                },
             )
 
 
-def test_the_migration_makes_the_same_check_as_the_models(postgres: EmbeddedPostgres) -> None:
+def test_the_migrations_make_the_same_check_as_the_models(postgres: EmbeddedPostgres) -> None:
     name = f"m_{uuid4().hex}"
     asyncio.run(create_database(postgres, name, "finance"))
     upgrade("finance", postgres.url(name, "finance_owner"), metadata)
 
-    async def made() -> tuple[str, list[str]]:
+    async def made() -> tuple[dict[str, str], list[str]]:
         connection = await connect(postgres.url(name, "finance_owner"))
-        body = await connection.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'refuse_unbalanced_transfer'")
-        triggers = await connection.fetch(
-            "SELECT tgname FROM pg_trigger WHERE tgdeferrable AND tginitdeferred AND NOT tgisinternal ORDER BY 1"
-        )
+        functions = await connection.fetch("SELECT proname, prosrc FROM pg_proc WHERE proname LIKE 'refuse_unb%'")
+        triggers = await connection.fetch("""
+            SELECT concat_ws(' ', tgname, tgnewtable, tgdeferrable AND tginitdeferred) AS said
+              FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1
+        """)
         await connection.close()
-        return str(body), [row["tgname"] for row in triggers]
+        return dict(map(tuple, functions)), [row["said"] for row in triggers]
 
-    body, triggers = asyncio.run(made())
-    assert triggers == ["entry_balances", "transfer_balances"]
-    assert body.split() == BALANCE_FUNCTION.split("$$")[1].split()
+    functions, triggers = asyncio.run(made())
+    assert triggers == ["entry_balances added f", "transfer_balances t"]
+    assert {name: body.split() for name, body in functions.items()} == {
+        name: body.split() for name, body in BALANCE_FUNCTIONS.items()
+    }
 
 
 APPEND_ONLY = sorted(table.name for table in metadata.sorted_tables if table.info.get("append_only"))
