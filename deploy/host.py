@@ -70,7 +70,7 @@ def host(*services: Hosted, extra: Callable[[], str] = str) -> Host:
             try:
                 for service in services:
                     await stack.enter_async_context(service.running())
-                _settle_memory()
+                settle_memory()
             except Exception as error:
                 failures.append(error)
                 raise
@@ -99,7 +99,7 @@ def host(*services: Hosted, extra: Callable[[], str] = str) -> Host:
     return Host(front, {service.name: service.app for service in services}, failures)
 
 
-def _settle_memory() -> None:
+def settle_memory() -> None:
     """What a started process holds stays as long as it: let the collector look at what comes later only, and less
     often. Looking through all of it took a seventh of the time of a filing."""
     gc.collect()

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import asyncpg
 import httpx
+from pydantic_core import from_json
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -60,6 +61,7 @@ class Database:
         self.engine: AsyncEngine = create_async_engine(
             self.url,
             poolclass=NullPool,  # ours is beside it
+            json_deserializer=from_json,  # of JSON columns: in half the time of Python's own
             hide_parameters=True,  # an error with its values would lay personal data in a log
         )
         # On its connections `transaction` begins and commits, not SQLAlchemy.
@@ -73,7 +75,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: commits when the block ends, rolls back when it raises. Only edges open one (§3.2)."""
-        async with self.reading() as tx:
+        async with self.statements() as tx:
             try:
                 await tx.command("BEGIN")
                 yield tx
@@ -81,20 +83,21 @@ class Database:
             except BaseException:
                 await tx.undo()
                 raise
-            emitted = tx.info.pop(EMITTED, False)
-        if emitted:
-            for call in self._on_emitted:
-                call()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Transaction]:
-        """A connection on which each statement is a transaction of its own: to look at something."""
+    async def statements(self) -> AsyncIterator[Transaction]:
+        """A connection on which each statement is a transaction of its own: to look at something, or to change it in
+        one statement."""
         tx = await self.pool.take()
         tx.info.pop(EMITTED, None)  # `info` outlives what the connection was lent for
         try:
             yield tx
+            emitted = tx.info.pop(EMITTED, False)
         finally:
             await self.pool.give_back(tx)
+        if emitted:
+            for call in self._on_emitted:
+                call()
 
     async def session(self, *, command_timeout: float | None = None) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection outside the pool, for advisory locks and LISTEN. The caller closes it."""
@@ -103,7 +106,7 @@ class Database:
     async def reachable(self) -> bool:
         """Whether the database answers."""
         try:
-            async with self.reading() as connection:
+            async with self.statements() as connection:
                 await connection.execute(_ONE)
         except (DBAPIError, OSError):
             return False

@@ -123,7 +123,7 @@ class Gauges(Collector):
     async def _refreshed(self, look: "_Look", until: float) -> None:
         look.at, look.rows, look.failed = monotonic(), [], False
         try:
-            async with asyncio.timeout_at(until), self._database.reading() as connection:
+            async with asyncio.timeout_at(until), self._database.statements() as connection:
                 look.rows = list(await look.measure.look(connection))
         except Exception as error:  # noqa: BLE001 - one gauge that cannot be told must not hide the others
             look.failed = True

@@ -6,16 +6,17 @@ transaction commits late would be skipped for good.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, text
+from pydantic_core import to_json
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.bus.protocol import Bus, Message
@@ -34,27 +35,28 @@ BATCH = 500
 IDLE_SECONDS = 0.25  # how long the leader sleeps where another process wrote the row; its own process wakes it at once
 RETRY_SECONDS = (0.1, 0.5, 2.0)
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes an encoder at each call
-
 # The traceparent of the event being handled, by key: a batch holds many traces, and each goes on in what it causes.
 _CAUSES: ContextVar[Mapping[str, str]] = ContextVar("causes", default={})  # noqa: B039 - never mutated, only replaced
 
-_INSERT_ONE = text("""
+_ONE = """
     INSERT INTO outbox (event_id, topic, key, headers, value)
-    VALUES (:id, :topic, :key, CAST(CAST(:headers AS text) AS jsonb), :body)
-""")
-_INSERT = text("""
+    SELECT :id, :topic, :key, CAST(CAST(:headers AS text) AS jsonb), :body {where}
+"""
+_MANY = """
     INSERT INTO outbox (event_id, topic, key, headers, value)
     SELECT id, topic, key, headers::jsonb, value
       FROM unnest(CAST(:ids AS uuid[]), CAST(:topics AS text[]), CAST(:keys AS text[]), CAST(:headers AS text[]),
                   CAST(:bodies AS bytea[])) WITH ORDINALITY AS r (id, topic, key, headers, value, n)
+      {where}
      ORDER BY n
-""")
-_UNPUBLISHED = text("""
+"""
+# What it marks it still sees unmarked. A subquery, for an array is searched from its beginning for each row.
+_MARK_AND_READ = text("""
+    WITH marked AS (
+        UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY(CAST(:confirmed AS bigint[])))
     SELECT id, topic, key, headers, value FROM outbox
-     WHERE published_at IS NULL AND id <> ALL(CAST(:under_way AS bigint[])) ORDER BY id LIMIT :limit
+     WHERE published_at IS NULL AND id NOT IN (SELECT unnest(CAST(:taken AS bigint[]))) ORDER BY id LIMIT :limit
 """)
-_PUBLISHED = text("UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY(CAST(:ids AS bigint[]))")
 
 
 async def emit(tx: AsyncConnection, *events: Event) -> None:
@@ -62,16 +64,26 @@ async def emit(tx: AsyncConnection, *events: Event) -> None:
     if not events:
         return
     tx.info[EMITTED] = True
-    if len(events) == 1:  # most requests tell of one thing: without the arrays it is two thirds of the time
-        row = _row(events[0])
-        await tx.execute(_INSERT_ONE, dict(zip(("id", "topic", "key", "headers", "body"), row, strict=True)))
-        return
-    names = ("ids", "topics", "keys", "headers", "bodies")
-    await tx.execute(_INSERT, columns(names, [_row(event) for event in events]))
+    await tx.execute(*appended(events))
+
+
+def appended(events: Sequence[Event], *, behind: str = "") -> tuple[TextClause, dict[str, Any]]:
+    """The statement that appends events (one at least), and its parameters. `behind` names a part of the same
+    statement that is written to its end first; where that gave no row, nothing is appended."""
+    rows = [_row(event) for event in events]
+    if len(rows) == 1:  # most requests tell of one thing: without the arrays it is two thirds of the time
+        return _insert(_ONE, behind), dict(zip(("id", "topic", "key", "headers", "body"), rows[0], strict=True))
+    return _insert(_MANY, behind), columns(("ids", "topics", "keys", "headers", "bodies"), rows)
+
+
+@lru_cache
+def _insert(sql: str, behind: str) -> TextClause:
+    where = f"WHERE (SELECT count(*) FROM {behind}) > 0" if behind else ""  # noqa: S608 - a name from code
+    return text(sql.format(where=where))
 
 
 def _row(event: Event) -> tuple[UUID, str, str, str, bytes]:
-    return event.id, event.topic, event.key, _encode(headers_of(event)), event.model_dump_json().encode()
+    return event.id, event.topic, event.key, to_json(headers_of(event)).decode(), event.model_dump_json().encode()
 
 
 def caused_by(events: Sequence[Event]) -> AbstractContextManager[None]:
@@ -166,10 +178,10 @@ class Relay:
 
     async def _next(self, confirmed: Sequence[int], under_way: Sequence[int]) -> Sequence[Row[Any]]:
         """Mark what is confirmed, and read the next batch, without what is under way."""
-        async with self._database.transaction() as tx:
-            if confirmed:
-                await tx.execute(_PUBLISHED, {"ids": confirmed})
-            return (await tx.execute(_UNPUBLISHED, {"under_way": under_way, "limit": BATCH})).all()
+        wanted = {"confirmed": confirmed, "taken": [*confirmed, *under_way], "limit": BATCH}
+        async with self._database.statements() as tx:
+            rows: Sequence[Row[Any]] = (await tx.execute(_MARK_AND_READ, wanted)).all()
+            return rows
 
     def _absolute(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {**headers, "ce_dataschema": self._schemas + headers["ce_dataschema"]}

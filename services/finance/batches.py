@@ -16,14 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.calendar import local_date
+from libs.common.change import Write, change
 from libs.common.crypto import Vault
 from libs.common.errors import DomainError
 from libs.common.events import PayoutSent
-from libs.common.outbox import emit
 from services.finance.bank import CHANNEL, Batch, Payment
 from services.finance.domain import TITLES, PaymentState, next_state
 from services.finance.payees import Payee, PayeeAccountUnknown, PayeeNotTheBeneficiary, Resolved
-from services.finance.payouts import Step, locked, policy_of, tell
+from services.finance.payouts import Step, history, locked, policy_of
 
 MOST_ORDERS = 1000
 
@@ -45,7 +45,7 @@ _LINES = text("""
       FROM unnest(CAST(:references AS text[]), CAST(:orders AS uuid[]), CAST(:attempts AS smallint[]),
                   CAST(:fens AS bigint[])) AS r (reference, order_id, attempt, fen)
 """)
-_SEND = text("UPDATE payout_order SET state = 'sent' WHERE id = ANY(CAST(:ids AS uuid[]))")
+_SEND = text("UPDATE payout_order SET state = 'sent' WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id")
 _FILE = text("SELECT file, number, sha256 FROM payout_batch WHERE id = :id")
 _ACCESS = text("INSERT INTO file_access (batch_id, client, actor) VALUES (:batch, :client, :actor)")
 
@@ -205,15 +205,13 @@ async def _mark_sent(tx: AsyncConnection, batch: UUID, fit: Sequence[tuple[Any, 
         },
     )
     sent = next_state(PaymentState.DUE, "send")
-    await tx.execute(_SEND, {"ids": [order.id for order, _ in fit]})
-    await tell(tx, [Step(order.id, "send", sent, order.attempt, record=batch) for order, _ in fit], actor=actor)
-    await emit(
-        tx,
-        *(
-            PayoutSent(policy=policy_of(order), application=order.application, order=order.id, batch=batch)
-            for order, _ in fit
-        ),
-    )
+    steps = [Step(order.id, "send", sent, order.attempt, record=batch) for order, _ in fit]
+    events = [
+        PayoutSent(policy=policy_of(order), application=order.application, order=order.id, batch=batch)
+        for order, _ in fit
+    ]
+    moved = Write(_SEND, {"ids": [order.id for order, _ in fit]})
+    await change(tx, moved, history(steps, actor=actor), events=events)
 
 
 async def file_of(tx: AsyncConnection, batch: UUID, *, vault: Vault, client: str, actor: str) -> tuple[str, bytes]:

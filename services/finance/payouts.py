@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.calendar import end_of_day, local_date
+from libs.common.change import Write, change
 from libs.common.events import PayoutCancelled, PayoutOrdered, SlaBreached
 from libs.common.outbox import emit
 from libs.common.policy import PackIdentity, Split
@@ -62,8 +63,10 @@ _HISTORY = text("""
            WITH ORDINALITY AS r (order_id, action, state, attempt, reason, record, account, n)
      ORDER BY n
 """)
-_FUND = text("UPDATE payout_order SET state = 'due' WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'unfunded'")
-_CANCEL = text("UPDATE payout_order SET state = 'cancelled' WHERE id = :id")
+_FUND = text("""
+    UPDATE payout_order SET state = 'due' WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'unfunded' RETURNING id
+""")
+_CANCEL = text("UPDATE payout_order SET state = 'cancelled' WHERE id = :id RETURNING id")
 _LATE = text("""
     SELECT o.* FROM payout_order AS o
      WHERE o.id = ANY(CAST(:ids AS uuid[])) AND o.state NOT IN ('settled', 'cancelled', 'recovering', 'recovered')
@@ -189,9 +192,13 @@ def ordered(order: Any, state: Literal["due", "unfunded"]) -> PayoutOrdered:
 
 async def tell(tx: AsyncConnection, steps: Sequence[Step], *, actor: str) -> None:
     """Write history."""
-    if not steps:
-        return
-    await tx.execute(
+    if steps:
+        await tx.execute(*history(steps, actor=actor))
+
+
+def history(steps: Sequence[Step], *, actor: str) -> Write:
+    """What `tell` writes, to stand beside the change that it tells of."""
+    return Write(
         _HISTORY,
         {
             "orders": [step.order for step in steps],
@@ -212,10 +219,10 @@ async def fund(tx: AsyncConnection, quota_id: UUID, *, actor: str) -> list[UUID]
     if not ids:
         return []
     orders = await locked(tx, ids)
-    await tx.execute(_FUND, {"ids": ids})
     due = next_state(PaymentState.UNFUNDED, "fund")
-    await tell(tx, [Step(order.id, "fund", due, order.attempt) for order in orders], actor=actor)
-    await emit(tx, *(ordered(order, "due") for order in orders))
+    steps = [Step(order.id, "fund", due, order.attempt) for order in orders]
+    events = [ordered(order, "due") for order in orders]
+    await change(tx, Write(_FUND, {"ids": ids}), history(steps, actor=actor), events=events)
     await quotas.commit(tx, {quota_id: sum(order.public_fen for order in orders)})
     return ids
 
@@ -234,10 +241,10 @@ async def cancel(
     state = next_state(PaymentState(order.state), "cancel")
     if order.doubted:
         raise OpenException
-    await tx.execute(_CANCEL, {"id": order.id})
-    await tell(tx, [Step(order.id, "cancel", state, order.attempt, reason)], actor=actor)
+    step = Step(order.id, "cancel", state, order.attempt, reason)
     told = {"application": order.application, "order": order.id, "item": order.item}
-    await emit(tx, PayoutCancelled(policy=policy_of(order), **told, reason=cause.value, cancelled_on=local_date(now)))
+    event = PayoutCancelled(policy=policy_of(order), **told, reason=cause.value, cancelled_on=local_date(now))
+    await change(tx, Write(_CANCEL, {"id": order.id}), history([step], actor=actor), events=[event])
     if order.state != PaymentState.UNFUNDED:
         await quotas.commit(tx, {order.quota_id: -order.public_fen})
     await fund(tx, order.quota_id, actor=SYSTEM)

@@ -11,13 +11,15 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.outbox import emit
+from libs.common.change import Write, change
 from services.finance.batches import unpayable
 from services.finance.domain import TITLES, OpenException, OrderStateForbids, PaymentState, next_state
 from services.finance.payees import Resolved
-from services.finance.payouts import Step, locked, ordered, tell
+from services.finance.payouts import Step, history, locked, ordered
 
-_REISSUE = text("UPDATE payout_order SET state = :state, attempt = :attempt, payee_account = :account WHERE id = :id")
+_REISSUE = text(
+    "UPDATE payout_order SET state = :state, attempt = :attempt, payee_account = :account WHERE id = :id RETURNING id"
+)
 
 
 async def reissue(tx: AsyncConnection, seen: Any, *, payee_account: UUID, payees: Resolved, actor: str) -> None:
@@ -33,9 +35,9 @@ async def reissue(tx: AsyncConnection, seen: Any, *, payee_account: UUID, payees
         raise OrderStateForbids(state=TITLES[PaymentState.DUE])
     payees.payee(payee_account, order.beneficiary)
     attempt = order.attempt + (order.state == PaymentState.BOUNCED)
-    await tx.execute(_REISSUE, {"id": order.id, "state": state, "attempt": attempt, "account": payee_account})
-    await tell(tx, [Step(order.id, "reissue", state, attempt, account=payee_account)], actor=actor)
-    await emit(tx, ordered(order, "due"))
+    moved = Write(_REISSUE, {"id": order.id, "state": state, "attempt": attempt, "account": payee_account})
+    step = Step(order.id, "reissue", state, attempt, account=payee_account)
+    await change(tx, moved, history([step], actor=actor), events=[ordered(order, "due")])
 
 
 def _stuck(order: Any, seen: Any, payees: Resolved) -> bool:

@@ -18,15 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.calendar import local_date
+from libs.common.change import Write, change
 from libs.common.crypto import Vault
 from libs.common.errors import DomainError
 from libs.common.events import Event, PayoutBounced, PayoutSettled
-from libs.common.outbox import emit
 from services.finance import ledger
 from services.finance.bank import CHANNEL, ResultFile, ResultFileRefused, ResultLine
 from services.finance.domain import BounceReason, Outcome, PaymentState, Sent, Verdict, judge_together, next_state
 from services.finance.ledger import Transfer
-from services.finance.payouts import Step, locked, policy_of, remind, tell
+from services.finance.payouts import Step, history, locked, policy_of, remind
 
 
 class ResultFileNumberReused(DomainError):
@@ -72,6 +72,7 @@ _MOVE = text("""
     UPDATE payout_order AS o SET state = r.state, settled_on = r.settled_on
       FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:days AS date[])) AS r (id, state, settled_on)
      WHERE o.id = r.id
+    RETURNING o.id
 """)
 _RESOLVE = text("""
     UPDATE bank_exception SET resolved_at = :now, resolved_by = :actor, resolution = :resolution
@@ -234,7 +235,7 @@ async def _store_lines(tx: AsyncConnection, file: UUID, treasury: str, judged: S
 
 
 async def _move(tx: AsyncConnection, file: UUID, moves: Sequence[_Move], *, actor: str) -> None:
-    await tx.execute(
+    moved = Write(
         _MOVE,
         {
             "ids": [move.order.id for move in moves],
@@ -243,9 +244,9 @@ async def _move(tx: AsyncConnection, file: UUID, moves: Sequence[_Move], *, acto
         },
     )
     steps = [Step(move.order.id, move.action, move.state, move.order.attempt, move.said, file) for move in moves]
-    await tell(tx, steps, actor=actor)
+    events = [event for move in moves if (event := _event(move)) is not None]
+    await change(tx, moved, history(steps, actor=actor), events=events)
     await remind(tx, {move.order.id: move.order.due_on for move in moves if _returned(move)})
-    await emit(tx, *(event for move in moves if (event := _event(move)) is not None))
 
 
 def _returned(move: _Move) -> bool:

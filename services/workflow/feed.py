@@ -67,7 +67,7 @@ class Bell:
                 await asyncio.sleep(GATHER_SECONDS)
 
     async def _look(self) -> None:
-        async with self._database.reading() as connection:
+        async with self._database.statements() as connection:
             last = {(row.treasury, row.department): row.last for row in await connection.execute(_COUNTERS)}
         for waiter in self._waiting:
             if last.get(waiter.unit, 0) > waiter.seen:

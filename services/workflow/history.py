@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.change import Write
 from services.workflow.models import history
 
 MAX_SHOWN = 1_000
@@ -69,9 +70,13 @@ class EntryView(BaseModel):
 
 async def record(tx: AsyncConnection, entries: Sequence[Entry], *, at: datetime) -> None:
     """Write entries, in order, in one statement."""
-    if not entries:
-        return
-    await tx.execute(
+    if entries:
+        await tx.execute(*recorded(entries, at=at))
+
+
+def recorded(entries: Sequence[Entry], *, at: datetime) -> Write:
+    """What `record` writes, to stand beside the change that it tells of."""
+    return Write(
         _INSERT,
         {
             "at": at,

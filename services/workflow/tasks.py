@@ -13,6 +13,7 @@ from uuid6 import uuid7
 
 from libs.common.auth import Principal
 from libs.common.calendar import local_date
+from libs.common.change import Write, change
 from libs.common.errors import DomainError, NotFound
 from libs.common.events import CaseResumed, CaseSuspended, DeptCompleted, Event, SlaBreached
 from libs.common.outbox import emit
@@ -34,7 +35,7 @@ from services.workflow.domain import (
     next_step,
     task_state_after,
 )
-from services.workflow.history import Entry, record
+from services.workflow.history import Entry, record, recorded
 from services.workflow.models import task
 from services.workflow.worklist import Stretch, clock_of, stretches, tasks_query
 
@@ -71,7 +72,7 @@ _SUSPEND = text("""
 _RESUME = text("""
     INSERT INTO resumption (suspension, to_day, recorded_by, recorded_at) VALUES (:suspension, :day, :by, :now)
 """)
-_STATE = text("UPDATE task SET state = :state WHERE id = :task")
+_STATE = text("UPDATE task SET state = :state WHERE id = :task RETURNING id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,15 +213,13 @@ async def suspend(
     clock = clock_of(row, (await stretches(tx, [task_id]))[task_id])
     check_suspension(clock, from_day=from_day, today=local_date(now))
     facts = {"id": uuid7(), "task": task_id, "reason": reason, "day": from_day, "by": caller.subject, "now": now}
-    await tx.execute(_SUSPEND, facts)
-    await tx.execute(_STATE, {"task": task_id, "state": state})
     detail = {"reason": reason, "title": reason.label, "from_day": from_day}
     entry = Entry(row.application, "clock_stopped", caller.subject, row.item, task_id, detail)
-    await record(tx, [entry], at=now)
     told = CaseSuspended(
         policy=policy_of(case), application=row.application, task=task_id, reason=reason, from_day=from_day
     )
-    await emit(tx, told)
+    moved = Write(_STATE, {"task": task_id, "state": state})
+    await change(tx, moved, Write(_SUSPEND, facts), recorded([entry], at=now), events=[told])
 
 
 async def resume(tx: AsyncConnection, task_id: UUID, *, to_day: date, caller: Principal, now: datetime) -> None:
@@ -234,16 +233,14 @@ async def resume(tx: AsyncConnection, task_id: UUID, *, to_day: date, caller: Pr
     *earlier, last = ledger
     check_resumption(from_day=last.from_day, to_day=to_day, today=local_date(now))
     facts = {"suspension": last.id, "day": to_day, "by": caller.subject, "now": now}
-    await tx.execute(_RESUME, facts)
-    await tx.execute(_STATE, {"task": task_id, "state": state})
     clock = clock_of(row, [*earlier, Stretch(last.id, last.reason, last.from_day, to_day)])
     watched = deadline_of(task_id, clock)
     await schedule(tx, [watched])
     entry = Entry(row.application, "clock_resumed", caller.subject, row.item, task_id, {"to_day": to_day})
-    await record(tx, [entry], at=now)
     due_on = clock.due_on()
     told = CaseResumed(policy=policy_of(case), application=row.application, task=task_id, to_day=to_day, due_on=due_on)
-    await emit(tx, told)
+    moved = Write(_STATE, {"task": task_id, "state": state})
+    await change(tx, moved, Write(_RESUME, facts), recorded([entry], at=now), events=[told])
 
 
 # -- limits

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from deploy.host import settle_memory
 from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import Slot
 from libs.common.consumer import BATCH
@@ -31,6 +32,7 @@ async def measure(*, bus: str, database: str, size: int) -> dict[str, float]:
     async with own_database.transaction() as tx:
         at = await inbox.position(tx, SLOT)
     await log.reachable()
+    settle_memory()  # as each process of the product does once it has started
     ready()
     own, began = time.process_time(), time.perf_counter()
     while time.perf_counter() - began < SECONDS and (records := await log.fetch(SLOT, at, limit=BATCH)):

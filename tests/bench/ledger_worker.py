@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import uvloop
 from sqlalchemy import text
 
+from deploy.host import settle_memory
 from libs.common.db import Database
 from services.finance import ledger
 from services.finance.ledger import Transfer
@@ -23,6 +24,7 @@ async def measure(*, url: str, county: str, city: str) -> dict[str, float]:
     database = Database(url)
     async with database.transaction() as tx:
         orders = list((await tx.execute(text("SELECT id FROM payout_order"))).scalars())
+    settle_memory()  # as each process of the product does once it has started
     ready()
     posted, own, began = 0, time.process_time(), time.perf_counter()
     while time.perf_counter() - began < SECONDS:

@@ -10,6 +10,7 @@ from typing import Any
 import uvloop
 from aiokafka import AIOKafkaProducer
 
+from deploy.host import settle_memory
 from libs.common.bus.kafka import MAX_BATCH_BYTES, KafkaBus
 from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import Message, partition_of
@@ -78,6 +79,7 @@ async def producer(*, outbox: str, rows: int, kafka: str) -> dict[str, float]:
 
 
 async def _timed(work: Callable[[], Awaitable[int]], rows: int) -> dict[str, float]:
+    settle_memory()  # as each process of the product does once it has started
     ready()
     own, began = time.process_time(), time.perf_counter()
     done = await work()

@@ -107,7 +107,7 @@ async def test_what_cannot_be_looked_up_is_no_more_told_and_says_so(
     assert (scraped("n"), scraped("look_failed", gauge="n")) == (1, 0)
     async with AsyncExitStack() as stack:
         for _ in range(database.pool.size):  # nobody else gets a connection
-            await stack.enter_async_context(database.reading())
+            await stack.enter_async_context(database.statements())
         assert database.pool.lent == database.pool.size
         await gauges.refresh()
     assert (scraped("n"), scraped("look_failed", gauge="n"), scraped("alive")) == (None, 1, 1)

@@ -4,8 +4,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,11 +14,24 @@ from libs.common.outbox import headers_of
 from tests.bench.ground import Ground
 from tests.bench.harness import Benchmark, Contender, Figures, Judged, in_processes, ratio
 from tests.bench.six_steps.case import metadata, told
-from tests.bench.six_steps.statements import ACTOR, APPEND, CLIENTS, MOVE, OPEN, SECONDS, STEPS, TELL
+from tests.bench.six_steps.statements import (
+    ACTOR,
+    APPEND,
+    APPEND_CHANGED,
+    CLIENTS,
+    MOVE,
+    OPEN,
+    RETURNING,
+    SECONDS,
+    STEPS,
+    TELL,
+    TELL_CHANGED,
+)
 
 PROCESSES = 2  # of each service, as in the distributed form; and of each peer
 BATCH = 500
 SPIFF_THREADS = 4
+OPENED = OPEN.replace(":case", "gen_random_uuid()")
 PEERS_PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)
 
 
@@ -28,9 +42,9 @@ async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
         names = [await stack.enter_async_context(ground.database(metadata)) for _ in range(4)]
         ours, bare, dbos, spiff = names
 
-        async def limit() -> Figures:
+        async def limit(step: Callable[[int], str]) -> Figures:
             scripts = await ground.pgbench(
-                bare, script(), clients=CLIENTS, seconds=SECONDS, variables=variables(), role="bench_app"
+                bare, script(step), clients=CLIENTS, seconds=SECONDS, variables=variables(), role="bench_app"
             )
             return {"steps/s": scripts * len(STEPS)}
 
@@ -54,7 +68,8 @@ async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
 
         yield {
             "ours": on_the_product,
-            "pgbench": limit,
+            "pgbench": partial(limit, three_statements),
+            "pgbench, one statement a step": partial(limit, one_statement),
             "DBOS": on_dbos,
             "SpiffWorkflow": on_spiff,
             "ours in batches": in_batches,
@@ -73,12 +88,25 @@ def _events() -> list[list[str]]:
     return [[event.topic, json.dumps(headers_of(event)), event.model_dump_json()] for event in events]
 
 
-def script() -> str:
-    """One case: six transactions. The case's id is made where its row is, so that it costs no statement."""
-    return "\n".join(_transaction(number) for number in range(len(STEPS))) + "\n"
+def script(transaction: Callable[[int], str]) -> str:
+    """One case: six transactions."""
+    return "\n".join(transaction(number) for number in range(len(STEPS))) + "\n"
 
 
-def _transaction(number: int) -> str:
+def three_statements(number: int) -> str:
+    """A step between BEGIN and COMMIT. The case's id is made where its row is, so that it costs no statement."""
+    changed = f"{MOVE};" if number else f'{OPENED}{RETURNING} AS "case" \\gset'
+    return _filled(number, "\n".join(("BEGIN;", changed, f"{TELL};", f"{APPEND};", "COMMIT;")))
+
+
+def one_statement(number: int) -> str:
+    """A step as the product writes it."""
+    changed = MOVE if number else OPENED
+    parts = f"changed AS ({changed}{RETURNING}), told AS ({TELL_CHANGED}), emitted AS ({APPEND_CHANGED})"
+    return _filled(number, f'WITH {parts} SELECT id AS "case" FROM changed \\gset')  # noqa: S608 - from code
+
+
+def _filled(number: int, sql: str) -> str:
     action, before, state = STEPS[number]
     values = {
         "state": f"'{state}'",
@@ -91,10 +119,7 @@ def _transaction(number: int) -> str:
         "headers": f":headers{number}",
         "body": f":body{number}",
     }
-    opened = OPEN.replace(":case", "gen_random_uuid()") + ' RETURNING id AS "case" \\gset'
-    first = f"{MOVE};" if before else opened
-    statements = "\n".join((first, f"{TELL};", f"{APPEND};"))
-    return f"BEGIN;\n{re.sub(r':([a-z]+)', lambda at: values.get(at[1], at[0]), statements)}\nCOMMIT;"
+    return re.sub(r":([a-z]+)", lambda at: values.get(at[1], at[0]), sql)
 
 
 def variables() -> dict[str, str]:

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Identity, Index
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.change import Write, change
 from libs.common.db import metadata as make_metadata
 from libs.common.events import (
     AcceptedItem,
@@ -20,9 +21,8 @@ from libs.common.events import (
     TalentCertified,
 )
 from libs.common.migration import APPEND_ONLY
-from libs.common.outbox import emit
 from libs.common.policy.identity import PackIdentity
-from tests.bench.six_steps.statements import ACTOR, MOVE, OPEN, STEPS, TELL
+from tests.bench.six_steps.statements import ACTOR, MOVE, OPEN, RETURNING, STEPS, TELL_CHANGED
 
 PACK = PackIdentity(city="bench", version="1", sha256="0" * 64)
 DAY = date(2026, 3, 2)
@@ -51,36 +51,38 @@ Table(
     info=APPEND_ONLY,
 )
 
-_OPEN, _MOVE, _TELL = text(OPEN), text(MOVE), text(TELL)
-_OPEN_ALL = text("INSERT INTO cases (id, state) SELECT id, :state FROM unnest(CAST(:cases AS uuid[])) AS r (id)")
+_OPEN, _MOVE, _TELL = text(OPEN + RETURNING), text(MOVE + RETURNING), text(TELL_CHANGED)
+_OPEN_ALL = text("""
+    INSERT INTO cases (id, state) SELECT id, :state FROM unnest(CAST(:cases AS uuid[])) AS r (id) RETURNING id
+""")
 _MOVE_ALL = text("""
     UPDATE cases SET state = :state, version = version + 1, changed_at = clock_timestamp()
-     WHERE id = ANY(CAST(:cases AS uuid[])) AND state = :before
-""")
-_TELL_ALL = text("""
-    INSERT INTO history (case_id, action, state, actor)
-    SELECT id, :action, :state, :actor FROM unnest(CAST(:cases AS uuid[])) AS r (id)
+     WHERE id = ANY(CAST(:cases AS uuid[])) AND state = :before RETURNING id
 """)
 
 
 async def step(tx: AsyncConnection, number: int, case: UUID) -> None:
     """One step of one case, as an operation behind a route takes it."""
-    action, before, state = STEPS[number]
-    moved = await tx.execute(_MOVE if before else _OPEN, {"case": case, "state": state, "before": before})
-    if moved.rowcount != 1:
-        raise RuntimeError(f"{case} was not {before}")
-    await tx.execute(_TELL, {"case": case, "action": action, "state": state, "actor": ACTOR})
-    await emit(tx, told(number, case))
+    _, before, state = STEPS[number]
+    opened = Write(_OPEN, {"case": case, "state": state})
+    moved = Write(_MOVE, {"case": case, "state": state, "before": before})
+    await _change(tx, moved if before else opened, number, [case])
 
 
 async def step_all(tx: AsyncConnection, number: int, cases: Sequence[UUID]) -> None:
     """One step of many cases, as a handler takes it."""
-    action, before, state = STEPS[number]
-    moved = await tx.execute(_MOVE_ALL if before else _OPEN_ALL, {"cases": cases, "state": state, "before": before})
-    if moved.rowcount != len(cases):
-        raise RuntimeError(f"{len(cases) - moved.rowcount} cases were not {before}")
-    await tx.execute(_TELL_ALL, {"cases": cases, "action": action, "state": state, "actor": ACTOR})
-    await emit(tx, *(told(number, case) for case in cases))
+    _, before, state = STEPS[number]
+    opened = Write(_OPEN_ALL, {"cases": cases, "state": state})
+    moved = Write(_MOVE_ALL, {"cases": cases, "state": state, "before": before})
+    await _change(tx, moved if before else opened, number, cases)
+
+
+async def _change(tx: AsyncConnection, write: Write, number: int, cases: Sequence[UUID]) -> None:
+    action, _, state = STEPS[number]
+    history = Write(_TELL, {"action": action, "state": state, "actor": ACTOR})
+    changed = await change(tx, write, history, events=[told(number, case) for case in cases])
+    if changed != len(cases):
+        raise RuntimeError(f"{len(cases) - changed} cases were not as the step found them")
 
 
 def told(number: int, case: UUID) -> Event:

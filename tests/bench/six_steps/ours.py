@@ -8,6 +8,7 @@ import uvloop
 from sqlalchemy import text
 from uuid6 import uuid7
 
+from deploy.host import settle_memory
 from libs.common.db import Database
 from tests.bench.six_steps.case import step, step_all
 from tests.bench.six_steps.statements import SECONDS, STEPS
@@ -37,7 +38,7 @@ async def client(database: Database, tally: Tally) -> None:
     while not tally.over:
         case = UUID(int=uuid7().int)
         for number in range(len(STEPS)):
-            async with database.transaction() as tx:
+            async with database.statements() as tx:
                 await step(tx, number, case)
             tally.steps += 1
 
@@ -56,6 +57,7 @@ async def measure(*, url: str, clients: int, batch: int) -> dict[str, float]:
     """Take steps with so many clients, one case a transaction or `batch` of them."""
     database = Database(url, pool_size=clients)
     await asyncio.gather(*(_greet(database) for _ in range(clients)))
+    settle_memory()  # as each process of the product does once it has started
     ready()
     tally = Tally()
     await asyncio.gather(

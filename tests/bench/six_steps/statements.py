@@ -26,3 +26,14 @@ APPEND = """
     INSERT INTO outbox (event_id, topic, key, headers, value)
     VALUES (:event, :topic, :key, CAST(:headers AS jsonb), :body)
 """
+
+# The same in one statement, as the product writes them; what is appended takes the case from the row that changed.
+RETURNING = " RETURNING id"
+TELL_CHANGED = """
+    INSERT INTO history (case_id, action, state, actor)
+    SELECT id, CAST(:action AS text), CAST(:state AS text), CAST(:actor AS text) FROM changed
+"""
+APPEND_CHANGED = """
+    INSERT INTO outbox (event_id, topic, key, headers, value)
+    SELECT :event, :topic, CAST(id AS text), CAST(:headers AS jsonb), :body FROM changed
+"""

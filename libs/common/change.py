@@ -1,0 +1,51 @@
+"""A change in one statement: rows that change, what is written beside them, and the events that tell of it.
+
+Apart they are three messages to the server and three answers, and each takes as long as the work itself
+(docs/benchmarks.md). Such a statement is atomic by itself, so on a connection without a transaction
+(`Database.statements`) it is a whole one: no BEGIN, no COMMIT.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.db import EMITTED
+from libs.common.events import Event
+from libs.common.outbox import appended
+
+_NAME = re.compile(r"(?<![:\w]):(\w+)")
+
+
+class Write(NamedTuple):
+    """A statement that writes, with its parameters."""
+
+    statement: TextClause
+    parameters: Mapping[str, Any]
+
+
+async def change(tx: AsyncConnection, changed: Write, *beside: Write, events: Sequence[Event] = ()) -> int:
+    """Write `changed`, `beside` and the events in one statement; gives how many rows `changed` gave.
+
+    `changed` ends with RETURNING and is the first to be written: its rows are locked before the events take their
+    places in the outbox, and where it gives no row there are no events. What stands beside sees nothing of it but its
+    rows, as the table `changed`; INSERT … SELECT … FROM changed writes nothing where nothing was changed.
+    """
+    writes = [changed, *beside]
+    if events:
+        tx.info[EMITTED] = True
+        writes.append(Write(*appended(events, behind="changed")))
+    joined = _joined(tuple(write.statement for write in writes))
+    named = {f"{name}_{n}": value for n, write in enumerate(writes) for name, value in write.parameters.items()}
+    return int((await tx.execute(joined, named)).scalar_one())
+
+
+@lru_cache(maxsize=1024)
+def _joined(statements: tuple[TextClause, ...]) -> TextClause:
+    """The statements as parts of one, each with parameters of its own: `:name` of the third is `:name_2`."""
+    parts = [_NAME.sub(rf":\1_{n}", statement.text) for n, statement in enumerate(statements)]
+    named = ", ".join(f"{'changed' if n == 0 else f'beside_{n}'} AS ({part})" for n, part in enumerate(parts))
+    return text(f"WITH {named} SELECT count(*) FROM changed")  # noqa: S608 - of statements from code
