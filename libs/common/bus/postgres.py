@@ -16,14 +16,13 @@ from zlib import crc32
 
 import asyncpg
 import structlog
+from pydantic_core import from_json, to_json
 
 from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Slot, by_slot
 from libs.common.db import connect, connect_arguments
 from libs.common.tasks import being_stopped, set_within
 
 log = structlog.get_logger()
-
-_encode = json.JSONEncoder().encode
 
 CHANNEL = "bus"
 TICK_SECONDS = 1.0
@@ -176,7 +175,7 @@ class PostgresBus:
         bases = {(row[0], row[1]): row[2] for row in await connection.fetch(_LOCK, topics, partitions)}
         await connection.execute(_MOVE, topics, partitions, [len(messages[slot]) for slot in slots])
         rows = [
-            (*slot, offset, message.key, _encode(message.headers), message.value)
+            (*slot, offset, message.key, to_json(message.headers).decode(), message.value)
             for slot in slots
             for offset, message in enumerate(messages[slot], start=bases[slot])
         ]
@@ -194,7 +193,7 @@ class PostgresBus:
                 raise OffsetGone(rows[0]["offset"])
             if not rows and end != offset:
                 raise OffsetGone(end)
-        return [Record(slot, r["offset"], r["key"], json.loads(r["headers"]), r["value"]) for r in rows]
+        return [Record(slot, r["offset"], r["key"], from_json(r["headers"]), r["value"]) for r in rows]
 
     async def ends(self, topics: Sequence[str]) -> Mapping[Slot, tuple[int, int]]:
         """First and next offset of every partition."""
