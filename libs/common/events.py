@@ -9,7 +9,7 @@ ones.
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -26,6 +26,14 @@ EmployerKind = Literal[
 ]
 
 
+class Stamp(NamedTuple):
+    """What an event's headers say of it: its identity, the UTC instant of its recording, its `traceparent`."""
+
+    id: UUID
+    time: datetime
+    trace: str | None = None
+
+
 class Event(BaseModel):
     """A fact, in the past tense. `id`, `time` (UTC) and `trace` travel in the CloudEvents headers, the rest is JSON."""
 
@@ -34,24 +42,22 @@ class Event(BaseModel):
 
     policy: PackIdentity
 
-    _id: UUID = PrivateAttr(default_factory=uuid7)
-    _time: datetime = PrivateAttr(default_factory=lambda: datetime.now(UTC))
-    _trace: str | None = PrivateAttr(default=None)
+    _stamp: Stamp = PrivateAttr(default_factory=lambda: Stamp(uuid7(), datetime.now(UTC)))
 
     @property
     def id(self) -> UUID:
         """The event's identity: the same at every redelivery."""
-        return self._id
+        return self._stamped().id
 
     @property
     def time(self) -> datetime:
         """The UTC instant at which it was recorded."""
-        return self._time
+        return self._stamped().time
 
     @property
     def trace(self) -> str | None:
         """The W3C `traceparent` it was published under."""
-        return self._trace
+        return self._stamped().trace
 
     @property
     def key(self) -> str:
@@ -65,8 +71,12 @@ class Event(BaseModel):
 
     def stamped(self, *, event_id: UUID, time: datetime, trace: str | None) -> Self:
         """The same fact with the identity that its headers gave it."""
-        self._id, self._time, self._trace = event_id, time, trace
+        self._stamp = Stamp(event_id, time, trace)
         return self
+
+    def _stamped(self) -> Stamp:
+        """`self._stamp`, in a tenth of the time that pydantic takes to find a private attribute."""
+        return cast("Mapping[str, Stamp]", self.__pydantic_private__)["_stamp"]
 
 
 class ApplicationEvent(Event):
