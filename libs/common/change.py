@@ -38,14 +38,16 @@ async def change(tx: AsyncConnection, changed: Write, *beside: Write, events: Se
     if events:
         tx.info[EMITTED] = True
         writes.append(Write(*appended(events, behind="changed")))
-    joined = _joined(tuple(write.statement for write in writes))
-    named = {f"{name}_{n}": value for n, write in enumerate(writes) for name, value in write.parameters.items()}
+    joined, places = _joined(tuple([write.statement for write in writes]))
+    named = {place: writes[n].parameters[name] for place, n, name in places}
     return int((await tx.execute(joined, named)).scalar_one())
 
 
 @lru_cache(maxsize=1024)
-def _joined(statements: tuple[TextClause, ...]) -> TextClause:
-    """The statements as parts of one, each with parameters of its own: `:name` of the third is `:name_2`."""
+def _joined(statements: tuple[TextClause, ...]) -> tuple[TextClause, Sequence[tuple[str, int, str]]]:
+    """The statements as parts of one, each with parameters of its own: `:name` of the third is `:name_2`. With it each
+    parameter's new name, its statement and its name there."""
     parts = [_NAME.sub(rf":\1_{n}", statement.text) for n, statement in enumerate(statements)]
     named = ", ".join(f"{'changed' if n == 0 else f'beside_{n}'} AS ({part})" for n, part in enumerate(parts))
-    return text(f"WITH {named} SELECT count(*) FROM changed")  # noqa: S608 - of statements from code
+    found = {(f"{name}_{n}", n, name) for n, each in enumerate(statements) for name in _NAME.findall(each.text)}
+    return text(f"WITH {named} SELECT count(*) FROM changed"), sorted(found)  # noqa: S608 - of statements from code

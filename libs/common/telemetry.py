@@ -6,7 +6,6 @@ refused into it, and here that value may be somebody's identity number.
 
 import logging
 import re
-import secrets
 import sys
 import time
 import traceback
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from random import Random
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -21,6 +21,7 @@ import structlog
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _CURRENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_RANDOM = Random()  # an identity of a trace is no secret, and the system's own randomness is slow to ask
 _QUIET_SECONDS = 30.0
 _MAX_FRAMES = 20
 _REPEATING = ("aiokafka", "opentelemetry")
@@ -36,9 +37,13 @@ def valid_traceparent(value: str | None) -> bool:
 
 def child_of(traceparent: str | None) -> str:
     """A new span in the same trace; a new trace where there is none, or where what is given is no traceparent."""
-    trace = traceparent[3:35] if traceparent is not None and valid_traceparent(traceparent) else secrets.token_hex(16)
-    flags = traceparent[-2:] if traceparent is not None and valid_traceparent(traceparent) else "01"
-    return f"00-{trace}-{secrets.token_hex(8)}-{flags}"
+    if traceparent is not None and valid_traceparent(traceparent):
+        return f"00{traceparent[2:36]}{_span()}-{traceparent[-2:]}"
+    return f"00-{_RANDOM.getrandbits(128):032x}-{_span()}-01"
+
+
+def _span() -> str:
+    return f"{_RANDOM.getrandbits(64):016x}"
 
 
 def current_traceparent() -> str | None:

@@ -66,7 +66,13 @@ class Transaction(AsyncConnection):
         await super().start(is_ctxmanager)
         raw = await self.get_raw_connection()
         self.driver = cast("asyncpg.Connection[asyncpg.Record]", raw.driver_connection)
+        self._info = super().info
         return self
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """As SQLAlchemy's `info`, asked for once: its way through two proxies is taken several times a statement."""
+        return self._info
 
     async def execute(  # an Answer has all that callers use of a CursorResult
         self, statement: Any, parameters: Any = None, *, execution_options: Any = None

@@ -23,8 +23,10 @@ SETTINGS = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "max_wal_size": "4GB",
+    "min_wal_size": "2GB",
     "checkpoint_timeout": "30min",
 }
+SEGMENTS = 100  # of 16 MiB
 PGBENCH_THREADS = 2
 
 
@@ -64,6 +66,12 @@ class Ground:
                 await connection.execute(statement)
         finally:
             await connection.close()
+
+    async def lay_log(self) -> None:
+        """Make the log's files beforehand, as on a cluster that has run for a while, which takes its old ones again:
+        to make one keeps the disk busy for as long as ten commits, and whoever writes most would meet most of them."""
+        switches = ["SELECT pg_logical_emit_message(false, '', ''), pg_switch_wal()"] * SEGMENTS
+        await self.execute("postgres", *switches, "CHECKPOINT")
 
     async def settle(self) -> None:
         """Bring the cluster to rest: what one contender left to write is not the next one's burden."""
@@ -118,6 +126,7 @@ async def standing(parent: Path) -> AsyncIterator[Ground]:
     try:
         changes = [f"ALTER SYSTEM SET {name} = '{value}'" for name, value in SETTINGS.items()]
         await ground.execute("postgres", *changes, "SELECT pg_reload_conf()")
+        await ground.lay_log()
         yield ground
     finally:
         await asyncio.to_thread(ground.postgres.stop)
