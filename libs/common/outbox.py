@@ -6,7 +6,7 @@ transaction commits late would be skipped for good.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -160,21 +160,38 @@ class Relay:
         """Publish what is unpublished, oldest first, and mark it; returns how many. A crash in between publishes it
         again under the same event ids, which the inbox of each reader knows.
 
-        While one batch is on its way to the bus, the one before is marked and the one behind is read, which takes the
-        database about as long (docs/benchmarks.md). A batch leaves only when the one before has been confirmed.
+        While one batch is on its way to the bus, the one before is marked, and the one behind is read and made ready
+        (docs/benchmarks.md). It leaves only when the one before has been confirmed.
         """
         total, confirmed = 0, list[int]()
         while batch := await self._next(confirmed, []):
-            confirmed = []
-            while batch:
-                began, under_way = monotonic(), [row.id for row in batch]
-                messages = [Message(row.topic, row.key, self._absolute(row.headers), row.value) for row in batch]
-                behind = await _beside(self._bus.publish(messages), self._next(confirmed, under_way))
-                self._watch.published(batch, began)
-                batch, confirmed = behind, under_way
-                total += len(confirmed)
-                self.pulse.beat()
+            confirmed, marked = await self._flow(batch)
+            total += marked + len(confirmed)
         return total
+
+    async def _flow(self, batch: Sequence[Row[Any]]) -> tuple[list[int], int]:
+        """Publish this batch and those behind it; gives what is confirmed and not marked yet, and how many are."""
+        marked, confirmed, ids = 0, list[int](), list[int]()
+        sending, reading = asyncio.create_task(_nothing()), None
+        try:
+            while batch:
+                before, ids = ids, [row.id for row in batch]
+                reading = asyncio.create_task(self._next(confirmed, [*before, *ids]))
+                messages = [Message(row.topic, row.key, self._absolute(row.headers), row.value) for row in batch]
+                await sending
+                sending = asyncio.create_task(self._send(batch, messages))
+                batch = await reading
+                marked, confirmed = marked + len(confirmed), before
+            await sending
+            return [*confirmed, *ids], marked
+        finally:
+            await _ended(sending, reading)
+
+    async def _send(self, batch: Sequence[Row[Any]], messages: Sequence[Message]) -> None:
+        began = monotonic()
+        await self._bus.publish(messages)
+        self._watch.published(batch, began)
+        self.pulse.beat()
 
     async def _next(self, confirmed: Sequence[int], under_way: Sequence[int]) -> Sequence[Row[Any]]:
         """Mark what is confirmed, and read the next batch, without what is under way."""
@@ -187,12 +204,13 @@ class Relay:
         return {**headers, "ce_dataschema": self._schemas + headers["ce_dataschema"]}
 
 
-async def _beside(publishing: Awaitable[None], reading: Coroutine[Any, Any, T]) -> T:
-    """Do both at the same time; when this ends, neither goes on."""
-    read = asyncio.create_task(reading)
-    try:
-        await publishing
-        return await read
-    finally:
-        read.cancel()
-        await asyncio.gather(read, return_exceptions=True)
+async def _nothing() -> None:
+    """What is under way before anything is."""
+
+
+async def _ended(*tasks: asyncio.Task[Any] | None) -> None:
+    """None of them goes on."""
+    going = [task for task in tasks if task]
+    for task in going:
+        task.cancel()
+    await asyncio.gather(*going, return_exceptions=True)

@@ -60,7 +60,9 @@ async def on_kafka(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
         async def nothing() -> None:
             """A log of Kafka's may grow."""
 
-        yield _contenders(ground, outbox, nothing, relay={"kafka": bootstrap}, bare={"kafka": bootstrap})
+        contenders = _contenders(ground, outbox, nothing, relay={"kafka": bootstrap}, bare={"kafka": bootstrap})
+        await contenders["bare"]()  # a broker that has just started is slow, whoever comes first
+        yield contenders
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from libs.common.consumer import BATCHES_AT_ONCE
 from libs.common.outbox import headers_of
 from tests.bench.ground import Ground
 from tests.bench.harness import Benchmark, Contender, Figures, Judged, in_processes, ratio
@@ -53,7 +54,7 @@ async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
             return await _together("ours", [share] * PROCESSES)
 
         async def in_batches() -> Figures:
-            share = {"url": ground.postgres.url(ours, "bench_app"), "clients": 1, "batch": BATCH}
+            share = {"url": ground.postgres.url(ours, "bench_app"), "clients": BATCHES_AT_ONCE, "batch": BATCH}
             return await _together("ours", [share] * PROCESSES)
 
         async def on_dbos() -> Figures:
