@@ -88,10 +88,13 @@ def field_error(field: str, code: str, **words: object) -> FieldError:
 
 
 def refusal(defects: Sequence[Any], body: object) -> DomainError:
-    """The refusal of what pydantic found wrong: of its form where any of it is of form, which a JSON Schema can tell,
-    else of its content."""
-    of_form = any(defect["type"] in _BUILT_IN for defect in defects)
-    return (InvalidRequest if of_form else ContentWrong)(errors=field_errors(defects, body))
+    """The refusal of what pydantic found wrong: of its form where any of it is, else of its content."""
+    return (InvalidRequest if of_form(defects) else ContentWrong)(errors=field_errors(defects, body))
+
+
+def of_form(defects: Sequence[Any]) -> bool:
+    """Whether any of what pydantic found wrong is of form, which a JSON Schema can tell."""
+    return any(defect["type"] in _BUILT_IN for defect in defects)
 
 
 def field_errors(defects: Sequence[Any], body: object) -> list[FieldError]:

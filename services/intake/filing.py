@@ -6,7 +6,7 @@ in: its defects are `domain.py`.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -30,7 +30,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from libs.common import identity
 from libs.common.dated import Day
 from libs.common.errors import DomainError, FieldError, InvalidRequest
-from libs.common.field_errors import field_errors
+from libs.common.field_errors import field_errors, of_form
 from libs.common.identity import DocumentType
 from libs.common.policy import Pack, PolicyError, certifies, treasury_of_region
 from libs.common.policy.model import ItemKind, Platform
@@ -81,11 +81,10 @@ def _read(raw: Mapping[str, Any], reading: Reading, faults: Iterable[Mapping[str
     return filing
 
 
-def _refusal(defects: Iterable[Mapping[str, Any]], raw: Mapping[str, Any]) -> DomainError:
+def _refusal(defects: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> DomainError:
     """The refusal of these defects: of form where any of them is of form, else of substance."""
     found = field_errors([{**defect, "loc": ("body", *defect["loc"])} for defect in defects], raw)
-    ours = all(error.code in _TITLES for error in found)
-    return (FilingWrong if ours else InvalidRequest)(errors=[_titled(error) for error in found])
+    return (InvalidRequest if of_form(defects) else FilingWrong)(errors=[_titled(error) for error in found])
 
 
 _SEE_POLICY = "请按 GET /intake/v1/policy 列出的代码填写。"

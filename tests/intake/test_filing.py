@@ -177,9 +177,10 @@ PROMISED_SOON = [{"code": "labour_contract", "evidence": "promised", "by": "soon
         ({"items": [CERTIFICATION, CERTIFICATION]}, "/items/1/code", "item-twice"),
         ({"materials": licences("labour_contract", "labour_contract")}, "/materials/1/code", "material-twice"),
         ({"beneficiary": a_person(birth_date="1969-01-01")}, "/beneficiary/birth_date", "birth-date-differs"),
+        ({"payee_account": an_account() | {"bank": "中国\u200b银行"}}, "/payee_account/bank", "invisible-character"),
     ],
 )
-async def test_values_at_odds_alone_are_a_wrong_filing(
+async def test_wrong_values_alone_are_a_wrong_filing(
     house: House, changes: dict[str, Any], field: str, code: str
 ) -> None:
     told = (await house.portal().post("/applications", a_filing(**changes))).problem(422, "filing-wrong")
