@@ -50,13 +50,13 @@ _MANY = """
       {where}
      ORDER BY n
 """
-# What it marks it still sees unmarked. A subquery, for an array is searched from its beginning for each row.
-_MARK_AND_READ = text("""
-    WITH marked AS (
-        UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY(CAST(:confirmed AS bigint[])))
+_UNPUBLISHED = text("""
     SELECT id, topic, key, headers, value FROM outbox
-     WHERE published_at IS NULL AND id NOT IN (SELECT unnest(CAST(:taken AS bigint[]))) ORDER BY id LIMIT :limit
+     WHERE published_at IS NULL
+       -- a subquery, for an array is searched from its beginning for each row
+       AND id NOT IN (SELECT unnest(CAST(:under_way AS bigint[]))) ORDER BY id LIMIT :limit
 """)
+_PUBLISHED = text("UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY(CAST(:ids AS bigint[]))")
 
 
 async def emit(tx: AsyncConnection, *events: Event) -> None:
@@ -69,7 +69,7 @@ async def emit(tx: AsyncConnection, *events: Event) -> None:
 
 def appended(events: Sequence[Event], *, behind: str = "") -> tuple[TextClause, dict[str, Any]]:
     """The statement that appends events (one at least), and its parameters. `behind` names a part of the same
-    statement that is written to its end first; where that gave no row, nothing is appended."""
+    statement that is written first; where that gave no row, nothing is appended."""
     rows = [_row(event) for event in events]
     if len(rows) == 1:  # most requests tell of one thing: without the arrays it is two thirds of the time
         return _insert(_ONE, behind), dict(zip(("id", "topic", "key", "headers", "body"), rows[0], strict=True))
@@ -78,7 +78,7 @@ def appended(events: Sequence[Event], *, behind: str = "") -> tuple[TextClause, 
 
 @lru_cache
 def _insert(sql: str, behind: str) -> TextClause:
-    where = f"WHERE (SELECT count(*) FROM {behind}) > 0" if behind else ""  # noqa: S608 - a name from code
+    where = f"WHERE EXISTS (SELECT FROM {behind})" if behind else ""
     return text(sql.format(where=where))
 
 
@@ -163,29 +163,32 @@ class Relay:
         While one batch is on its way to the bus, the one before is marked, and the one behind is read and made ready
         (docs/benchmarks.md). It leaves only when the one before has been confirmed.
         """
-        total, confirmed = 0, list[int]()
-        while batch := await self._next(confirmed, []):
-            confirmed, marked = await self._flow(batch)
-            total += marked + len(confirmed)
+        total = 0
+        while batch := await self._unpublished([]):
+            total += await self._flow(batch)
         return total
 
-    async def _flow(self, batch: Sequence[Row[Any]]) -> tuple[list[int], int]:
-        """Publish this batch and those behind it; gives what is confirmed and not marked yet, and how many are."""
-        marked, confirmed, ids = 0, list[int](), list[int]()
-        sending, reading = asyncio.create_task(_nothing()), None
+    async def _flow(self, batch: Sequence[Row[Any]]) -> int:
+        """Publish and mark this batch and those behind it; returns how many."""
+        total, ids, before = 0, list[int](), list[int]()
+        sending, marking, reading = asyncio.create_task(_nothing()), asyncio.create_task(_nothing()), None
         try:
             while batch:
-                before, ids = ids, [row.id for row in batch]
-                reading = asyncio.create_task(self._next(confirmed, [*before, *ids]))
+                marked, before, ids = before, ids, [row.id for row in batch]
+                reading = asyncio.create_task(self._unpublished([*marked, *before, *ids]))
                 messages = [Message(row.topic, row.key, self._absolute(row.headers), row.value) for row in batch]
                 await sending
                 sending = asyncio.create_task(self._send(batch, messages))
+                await marking
+                marking = asyncio.create_task(self._mark(before))
+                total += len(batch)
                 batch = await reading
-                marked, confirmed = marked + len(confirmed), before
+            await marking
             await sending
-            return [*confirmed, *ids], marked
+            await self._mark(ids)
+            return total
         finally:
-            await _ended(sending, reading)
+            await _ended(sending, marking, reading)
 
     async def _send(self, batch: Sequence[Row[Any]], messages: Sequence[Message]) -> None:
         began = monotonic()
@@ -193,12 +196,17 @@ class Relay:
         self._watch.published(batch, began)
         self.pulse.beat()
 
-    async def _next(self, confirmed: Sequence[int], under_way: Sequence[int]) -> Sequence[Row[Any]]:
-        """Mark what is confirmed, and read the next batch, without what is under way."""
-        wanted = {"confirmed": confirmed, "taken": [*confirmed, *under_way], "limit": BATCH}
+    async def _unpublished(self, under_way: Sequence[int]) -> Sequence[Row[Any]]:
+        """The next batch, without what is under way."""
         async with self._database.statements() as tx:
-            rows: Sequence[Row[Any]] = (await tx.execute(_MARK_AND_READ, wanted)).all()
+            wanted = {"under_way": under_way, "limit": BATCH}
+            rows: Sequence[Row[Any]] = (await tx.execute(_UNPUBLISHED, wanted)).all()
             return rows
+
+    async def _mark(self, confirmed: Sequence[int]) -> None:
+        if confirmed:
+            async with self._database.statements() as tx:
+                await tx.execute(_PUBLISHED, {"ids": confirmed})
 
     def _absolute(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {**headers, "ce_dataschema": self._schemas + headers["ce_dataschema"]}

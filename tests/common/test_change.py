@@ -105,23 +105,28 @@ async def test_the_relay_is_woken_without_a_transaction_too(database: Database) 
     assert woken == ["woken"]
 
 
-async def test_an_event_takes_its_place_behind_those_of_whoever_held_the_row(database: Database) -> None:
-    (case,) = await opened(database, 1)
+@pytest.mark.parametrize(("count", "events"), [(1, 1), (3, 1), (3, 3)])
+@pytest.mark.parametrize("held", [0, -1])
+async def test_an_event_takes_its_place_behind_those_of_whoever_held_a_row(
+    database: Database, count: int, events: int, held: int
+) -> None:
+    cases = await opened(database, count)
     async with database.transaction() as first:
-        await first.execute(text("SELECT 1 FROM cases WHERE id = :id FOR UPDATE"), {"id": case})
-        second = asyncio.create_task(_closed(database, case))
+        await first.execute(text("SELECT 1 FROM cases WHERE id = :id FOR UPDATE"), {"id": cases[held]})
+        second = asyncio.create_task(_closed(database, cases, events))
         await _waits_for_a_lock(database)
-        earlier = withdrawn(case)
+        earlier = withdrawn(cases[held])
         await emit(first, earlier)
-    assert await second == 1
+    assert await second == count
     told = await rows(database, text("SELECT event_id FROM outbox ORDER BY id"))
-    assert len(told) == 2
+    assert len(told) == 1 + events
     assert told[0] == (earlier.id,)
 
 
-async def _closed(database: Database, case: UUID) -> int:
+async def _closed(database: Database, cases: Sequence[UUID], events: int) -> int:
+    closing = Write(_CLOSE, {"ids": list(cases), "state": "closed"})
     async with database.statements() as tx:
-        return await close(tx, [case])
+        return await change(tx, closing, events=[withdrawn(case) for case in cases[:events]])
 
 
 async def _waits_for_a_lock(database: Database) -> None:
