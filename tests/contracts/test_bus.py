@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from deploy.engine import EmbeddedPostgres
+from libs.common import outbox
 from libs.common.bus.kafka import KafkaBus
 from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import Bus, BusUnavailable, Message
@@ -138,6 +139,41 @@ async def test_a_relay_that_crashed_before_marking_publishes_again_under_the_sam
     ids = [record.headers["ce_id"] for record in await all_records(bus, topic)]
     assert len(ids) == 2
     assert len(set(ids)) == 1
+
+
+async def test_a_bus_that_fails_between_batches_loses_and_overtakes_nothing(
+    buses: BusKit, make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "BATCH", 2)
+    topic = await buses.topic()
+    event = happened_on(topic)
+    publisher, bus = await make_database(metadata), buses.client()
+    for _ in range(9):
+        async with publisher.transaction() as tx:
+            await count_up(tx, event, "a")
+
+    class FailingBus:
+        batches = 0
+
+        async def publish(self, messages: list[Message]) -> None:
+            self.batches += 1
+            if self.batches == 3:
+                raise BusUnavailable("away")
+            await bus.publish(messages)
+
+    failing = FailingBus()
+    relay = Relay(publisher, failing)  # type: ignore[arg-type]
+    with pytest.raises(BusUnavailable):
+        await relay.publish()
+    sent_before = [record.value for record in await all_records(bus, topic)]
+    assert len(sent_before) == 4
+    assert 5 <= await relay.publish() <= 9  # what was on the bus and not marked yet goes again
+    assert await relay.publish() == 0
+    values = [record.value for record in await all_records(bus, topic)]
+    assert values[:4] == sent_before
+    numbers = [Happened.model_validate_json(value).number for value in values]
+    assert numbers[4:] == sorted(numbers[4:])
+    assert set(numbers) == set(range(1, 10))
 
 
 async def all_records(bus: Bus, topic: str) -> list:  # type: ignore[type-arg]
