@@ -1,12 +1,16 @@
 """The consumer: follows a service's partitions, one task each, and hands their batches to the inbox.
 
 A batch and the offset behind it commit together, so a crash anywhere leaves nothing half done; the bus's own offset is
-for measuring lag only.
+for measuring lag only. While one topic's events are handled, what its other partitions read gathers, and is taken in
+one transaction next: under load the batches grow instead of waiting for one another's locks.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import accumulate
 from time import monotonic
 
 import structlog
@@ -14,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.bus.protocol import Bus, Member, OffsetGone, Slot
 from libs.common.db import POOL_SIZE, Database, passing
-from libs.common.inbox import Fenced, Inbox
+from libs.common.inbox import Batch, Fenced, Inbox
 from libs.common.tasks import Pulse, being_stopped
 from libs.common.watch import Watch
 
@@ -33,6 +37,14 @@ class _Reading(Pulse):
     error: str | None = None  # what it is tried again for
 
 
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A batch that a partition's task has read, until it is committed."""
+
+    batch: Batch
+    taken: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
 class Consumer:
     """One process's part in a service's group."""
 
@@ -45,6 +57,7 @@ class Consumer:
         group: str,
         topics: Sequence[str],
         instance: str,
+        at_once: int = BATCHES_AT_ONCE,
         watch: Watch | None = None,
     ) -> None:
         self._database = database
@@ -54,7 +67,9 @@ class Consumer:
         self._topics = list(topics)
         self._instance = instance
         self._watch = watch or Watch()
-        self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
+        self._turns = asyncio.Semaphore(at_once)
+        self._waiting: dict[str, list[_Waiting]] = defaultdict(list)
+        self._taking: dict[str, asyncio.Task[None]] = {}
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
         self._joined: asyncio.Future[Member]
         self._in_group = Pulse()
@@ -96,6 +111,7 @@ class Consumer:
                     await self._stop(list(self._tasks))  # before leaving: they would ask a bus that is gone
         finally:
             await self._stop(list(self._tasks))
+            await _ended(list(self._taking.values()))
 
     async def _stay(self, member: Member) -> None:
         while not being_stopped():
@@ -119,9 +135,7 @@ class Consumer:
         tasks = [self._tasks.pop(slot) for slot in slots]
         for slot in slots:
             del self._readings[slot]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _ended(tasks)
 
     async def _follow(self, slot: Slot, reading: _Reading) -> None:
         member = await asyncio.shield(self._joined)
@@ -160,15 +174,82 @@ class Consumer:
             return await self._skip_gap(slot, expected, gone.start)
         if not records:
             return expected
-        began = monotonic()
-        with self._watch.handling(records, self._inbox.hears):
-            async with self._transaction() as tx:
-                outcome = await self._inbox.take(tx, slot, expected, records)
-        self._watch.taken(slot.topic, outcome.counts(), began)
+        mine = _Waiting(Batch(slot, expected, records))
+        self._waiting[slot.topic].append(mine)
+        self._take_next(slot.topic)
+        await mine.taken
         return records[-1].offset + 1
+
+    def _take_next(self, topic: str) -> None:
+        """Take what waits of a topic, unless that is being done or nothing waits."""
+        waiting = self._waiting[topic] = [one for one in self._waiting[topic] if not one.taken.done()]
+        if waiting and topic not in self._taking:
+            taking = self._taking[topic] = asyncio.create_task(self._take(topic), name=f"{self._group} {topic}")
+            taking.add_done_callback(lambda _: self._go_on(topic))
+
+    def _go_on(self, topic: str) -> None:
+        del self._taking[topic]
+        self._take_next(topic)
+
+    async def _take(self, topic: str) -> None:
+        """Take what has gathered of a topic when its turn comes; what fails together is tried each alone."""
+        async with self._turns:
+            group = self._gathered(topic)
+            if not await self._together(group):
+                for one in group:
+                    await self._together([one])
+
+    def _gathered(self, topic: str) -> list[_Waiting]:
+        """The first batch that waits, and of the others those that make no more than a full one with it."""
+        waiting = [one for one in self._waiting[topic] if not one.taken.done()]  # done: its partition was given up
+        sums = accumulate(len(one.batch.records) for one in waiting)
+        count = sum(place == 0 or so_far <= BATCH for place, so_far in enumerate(sums))
+        self._waiting[topic] = waiting[count:]
+        return waiting[:count]
+
+    async def _together(self, group: Sequence[_Waiting]) -> bool:
+        """Take batches in one transaction and tell their partitions. False where each is to be tried alone: something
+        fails that is not of the moment, and may be one's own matter."""
+        if not group:
+            return True
+        began = monotonic()
+        records = [record for one in group for record in one.batch.records]
+        try:
+            with self._watch.handling(records, self._inbox.hears):
+                async with self._database.transaction() as tx:
+                    outcome = await self._inbox.take_together(tx, [one.batch for one in group])
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and being_stopped():
+                raise
+            if len(group) > 1 and not passing(error):
+                return False
+            for one in group:
+                _tell(one, error)
+        else:
+            self._watch.taken(records[0].slot.topic, outcome.counts(), began)
+            for one in group:
+                _tell(one, None)
+        return True
 
     async def _skip_gap(self, slot: Slot, expected: int, start: int) -> int:
         await log.aerror("log does not hold the next offset", group=self._group, slot=slot, next=expected, start=start)
         async with self._transaction() as tx:
             await self._inbox.skip(tx, slot, expected, start)
         return start
+
+
+def _tell(one: _Waiting, error: BaseException | None) -> None:
+    if one.taken.done():
+        return
+    if error is None:
+        one.taken.set_result(None)
+    elif isinstance(error, asyncio.CancelledError):  # a library's own, which no future holds
+        one.taken.cancel()
+    else:
+        one.taken.set_exception(error)
+
+
+async def _ended(tasks: "Sequence[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -38,7 +38,10 @@ _RESUME = text("""
 """)
 _NEXT = text("SELECT next FROM consumer_offset WHERE topic = :topic AND partition = :partition")
 _ADVANCE = text("""
-    UPDATE consumer_offset SET next = :next WHERE topic = :topic AND partition = :partition AND next = :expected
+    UPDATE consumer_offset AS o SET next = r.next
+      FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:expected AS bigint[]),
+                  CAST(:nexts AS bigint[])) AS r (topic, partition, expected, next)
+     WHERE o.topic = r.topic AND o.partition = r.partition AND o.next = r.expected
 """)
 _TAKE_NEW = """
     INSERT INTO {taken} (event_id) SELECT DISTINCT unnest(CAST(:ids AS uuid[]))
@@ -103,6 +106,15 @@ class Early(Exception):
     def __init__(self, waiting: Mapping[UUID, str]) -> None:
         super().__init__(f"{len(waiting)} events came before their cause")
         self.waiting = waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one partition, the first of them where this service goes on: at `expected`."""
+
+    slot: Slot
+    expected: int
+    records: Sequence[Record]
 
 
 @dataclass(slots=True)
@@ -190,15 +202,28 @@ class Inbox:
 
     async def take(self, tx: AsyncConnection, slot: Slot, expected: int, records: Sequence[Record]) -> Outcome:
         """Advance past `records` and handle them. Raises Fenced, before any work, if `expected` is not where we are."""
-        await self.advance(tx, slot, expected, records[-1].offset + 1)
-        return await self.apply(tx, records)
+        return await self.take_together(tx, [Batch(slot, expected, records)])
+
+    async def take_together(self, tx: AsyncConnection, batches: Sequence[Batch]) -> Outcome:
+        """The same for several partitions of one topic. Raises Fenced, before any work, if we are elsewhere in one."""
+        await self._advance(tx, [(batch.slot, batch.expected, batch.records[-1].offset + 1) for batch in batches])
+        return await self.apply(tx, [record for batch in batches for record in batch.records])
 
     async def advance(self, tx: AsyncConnection, slot: Slot, expected: int, to: int) -> None:
         """Move this service's offset of one partition. Raises Fenced."""
+        await self._advance(tx, [(slot, expected, to)])
+
+    async def _advance(self, tx: AsyncConnection, moves: Sequence[tuple[Slot, int, int]]) -> None:
         moved = await tx.execute(
-            _ADVANCE, {"topic": slot.topic, "partition": slot.partition, "expected": expected, "next": to}
+            _ADVANCE,
+            {
+                "topics": [slot.topic for slot, _, _ in moves],
+                "partitions": [slot.partition for slot, _, _ in moves],
+                "expected": [expected for _, expected, _ in moves],
+                "nexts": [to for _, _, to in moves],
+            },
         )
-        if moved.rowcount != 1:
+        if moved.rowcount != len(moves):
             raise Fenced
 
     async def apply(self, tx: AsyncConnection, records: Sequence[Record]) -> Outcome:

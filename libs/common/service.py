@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.bus.kafka import KafkaBus
 from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import Bus
-from libs.common.consumer import Consumer
+from libs.common.consumer import BATCHES_AT_ONCE, Consumer
 from libs.common.db import Database, passing
 from libs.common.events import Event
 from libs.common.inbox import RELEASE, EventHandler, Inbox
@@ -65,6 +65,7 @@ class Service:
     projection: tuple[Sequence[str], Mapping[type[Event], EventHandler]] | None = (
         None  # tables and handlers of a rebuild
     )
+    batches_at_once: int = BATCHES_AT_ONCE
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # the host stops: what waits for news answers now
 
     leads: bool = field(default=False, init=False)  # this process holds the leader's lock, as far as it knows
@@ -84,6 +85,7 @@ class Service:
             topics=self.topics,
             instance=self.settings.instance,
             watch=watch,
+            at_once=self.batches_at_once,
         )
         self.gauges = Gauges(
             self.name, self.database, [*MESSAGING, *self.measures, self._unread_measure()], self._live()

@@ -45,5 +45,6 @@ def create(settings: Settings) -> Service:
         packs=packs,
         measures=measures(packs, settings.home),
         projection=(PROJECTION_TABLES, HANDLERS),
+        batches_at_once=1,  # there is one chain: a second batch would wait for it with a connection in its hand
     )
     return service

@@ -19,7 +19,7 @@ from libs.common.bus.postgres import _signed as signed
 from libs.common.bus.protocol import BusUnavailable, Message, Record, Slot
 from libs.common.consumer import Consumer
 from libs.common.db import POOL_SIZE, connect
-from libs.common.inbox import Inbox
+from libs.common.inbox import Batch, Inbox
 from libs.common.outbox import Relay
 from libs.common.ticker import Ticker
 from tests.conftest import BusKit, MakeDatabase, Postgres, create_database
@@ -104,6 +104,59 @@ async def test_stuck_partitions_leave_connections_for_requests(buses: BusKit, ma
         assert len(consumer.slots) > POOL_SIZE
         async with asyncio.timeout(2), reader.transaction() as tx:
             await tx.execute(text("SELECT 1"))
+
+
+class Door:
+    """A handler that lets nobody in before it is opened; `waiting` is what gathers of a topic before it."""
+
+    def __init__(self) -> None:
+        self.recorder, self.open = Recorder(), asyncio.Event()
+
+    async def handle(self, tx: AsyncConnection, events: Sequence[Any]) -> None:
+        await self.open.wait()
+        await self.recorder.on_happened(tx, events)
+
+
+async def gathered(consumer: Consumer, topic: str, count: int) -> list[Batch]:
+    """The batches of the other partitions, once so many wait while the first is under way."""
+
+    async def so_many() -> bool:
+        return len(consumer._waiting[topic]) == count
+
+    await until(so_many)
+    return [one.batch for one in consumer._waiting[topic]]
+
+
+async def test_what_gathers_while_a_batch_is_under_way_is_taken_together(
+    buses: BusKit, make_database: MakeDatabase
+) -> None:
+    topic = await buses.topic()
+    event = happened_on(topic)
+    reader, bus, door = await make_database(metadata), buses.client(), Door()
+    await bus.publish([message(event(policy=PACK, of=str(n), number=1)) for n in range(30)])
+    consumer = follower(buses, reader, Inbox({event: door.handle}), topic)
+    async with running(consumer.run):
+        await gathered(consumer, topic, 2)
+        door.open.set()
+        await until(has_effects(reader, 30))
+    assert door.recorder.calls == 2
+
+
+async def test_a_partition_that_has_another_owner_holds_no_neighbour_back(
+    buses: BusKit, make_database: MakeDatabase
+) -> None:
+    topic = await buses.topic()
+    event = happened_on(topic)
+    reader, bus, door = await make_database(metadata), buses.client(), Door()
+    await bus.publish([message(event(policy=PACK, of=str(n), number=1)) for n in range(30)])
+    consumer = follower(buses, reader, Inbox({event: door.handle}), topic)
+    async with running(consumer.run):
+        lost, _ = await gathered(consumer, topic, 2)
+        async with reader.transaction() as tx:
+            await Inbox().advance(tx, lost.slot, lost.expected, lost.records[-1].offset + 1)
+        door.open.set()
+        await until(has_effects(reader, 30 - len(lost.records)))
+    assert not {record.key for record in lost.records} & {key for key, _, _ in await effects(reader)}
 
 
 # -- the PostgreSQL bus
