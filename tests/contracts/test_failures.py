@@ -18,7 +18,7 @@ from libs.common.bus.postgres import PostgresBus, create_schema
 from libs.common.bus.postgres import _signed as signed
 from libs.common.bus.protocol import BusUnavailable, Message, Record, Slot
 from libs.common.consumer import Consumer
-from libs.common.db import POOL_SIZE, connect
+from libs.common.db import POOL_SIZE, Database, connect
 from libs.common.inbox import Batch, Inbox
 from libs.common.outbox import Relay
 from libs.common.ticker import Ticker
@@ -107,55 +107,57 @@ async def test_stuck_partitions_leave_connections_for_requests(buses: BusKit, ma
 
 
 class Door:
-    """A handler that lets nobody in before it is opened; `waiting` is what gathers of a topic before it."""
+    """A handler that lets nobody in before it is opened. `came` are the keys of each call."""
 
     def __init__(self) -> None:
-        self.recorder, self.open = Recorder(), asyncio.Event()
+        self.recorder, self.reached, self.open = Recorder(), asyncio.Event(), asyncio.Event()
+        self.came: list[set[str]] = []
 
     async def handle(self, tx: AsyncConnection, events: Sequence[Any]) -> None:
+        self.came.append({event.key for event in events})
+        self.reached.set()
         await self.open.wait()
         await self.recorder.on_happened(tx, events)
 
 
-async def gathered(consumer: Consumer, topic: str, count: int) -> list[Batch]:
-    """The batches of the other partitions, once so many wait while the first is under way."""
+@asynccontextmanager
+async def gathering(buses: BusKit, reader: Database, door: Door) -> AsyncIterator[list[Batch]]:
+    """A consumer before the door with the first of 31 events; what its topic's two other partitions read waits."""
+    topic = await buses.topic()
+    event = happened_on(topic)
+    first, *others = [message(event(policy=PACK, of=str(n), number=1)) for n in range(31)]
+    bus, consumer = buses.client(), follower(buses, reader, Inbox({event: door.handle}), topic)
 
-    async def so_many() -> bool:
-        return len(consumer._waiting[topic]) == count
+    async def both_wait() -> bool:
+        return len(consumer._waiting[topic]) == 2
 
-    await until(so_many)
-    return [one.batch for one in consumer._waiting[topic]]
+    await bus.publish([first])
+    async with running(consumer.run):
+        await door.reached.wait()
+        await bus.publish(others)
+        await until(both_wait)
+        yield [one.batch for one in consumer._waiting[topic]]
 
 
 async def test_what_gathers_while_a_batch_is_under_way_is_taken_together(
     buses: BusKit, make_database: MakeDatabase
 ) -> None:
-    topic = await buses.topic()
-    event = happened_on(topic)
-    reader, bus, door = await make_database(metadata), buses.client(), Door()
-    await bus.publish([message(event(policy=PACK, of=str(n), number=1)) for n in range(30)])
-    consumer = follower(buses, reader, Inbox({event: door.handle}), topic)
-    async with running(consumer.run):
-        await gathered(consumer, topic, 2)
+    reader, door = await make_database(metadata), Door()
+    async with gathering(buses, reader, door) as waiting:
         door.open.set()
-        await until(has_effects(reader, 30))
-    assert door.recorder.calls == 2
+        await until(has_effects(reader, 31))
+    assert door.came[1] == {record.key for batch in waiting for record in batch.records}
 
 
 async def test_a_partition_that_has_another_owner_holds_no_neighbour_back(
     buses: BusKit, make_database: MakeDatabase
 ) -> None:
-    topic = await buses.topic()
-    event = happened_on(topic)
-    reader, bus, door = await make_database(metadata), buses.client(), Door()
-    await bus.publish([message(event(policy=PACK, of=str(n), number=1)) for n in range(30)])
-    consumer = follower(buses, reader, Inbox({event: door.handle}), topic)
-    async with running(consumer.run):
-        lost, _ = await gathered(consumer, topic, 2)
+    reader, door = await make_database(metadata), Door()
+    async with gathering(buses, reader, door) as (lost, _):
         async with reader.transaction() as tx:
             await Inbox().advance(tx, lost.slot, lost.expected, lost.records[-1].offset + 1)
         door.open.set()
-        await until(has_effects(reader, 30 - len(lost.records)))
+        await until(has_effects(reader, 31 - len(lost.records)))
     assert not {record.key for record in lost.records} & {key for key, _, _ in await effects(reader)}
 
 
