@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import asyncpg
@@ -20,6 +20,7 @@ from pydantic_core import from_json, to_json
 
 from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Slot, by_slot
 from libs.common.db import connect, connect_arguments
+from libs.common.gathering import Gathering
 from libs.common.tasks import being_stopped, set_within
 
 log = structlog.get_logger()
@@ -29,6 +30,8 @@ TICK_SECONDS = 1.0
 STALE_SECONDS = 8.0
 ACQUIRE_SECONDS = 10.0
 STOP_SECONDS = 5.0
+LOOK_SECONDS = 10.0
+LOOKS = 24  # partitions in one statement: each may give a full batch
 AWAY = (
     OSError,
     TimeoutError,
@@ -66,13 +69,14 @@ _MOVE = """
 _COLUMNS = ("topic", "partition", "offset", "key", "headers", "value")
 # One statement, and so one moment: a record that is counted is seen.
 _READ = """
-    SELECT p.next, l."offset", l.key, l.headers, l.value
-      FROM partition p
+    SELECT r.n, p.next, l."offset", l.key, l.headers, l.value
+      FROM unnest($1::text[], $2::int[], $3::bigint[], $4::int[])
+           WITH ORDINALITY AS r (topic, partition, start, most, n)
+      JOIN partition p ON p.topic = r.topic AND p.partition = r.partition
       LEFT JOIN LATERAL (SELECT * FROM log
-                          WHERE topic = p.topic AND partition = p.partition AND "offset" >= $3
-                          ORDER BY "offset" LIMIT $4) l ON true
-     WHERE p.topic = $1 AND p.partition = $2
-     ORDER BY l."offset"
+                          WHERE topic = r.topic AND partition = r.partition AND "offset" >= r.start
+                          ORDER BY "offset" LIMIT r.most) l ON true
+     ORDER BY r.n, l."offset"
 """
 _NOTIFY = "SELECT pg_notify($1, slot) FROM unnest($2::text[]) AS slot"  # one each: a payload holds 8000 bytes
 _COUNTERS = "SELECT topic, partition, next FROM partition WHERE topic = ANY($1::text[])"
@@ -192,17 +196,22 @@ class PostgresBus:
 
     async def fetch(self, slot: Slot, offset: int, *, limit: int) -> list[Record]:
         """Records from `offset` on, at once; raises OffsetGone where the log begins later."""
+        [found] = await self.fetch_all([Look(slot, offset, limit)])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def fetch_all(self, looks: Sequence["Look"]) -> list[list[Record] | Exception]:
+        """The same for several partitions: to each what it finds, or its OffsetGone."""
+        columns = [
+            list(column) for column in zip(*((*look.slot, look.offset, look.limit) for look in looks), strict=True)
+        ]
         async with self._connection() as connection:
-            rows = await connection.fetch(_READ, slot.topic, slot.partition, offset, limit)
-        if not rows:
-            raise LookupError(f"the bus has no {slot}: run `huanquan migrate`")
-        if rows[0]["offset"] is None:
-            if rows[0]["next"] != offset:
-                raise OffsetGone(rows[0]["next"])
-            return []
-        if rows[0]["offset"] != offset:
-            raise OffsetGone(rows[0]["offset"])
-        return [Record(slot, r["offset"], r["key"], from_json(r["headers"]), r["value"]) for r in rows]
+            rows = await connection.fetch(_READ, *columns, timeout=LOOK_SECONDS)
+        found: dict[int, list[Any]] = defaultdict(list)
+        for row in rows:
+            found[row["n"] - 1].append(row)
+        return [_found(look, found[n]) for n, look in enumerate(looks)]
 
     async def ends(self, topics: Sequence[str]) -> Mapping[Slot, tuple[int, int]]:
         """First and next offset of every partition."""
@@ -234,6 +243,27 @@ class PostgresBus:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+            await member.end_looks()
+
+
+class Look(NamedTuple):
+    """What is asked of a partition: at most `limit` records from `offset` on."""
+
+    slot: Slot
+    offset: int
+    limit: int
+
+
+def _found(look: Look, rows: Sequence[Any]) -> list[Record] | Exception:
+    if not rows:
+        return LookupError(f"the bus has no {look.slot}: run `huanquan migrate`")
+    first = rows[0]["offset"]
+    begins = rows[0]["next"] if first is None else first
+    if begins != look.offset:
+        return OffsetGone(begins)
+    if first is None:
+        return []
+    return [Record(look.slot, r["offset"], r["key"], from_json(r["headers"]), r["value"]) for r in rows]
 
 
 async def _leave_as_it_is(_connection: Any) -> None:
@@ -253,7 +283,8 @@ class _Member:
         self._name = name
         self._on_assigned = on_assigned
         self._owned: set[Slot] = set()
-        self._ends: dict[Slot, int] = {}
+        self._ends: dict[Slot, int] = {}  # where the log ended when it was last looked at
+        self._looks = Gathering(bus.fetch_all, most=LOOKS)
         self._news: dict[Slot, asyncio.Event] = defaultdict(asyncio.Event)
         self._counted = False
 
@@ -263,14 +294,23 @@ class _Member:
 
     async def read(self, slot: Slot, offset: int, *, limit: int, wait: float) -> list[Record]:
         """See the protocol."""
-        self._news[slot].clear()
-        records = await self._bus.fetch(slot, offset, limit=limit)
-        if records:
+        seen_all = self._ends.get(slot) == offset and not self._news[slot].is_set()
+        if not seen_all and (records := await self._look(slot, offset, limit)):
             return records
-        self._ends[slot] = offset
-        if await set_within(self._news[slot], wait):
-            return await self._bus.fetch(slot, offset, limit=limit)
-        return []
+        await set_within(self._news[slot], wait)
+        return await self._look(slot, offset, limit)
+
+    async def _look(self, slot: Slot, offset: int, limit: int) -> list[Record]:
+        self._news[slot].clear()  # before: what comes while we look is news
+        self._ends.pop(slot, None)
+        records = await self._looks.ask(Look(slot, offset, limit))
+        if len(records) < limit:
+            self._ends[slot] = offset + len(records)
+        return records
+
+    async def end_looks(self) -> None:
+        """Break off what is being read."""
+        await self._looks.stop()
 
     async def stay(self) -> None:
         """Remain a member until cancelled; a lost session gives every partition up and joins again."""
