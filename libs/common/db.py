@@ -32,7 +32,7 @@ from libs.common.migration import APPEND_ONLY
 from libs.common.transaction import Pool, Transaction
 
 POOL_SIZE = 5
-EMITTED = "huanquan.emitted"
+EMITTED, SCHEDULED = "huanquan.emitted", "huanquan.scheduled"
 NAMING = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
@@ -67,10 +67,15 @@ class Database:
         # On its connections `transaction` begins and commits, not SQLAlchemy.
         self.pool = Pool(self.engine.execution_options(isolation_level="AUTOCOMMIT"), pool_size)
         self._on_emitted: list[Callable[[], None]] = []
+        self._on_scheduled: list[Callable[[], None]] = []
 
     def on_emitted(self, call: Callable[[], None]) -> None:
-        """Call this after each commit that left something in the outbox or among the due work."""
+        """Call this after each commit that left something in the outbox."""
         self._on_emitted.append(call)
+
+    def on_scheduled(self, call: Callable[[], None]) -> None:
+        """Call this after each commit that left something among the due work whose moment has come."""
+        self._on_scheduled.append(call)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -89,15 +94,15 @@ class Database:
         """A connection on which each statement is a transaction of its own: to look at something, or to change it in
         one statement."""
         tx = await self.pool.take()
-        tx.info.pop(EMITTED, None)  # `info` outlives what the connection was lent for
+        for mark in (EMITTED, SCHEDULED):
+            tx.info.pop(mark, None)  # `info` outlives what the connection was lent for
         try:
             yield tx
-            emitted = tx.info.pop(EMITTED, False)
+            emitted, scheduled = tx.info.pop(EMITTED, False), tx.info.pop(SCHEDULED, False)
         finally:
             await self.pool.give_back(tx)
-        if emitted:
-            for call in self._on_emitted:
-                call()
+        for call in [*(self._on_emitted if emitted else ()), *(self._on_scheduled if scheduled else ())]:
+            call()
 
     async def session(self, *, command_timeout: float | None = None) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection outside the pool, for advisory locks and LISTEN. The caller closes it."""

@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from time import monotonic
 from typing import Any
@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.db import EMITTED, Database, passing, savepoint
+from libs.common.db import SCHEDULED, Database, passing, savepoint
 from libs.common.tasks import Pulse, being_stopped, set_within
 from libs.common.watch import Watch
 
@@ -71,7 +71,8 @@ async def schedule(tx: AsyncConnection, dues: Sequence[Due]) -> None:
     """Write due work, or move work of the same kind and key to another moment, in one statement."""
     if not dues:
         return
-    tx.info[EMITTED] = True
+    if min(due.at for due in dues) <= datetime.now(UTC) + timedelta(seconds=IDLE_SECONDS):
+        tx.info[SCHEDULED] = True  # what comes later is found when the ticker next looks
     # In order: two transactions that move the same rows must not wait for each other.
     latest = [due for _, due in sorted({(due.kind, due.key): due for due in dues}.items(), key=lambda item: item[0])]
     await tx.execute(
@@ -100,7 +101,7 @@ class Ticker:
         self.pulse = Pulse()
         self.paused = False
         self._woken = asyncio.Event()
-        database.on_emitted(self._woken.set)
+        database.on_scheduled(self._woken.set)
 
     async def run(self) -> None:
         """Run due work until cancelled; while `paused`, leave it for later."""

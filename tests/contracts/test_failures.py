@@ -76,7 +76,7 @@ async def test_whoever_is_woken_and_stopped_in_the_same_moment_stops(make_databa
     relay, ticker = Relay(database, PostgresBus("postgresql://nobody@127.0.0.1:1/none")), Ticker(database, {})
     tasks = [asyncio.create_task(relay.run()), asyncio.create_task(ticker.run())]
     await asyncio.sleep(0.1)
-    for call in database._on_emitted:
+    for call in [*database._on_emitted, *database._on_scheduled]:
         call()
     for _ in range(turns):
         await asyncio.sleep(0)
