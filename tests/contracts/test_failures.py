@@ -146,7 +146,7 @@ async def test_what_gathers_while_a_batch_is_under_way_is_taken_together(
     async with gathering(buses, reader, door) as waiting:
         door.open.set()
         await until(has_effects(reader, 31))
-    assert door.came[1] == {record.key for batch in waiting for record in batch.records}
+    assert door.came[1] >= {record.key for batch in waiting for record in batch.records}
 
 
 async def test_a_partition_that_has_another_owner_holds_no_neighbour_back(
