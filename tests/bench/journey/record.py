@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import httpx
 from sqlalchemy import event
 
@@ -109,6 +110,7 @@ class Composed:
     def __init__(self, settings: Settings, superuser: str) -> None:
         self._settings = settings
         self._superuser = superuser
+        self._looking: asyncpg.Connection[asyncpg.Record] | None = None
         self._issuer = TokenIssuer(settings)
         self.services: Mapping[str, Service] = {name: create(name, settings) for name in SERVICES}
         self._clients = {
@@ -132,6 +134,9 @@ class Composed:
         """Give every connection back; they come anew when they are needed."""
         for service in self.services.values():
             await service.database.close()
+        if self._looking is not None:
+            await self._looking.close()
+            self._looking = None
 
     async def journey(self, filings: Sequence[bytes], size: int) -> None:
         """Take these applications to their end, `size` of them, or of their tasks and items, a transaction."""
@@ -234,10 +239,9 @@ class Composed:
         return told
 
     async def _read(self, query: str, *values: Any) -> list[Any]:
-        connection = await connect(self._superuser)
-        rows = await connection.fetch(query, *values)
-        await connection.close()
-        return list(rows)
+        if self._looking is None:
+            self._looking = await connect(self._superuser)
+        return list(await self._looking.fetch(query, *values))
 
 
 def _bearer(token: str) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 The five services' tables lie in five schemas of one database, so that one client of pgbench takes an application
 through all its steps, as it goes in life. Each statement is prepared once in each session, as the services' driver
-does, and executed with the recorded values. Fair to the limit: nothing but SQL is timed (all sessions have connected
-and prepared before the first step), nobody waits for an event, and audit's lock on its chain is left out, which alone
-would let one transaction at a time pass: the places in the chain are recorded, so nothing needs it.
+does, and executed with the recorded values. Fair to the limit: nothing but SQL is timed (all sessions have connected,
+prepared, and taken one application along before the first step), nobody waits for an event, and audit's lock on its
+chain is left out, which alone would let one transaction at a time pass: the places in the chain are recorded, so
+nothing needs it.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from deploy.engine import SERVICES
 from deploy.local import metadata_of
@@ -27,7 +28,7 @@ from tests.bench.ground import PGBENCH_THREADS, Ground, tool
 from tests.bench.journey.people import EMPLOYERS, TREASURIES, filings
 from tests.bench.journey.record import Composed, Statement, Tape
 
-SINGLY, CLIENTS = 160, 32
+SINGLY, CLIENTS = 96, 32
 PARTS, BATCH = 4, 500
 GATE = 4_210_500
 REPLAY_SECONDS = 120
@@ -89,24 +90,25 @@ async def recordings(ground: Ground) -> AsyncIterator[tuple[Recorded, Recorded]]
         await composed.close()
         async with ground.empty_database(template=name) as base:
             await ground.execute(base, "VACUUM ANALYZE")
-            singly, together = await _recorded(composed)
+            warm, singly, together = await _recorded(composed)
             yield (
-                Recorded(ground, base, _written(folder / "singly.sql", singly, CLIENTS), CLIENTS, SINGLY),
-                Recorded(ground, base, _written(folder / "together.sql", together, PARTS), PARTS, PARTS * BATCH),
+                Recorded(ground, base, _written(folder / "singly.sql", warm, singly, CLIENTS), CLIENTS, SINGLY),
+                Recorded(ground, base, _written(folder / "together.sql", warm, together, PARTS), PARTS, PARTS * BATCH),
             )
 
 
-async def _recorded(composed: Composed) -> tuple[list[Transactions], list[Transactions]]:
-    """The transactions of each application alone, and of each BATCH of them, all of one treasury."""
+async def _recorded(composed: Composed) -> tuple[list[Transactions], list[Transactions], list[Transactions]]:
+    """The transactions of an application for each client to begin with, of each application alone, and of each BATCH of
+    them, all of one treasury."""
     tape = Tape()
     for service in composed.services.values():
         tape.listen(service)
-    alone = [filings(EMPLOYERS + n, 1) for n in range(SINGLY)]
-    first = EMPLOYERS + SINGLY
+    alone = [filings(EMPLOYERS + n, 1) for n in range(CLIENTS + SINGLY)]
+    first = EMPLOYERS + len(alone)
     parts = [filings(first + n * BATCH, BATCH, TREASURIES[n % len(TREASURIES)]) for n in range(PARTS)]
-    done = await _taken(composed, tape, alone, 1), await _taken(composed, tape, parts, BATCH)
+    singly, together = await _taken(composed, tape, alone, 1), await _taken(composed, tape, parts, BATCH)
     await composed.close()
-    return done
+    return singly[:CLIENTS], singly[CLIENTS:], together
 
 
 async def _taken(composed: Composed, tape: Tape, parts: Sequence[Sequence[bytes]], size: int) -> list[Transactions]:
@@ -142,21 +144,27 @@ async def _settings(ground: Ground, database: str, home: Path) -> Settings:
 # -- the script
 
 
-def _written(file: Path, parts: Sequence[Transactions], clients: int) -> Path:
-    """A script of which each client runs its own share of the parts, in order, once all have prepared."""
+def _written(file: Path, warm: Sequence[Transactions], parts: Sequence[Transactions], clients: int) -> Path:
+    """A script of which each client prepares all, takes one application along, waits for the others, and then runs its
+    own share of the parts, in order."""
     names: dict[tuple[str, str], str] = {}
-    for statement in (each for part in parts for transaction in part for each in transaction if _replayed(each)):
-        if _prepared(statement):
+    for statement in (each for part in [*warm, *parts] for transaction in part for each in transaction):
+        if _replayed(statement) and _prepared(statement):
             names.setdefault((statement.service, statement.text), f"p{len(names)}")
     with file.open("w") as out:
         for (service, text), name in names.items():
             out.write(f"SET search_path = {service};\nPREPARE {name} AS {text.strip()};\n")
+        _write_shares(out, [[part] for part in warm[:clients]], names)
         out.write(f"SELECT pg_advisory_lock_shared({GATE});\n")
-        for client in range(clients):
-            out.write(f"\\if :client_id = {client}\n")
-            out.writelines(_lines(each, names) for part in parts[client::clients] for each in part)
-            out.write("\\endif\n")
+        _write_shares(out, [parts[client::clients] for client in range(clients)], names)
     return file
+
+
+def _write_shares(out: TextIO, shares: Sequence[Sequence[Transactions]], names: Mapping[tuple[str, str], str]) -> None:
+    for client, share in enumerate(shares):
+        out.write(f"\\if :client_id = {client}\n")
+        out.writelines(_lines(each, names) for part in share for each in part)
+        out.write("\\endif\n")
 
 
 def _lines(transaction: Sequence[Statement], names: Mapping[tuple[str, str], str]) -> str:
