@@ -49,8 +49,7 @@ PASSING_STATES = ("55P03", "25006", "25P03", "25P04")
 OF_THE_CONNECTION = (asyncpg.InvalidCachedStatementError, asyncpg.InternalClientError)
 
 _ONE = text("SELECT 1")
-_CHECK_NOW = text("SET CONSTRAINTS ALL IMMEDIATE")
-_CHECK_LATER = text("SET CONSTRAINTS ALL DEFERRED")
+_KEEP_PART = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED; RELEASE SAVEPOINT part"
 
 
 class Database:
@@ -162,11 +161,15 @@ def _passing_state(error: BaseException | None) -> bool:
 @asynccontextmanager
 async def savepoint(tx: AsyncConnection) -> AsyncIterator[None]:
     """A part of a transaction that stands or falls alone. Deferred constraints are checked at its end: at the commit
-    they would undo the other parts too."""
-    async with tx.begin_nested():
+    they would undo the other parts too. One message to the server before and one behind."""
+    tx = cast("Transaction", tx)
+    await tx.command("SAVEPOINT part")
+    try:
         yield
-        await tx.execute(_CHECK_NOW)
-        await tx.execute(_CHECK_LATER)
+        await tx.command(_KEEP_PART)
+    except Exception:  # a cancellation undoes the whole transaction
+        await tx.command("ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part")
+        raise
 
 
 def columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.calendar import local_date
-from libs.common.db import passing
+from libs.common.db import passing, savepoint
 from libs.common.events import (
     ApplicationAccepted,
     ApplicationClosed,
@@ -224,7 +224,7 @@ async def project(tx: AsyncConnection, events: Iterable[Event]) -> int:
 
 async def _attempt(tx: AsyncConnection, group: Sequence[Event]) -> int:
     try:
-        async with tx.begin_nested():
+        async with savepoint(tx):
             await HANDLERS[type(group[0])](tx, group)
     except Exception as error:
         if passing(error):

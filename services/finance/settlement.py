@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from libs.common.calendar import local_date
-from libs.common.db import passing
+from libs.common.db import passing, savepoint
 from libs.common.errors import DomainError
 from libs.common.events import FiscalSettlementClosed
 from libs.common.outbox import emit
@@ -63,8 +63,6 @@ _SETTLEMENT = text("""
     VALUES (:id, :treasury, :month, :city, :fen, :route, :rule, :through, :now, :actor,
             :policy_city, :policy_version, :policy_sha256)
 """)
-_CHECK_NOW = text("SET CONSTRAINTS ALL IMMEDIATE")
-_CHECK_LATER = text("SET CONSTRAINTS ALL DEFERRED")
 
 
 class PeriodClosed(DomainError):
@@ -217,11 +215,8 @@ async def _isolated(
     tx: AsyncConnection, pack: Pack, treasury: str, *, month: str, reason: str | None, actor: str, now: datetime
 ) -> Closing:
     try:
-        async with tx.begin_nested():
-            done = await close(tx, pack, treasury=treasury, month=month, reason=reason, actor=actor, now=now)
-            await tx.execute(_CHECK_NOW)  # a deferred check at the commit would undo the others too
-            await tx.execute(_CHECK_LATER)
-            return done
+        async with savepoint(tx):
+            return await close(tx, pack, treasury=treasury, month=month, reason=reason, actor=actor, now=now)
     except PeriodClosed:
         return Closing(treasury, month, "already_closed")
     except DomainError as refusal:

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime
 
 import uvloop
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import Database
@@ -16,6 +17,8 @@ from tests.bench.worker import ready, serve
 from tests.common.packs import anyang
 from tests.finance.builders import COUNTY
 
+_CHECK_NOW = text("SET CONSTRAINTS ALL IMMEDIATE")
+
 
 class _Undone(Exception):
     """Raised so that the same month can be closed at the next turn."""
@@ -25,7 +28,7 @@ async def settle(tx: AsyncConnection, pack: Pack, size: int) -> None:
     """Close the month and settle it, to the fen, with every deferred check."""
     now = datetime.now(UTC)
     closing = await settlement.close(tx, pack, treasury=COUNTY, month=books.MONTH, reason=None, actor="bench", now=now)
-    await tx.execute(settlement._CHECK_NOW)
+    await tx.execute(_CHECK_NOW)
     if closing.fen != size // books.ENTRIES * books.CITYS:
         raise RuntimeError(f"settled {closing.fen}")
     raise _Undone

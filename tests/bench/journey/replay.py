@@ -179,12 +179,13 @@ def _replayed(statement: Statement) -> bool:
 
 
 def _prepared(statement: Statement) -> bool:
-    return not statement.text.lstrip().startswith(("SET ", "SAVEPOINT ", "RELEASE "))
+    return not statement.text.lstrip().startswith(("SET ", "SAVEPOINT ", "RELEASE ", "ROLLBACK "))
 
 
 def _line(statement: Statement, names: Mapping[tuple[str, str], str]) -> str:
     if not _prepared(statement):
-        return f"{statement.text.strip()};\n"
+        one_message = statement.text.strip().replace("; ", "\\; ")
+        return f"{one_message};\n"
     values = ", ".join(literal(each) for each in statement.values)
     return f"EXECUTE {names[statement.service, statement.text]}{f' ({values})' if values else ''};\n"
 
