@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common import service as service_module
 from libs.common.bus import kafka
-from libs.common.bus.postgres import PostgresBus, create_schema
+from libs.common.bus.postgres import Look, PostgresBus, create_schema
 from libs.common.bus.postgres import _signed as signed
 from libs.common.bus.protocol import BusUnavailable, Message, Record, Slot
 from libs.common.consumer import Consumer
@@ -193,6 +193,43 @@ async def test_a_reader_whose_database_hangs_stops_at_once_and_takes_no_connecti
         assert not pending
         assert await bus.fetch(slot, 0, limit=1) == []
         await bus.stop()
+
+
+@pytest.mark.parametrize("buses", ["postgres"], indirect=True)
+async def test_who_has_seen_all_of_a_partition_looks_again_only_at_news(
+    buses: BusKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, told = PostgresBus(buses.address), Message(await buses.topic(), "a", {}, b"")
+    looks: list[Look] = []
+    look = bus.fetch_all
+
+    async def noted(at: Sequence[Look]) -> list[list[Record] | Exception]:
+        looks.extend(at)
+        return await look(at)
+
+    monkeypatch.setattr(bus, "fetch_all", noted)
+    async with bus.join(told.topic, [told.topic], instance="0", on_assigned=_whatever) as member:
+        await until(_so(member.joined))
+        await bus.publish([told])
+        await asyncio.sleep(0.5)  # the news is heard
+        [slot] = [slot for slot, (_, end) in (await bus.ends([told.topic])).items() if end]
+        assert len(await member.read(slot, 0, limit=10, wait=5)) == 1
+        reading = asyncio.create_task(member.read(slot, 1, limit=10, wait=5))
+        await asyncio.sleep(0.5)
+        assert looks == [Look(slot, 0, 10)]
+        await bus.publish([told])
+        assert [record.offset for record in await reading] == [1]
+    await bus.stop()
+
+
+async def _whatever(_slots: frozenset[Slot]) -> None: ...
+
+
+def _so(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    async def so() -> bool:
+        return condition()
+
+    return so
 
 
 @pytest.mark.parametrize("buses", ["postgres"], indirect=True)
