@@ -25,11 +25,13 @@ from libs.common.db import connect, connect_arguments
 from libs.common.migration import upgrade
 from libs.common.settings import Settings
 from tests.bench.ground import PGBENCH_THREADS, Ground, tool
-from tests.bench.journey.people import EMPLOYERS, TREASURIES, filings
+from tests.bench.journey.people import TREASURIES, filings
 from tests.bench.journey.record import Composed, Statement, Tape
 
 SINGLY, CLIENTS = 96, 32
 PARTS, BATCH = 4, 500
+KNOWN = 1_000
+"""So many are there before: on tables of a few pages a session would plan to read all of them, and keep to it."""
 GATE = 4_210_500
 REPLAY_SECONDS = 120
 
@@ -86,7 +88,7 @@ async def recordings(ground: Ground) -> AsyncIterator[tuple[Recorded, Recorded]]
     async with ground.empty_database() as name:
         composed = Composed(await _settings(ground, name, folder), ground.postgres.url(name))
         await composed.start()
-        await composed.journey(filings(0, EMPLOYERS), BATCH)  # employers, accounts, feeds: as in a system at work
+        await composed.journey(filings(0, KNOWN), BATCH)  # employers, accounts, feeds: as in a system at work
         await composed.close()
         async with ground.empty_database(template=name) as base:
             await ground.execute(base, "VACUUM ANALYZE")
@@ -103,8 +105,8 @@ async def _recorded(composed: Composed) -> tuple[list[Transactions], list[Transa
     tape = Tape()
     for service in composed.services.values():
         tape.listen(service)
-    alone = [filings(EMPLOYERS + n, 1) for n in range(CLIENTS + SINGLY)]
-    first = EMPLOYERS + len(alone)
+    alone = [filings(KNOWN + n, 1) for n in range(CLIENTS + SINGLY)]
+    first = KNOWN + len(alone)
     parts = [filings(first + n * BATCH, BATCH, TREASURIES[n % len(TREASURIES)]) for n in range(PARTS)]
     singly, together = await _taken(composed, tape, alone, 1), await _taken(composed, tape, parts, BATCH)
     await composed.close()
