@@ -16,7 +16,7 @@ from tests.faults.system import ROOT
 
 PATCHES = Path(__file__).with_name("patches")
 CODE = ("deploy", "libs", "services")
-PATIENCE = Patience(recovery=90.0, rest=90.0)
+PATIENCE = Patience(rest=90.0)
 RATE = 1.0
 UNBROKEN = "unbroken"
 
