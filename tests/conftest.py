@@ -252,9 +252,10 @@ def environment(home: Path) -> dict[str, str]:
 
 def free_port() -> int:
     """The first of six free ports in a row: a whole system takes p to p + 5. Below the ports that the kernel gives to
-    connections going out, and in steps of eight, so that two systems of one worker never share one."""
+    connections going out, in steps of eight, and each worker has steps of its own: what listens soon looks free."""
+    lane = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % LANES
     for _ in range(1000):
-        first = random.randrange(12_000, 28_000, 8)
+        first = random.randrange(12_000 + 8 * lane, 28_000, 8 * LANES)
         if first not in _GIVEN and all(map(_is_free, range(first, first + 6))):
             _GIVEN.add(first)
             return first
@@ -262,6 +263,7 @@ def free_port() -> int:
 
 
 _GIVEN: set[int] = set()
+LANES = 4
 
 
 def _is_free(port: int) -> bool:

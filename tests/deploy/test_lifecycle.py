@@ -51,9 +51,11 @@ def ended(home: Path, *arguments: str) -> tuple[int, str]:
     return process.returncode, output
 
 
-def until(true: Callable[[], object]) -> None:
+def until(true: Callable[[], object], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait until it is true, as long as the process is there."""
     end = time.monotonic() + SECONDS
     while not true():
+        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.1)
 
@@ -110,10 +112,10 @@ def test_a_broker_of_our_own_that_was_killed_is_started_again_and_stops_with_the
     addresses = Addresses(free_port(), together=False)
     local = Local(home)
     with started(home, "up", "--kafka", "--no-sample", "--port", str(addresses.port)) as process:
-        until(lambda: all_ready(addresses))
+        until(lambda: all_ready(addresses), process)
         (broker,) = brokers(local)
         broker.kill()
-        until(lambda: brokers(local) not in ([], [broker]) and all_ready(addresses))
+        until(lambda: brokers(local) not in ([], [broker]) and all_ready(addresses), process)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=SECONDS)
     assert (process.returncode, nothing_runs_on(home)) == (0, True), output
