@@ -69,8 +69,8 @@ async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
 
         yield {
             "ours": on_the_product,
-            "pgbench": partial(limit, three_statements),
-            "pgbench, one statement a step": partial(limit, one_statement),
+            "pgbench": partial(limit, one_statement),
+            "pgbench, three statements a step": partial(limit, three_statements),
             "DBOS": on_dbos,
             "SpiffWorkflow": on_spiff,
             "ours in batches": in_batches,
@@ -134,11 +134,17 @@ BENCHMARK = Benchmark(
     prepared,
     (
         Judged("six-step case ÷ pgbench of the same SQL", ratio("ours", "pgbench", "steps/s"), floor=0.5, aim=0.8),
+        Judged(
+            "six-step case ÷ pgbench, three statements a step",
+            ratio("ours", "pgbench, three statements a step", "steps/s"),
+            floor=0.5,
+            aim=0.8,
+        ),
         Judged("six-step case ÷ DBOS", ratio("ours", "DBOS", "steps/s"), floor=10, aim=15),
         Judged("six-step case ÷ SpiffWorkflow", ratio("ours", "SpiffWorkflow", "steps/s"), floor=5, aim=8),
         Judged(
             "six steps in batches ÷ pgbench, one step a transaction",
-            ratio("ours in batches", "pgbench", "steps/s"),
+            ratio("ours in batches", "pgbench, three statements a step", "steps/s"),
             floor=4,
             aim=8,
         ),
