@@ -8,7 +8,7 @@ Apart they are three messages to the server and three answers, and each takes as
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.db import EMITTED
 from libs.common.events import Event
 from libs.common.outbox import appended
+from libs.common.transaction import Plain, Transaction, plain
 
 _NAME = re.compile(r"(?<![:\w]):(\w+)")
 
@@ -38,17 +39,17 @@ async def change(tx: AsyncConnection, changed: Write, *beside: Write, events: Se
     if events:
         tx.info[EMITTED] = True
         writes.append(Write(*appended(events, behind="changed")))
-    joined, places = _joined(tuple([write.statement for write in writes]))
-    named = {place: writes[n].parameters[name] for place, n, name in places}
-    return int((await tx.execute(joined, named)).rowcount)
+    sql, places = _joined(tuple([write.statement for write in writes]))
+    return len(await cast("Transaction", tx).rows(sql, [writes[n].parameters[name] for n, name in places]))
 
 
 @lru_cache(maxsize=1024)
-def _joined(statements: tuple[TextClause, ...]) -> tuple[TextClause, Sequence[tuple[str, int, str]]]:
-    """The statements as parts of one, each with parameters of its own: `:name` of the third is `:name_2`. With it each
-    parameter's new name, its statement and its name there."""
+def _joined(statements: tuple[TextClause, ...]) -> tuple[str, Sequence[tuple[int, str]]]:
+    """The statements as parts of one, as the driver takes it; with it each parameter's statement and its name there."""
+    # Parameters of its own for each: `:name` of the third is `:name_2`.
     parts = [_NAME.sub(rf":\1_{n}", statement.text) for n, statement in enumerate(statements)]
     named = ", ".join(f"{'changed' if n == 0 else f'beside_{n}'} AS ({part})" for n, part in enumerate(parts))
-    found = {(f"{name}_{n}", n, name) for n, each in enumerate(statements) for name in _NAME.findall(each.text)}
+    places = {f"{name}_{n}": (n, name) for n, each in enumerate(statements) for name in _NAME.findall(each.text)}
     # What is read here is written first, to its end; the others, which nobody reads, when this is done.
-    return text(f"WITH {named} SELECT FROM changed"), sorted(found)
+    joined = cast("Plain", plain(text(f"WITH {named} SELECT FROM changed")))  # anew: no parameter has a type
+    return joined.sql, [places[name] for name in joined.names]

@@ -9,7 +9,7 @@ ones.
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self, cast
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -47,36 +47,33 @@ class Event(BaseModel):
     @property
     def id(self) -> UUID:
         """The event's identity: the same at every redelivery."""
-        return self._stamped().id
+        return self.stamp.id
 
     @property
     def time(self) -> datetime:
         """The UTC instant at which it was recorded."""
-        return self._stamped().time
+        return self.stamp.time
 
     @property
     def trace(self) -> str | None:
         """The W3C `traceparent` it was published under."""
-        return self._stamped().trace
+        return self.stamp.trace
 
     @property
     def key(self) -> str:
         """What orders it: events of one key keep their order."""
         raise NotImplementedError
 
-    @property
-    def subject(self) -> str:
-        """What CloudEvents calls the subject."""
-        return self.key
-
     def stamped(self, *, event_id: UUID, time: datetime, trace: str | None) -> Self:
         """The same fact with the identity that its headers gave it."""
         self._stamp = Stamp(event_id, time, trace)
         return self
 
-    def _stamped(self) -> Stamp:
-        """`self._stamp`, in a tenth of the time that pydantic takes to find a private attribute."""
-        return cast("Mapping[str, Stamp]", self.__pydantic_private__)["_stamp"]
+    @property
+    def stamp(self) -> Stamp:
+        """All three: `self._stamp`, in a tenth of the time that pydantic takes to find a private attribute."""
+        stamp: Stamp = self.__pydantic_private__["_stamp"]  # type: ignore[index]  # it is always there
+        return stamp
 
 
 class ApplicationEvent(Event):

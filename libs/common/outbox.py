@@ -70,9 +70,10 @@ async def emit(tx: AsyncConnection, *events: Event) -> None:
 def appended(events: Sequence[Event], *, behind: str = "") -> tuple[TextClause, dict[str, Any]]:
     """The statement that appends events (one at least), and its parameters. `behind` names a part of the same
     statement that is written first; where that gave no row, nothing is appended."""
+    if len(events) == 1:  # most requests tell of one thing: without the arrays it is two thirds of the time
+        event_id, topic, key, headers, body = _row(events[0])
+        return _insert(_ONE, behind), {"id": event_id, "topic": topic, "key": key, "headers": headers, "body": body}
     rows = [_row(event) for event in events]
-    if len(rows) == 1:  # most requests tell of one thing: without the arrays it is two thirds of the time
-        return _insert(_ONE, behind), dict(zip(("id", "topic", "key", "headers", "body"), rows[0], strict=True))
     return _insert(_MANY, behind), columns(("ids", "topics", "keys", "headers", "bodies"), rows)
 
 
@@ -83,7 +84,8 @@ def _insert(sql: str, behind: str) -> TextClause:
 
 
 def _row(event: Event) -> tuple[UUID, str, str, str, bytes]:
-    return event.id, event.topic, event.key, to_json(headers_of(event)).decode(), event.model_dump_json().encode()
+    key = event.key
+    return event.id, event.topic, key, to_json(_headers(event, key)).decode(), event.model_dump_json().encode()
 
 
 def caused_by(events: Sequence[Event]) -> AbstractContextManager[None]:
@@ -105,14 +107,18 @@ def continuing(traces: Mapping[str, str]) -> Iterator[None]:
 def headers_of(event: Event) -> dict[str, str]:
     """CloudEvents 1.0 in Kafka's binary mode: the attributes as `ce_` headers, the data as the value. The relay makes
     `ce_dataschema` absolute: where a deployment is reached is not known to the transaction that emits."""
-    kind, key = type(event).__name__, event.key
+    return _headers(event, event.key)
+
+
+def _headers(event: Event, key: str) -> dict[str, str]:
+    kind, stamp = type(event).__name__, event.stamp
     return {
         "ce_specversion": "1.0",
-        "ce_id": str(event.id),
+        "ce_id": str(stamp.id),
         "ce_source": f"/huanquan/{event.topic}",
         "ce_type": kind,
-        "ce_subject": event.subject,
-        "ce_time": event.time.isoformat().replace("+00:00", "Z"),
+        "ce_subject": key,
+        "ce_time": stamp.time.isoformat().replace("+00:00", "Z"),
         "ce_dataschema": f"/events/{kind}.json",
         "ce_traceparent": _CAUSES.get().get(key) or current_traceparent() or child_of(None),
         "content-type": "application/json",

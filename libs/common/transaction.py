@@ -8,7 +8,8 @@ same transaction; so its engine must be one with `isolation_level="AUTOCOMMIT"` 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +23,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import NullType
 
-PREPARED = "huanquan.prepared"
 MOST_PREPARED = 256  # of one connection: more than any service has constants
 UNDO_SECONDS = 5.0
 TURN_SECONDS = 30.0
@@ -45,7 +45,9 @@ class Answer(IteratorResult[Any]):
         return int(count) if count.isdigit() else -1
 
 
-class _Plain(NamedTuple):
+class Plain(NamedTuple):
+    """A statement with the driver's numbered parameters, and the name of each."""
+
     sql: str
     names: tuple[str, ...]
 
@@ -67,6 +69,7 @@ class Transaction(AsyncConnection):
         raw = await self.get_raw_connection()
         self.driver = cast("asyncpg.Connection[asyncpg.Record]", raw.driver_connection)
         self._info = super().info
+        self._prepared: dict[str, _Prepared] = {}
         return self
 
     @property
@@ -74,33 +77,39 @@ class Transaction(AsyncConnection):
         """As SQLAlchemy's `info`, asked for once: its way through two proxies is taken several times a statement."""
         return self._info
 
+    def in_transaction(self) -> bool:
+        """As SQLAlchemy's, without its proxy: asked at each return to the pool."""
+        return self.sync_connection is not None and self.sync_connection.in_transaction()
+
     async def execute(  # an Answer has all that callers use of a CursorResult
         self, statement: Any, parameters: Any = None, *, execution_options: Any = None
     ) -> Any:
         """As SQLAlchemy's `execute`."""
         if type(statement) is TextClause and not execution_options and (parameters is None or type(parameters) is dict):
-            plain = _plain(statement)
-            if plain is not None:
-                return await self._run(plain, parameters or {})
+            short = plain(statement)
+            if short is not None:
+                given = parameters or {}
+                rows = await self.rows(short.sql, [given[name] for name in short.names])
+                ready = self._prepared[short.sql]
+                return Answer(ready.metadata, rows, ready.statement.get_statusmsg() or "")
         return await super().execute(statement, parameters, execution_options=execution_options)
 
-    async def _run(self, plain: _Plain, parameters: Mapping[str, Any]) -> Answer:
-        arguments = [parameters[name] for name in plain.names]
-        prepared = self.info.setdefault(PREPARED, {})
+    async def rows(self, sql: str, arguments: Sequence[Any]) -> Sequence[asyncpg.Record]:
+        """What a statement with the driver's own numbered parameters gives, as the driver's rows. Raises as `execute`
+        does."""
         try:
-            ready = prepared.get(plain.sql) or await self._prepare(prepared, plain.sql)
-            rows = await ready.statement.fetch(*arguments)
+            ready = self._prepared.get(sql) or await self._prepare(sql)
+            return await ready.statement.fetch(*arguments)
         except _ERRORS as error:
-            prepared.clear()  # a migration may have changed what a statement gives: it is planned anew
-            raise self._translated(error, plain.sql) from error
-        return Answer(ready.metadata, rows, ready.statement.get_statusmsg() or "")
+            self._prepared.clear()  # a migration may have changed what a statement gives: it is planned anew
+            raise self._translated(error, sql) from error
 
-    async def _prepare(self, prepared: dict[str, _Prepared], sql: str) -> _Prepared:
-        if len(prepared) >= MOST_PREPARED:
-            prepared.clear()
+    async def _prepare(self, sql: str) -> _Prepared:
+        if len(self._prepared) >= MOST_PREPARED:
+            self._prepared.clear()
         statement = await self.driver.prepare(sql)
         ready = _Prepared(statement, SimpleResultMetaData([each.name for each in statement.get_attributes()]))
-        prepared[sql] = ready
+        self._prepared[sql] = ready
         return ready
 
     async def command(self, sql: str) -> None:
@@ -130,10 +139,11 @@ class Transaction(AsyncConnection):
 
 
 @lru_cache(maxsize=4096)
-def _plain(statement: TextClause) -> _Plain | None:
+def plain(statement: TextClause) -> Plain | None:
+    """The statement as the driver takes it; None where SQLAlchemy has to see to its parameters."""
     compiled = statement.compile(dialect=_DIALECT)
     if all(isinstance(bind.type, NullType) and not bind.expanding for bind in compiled.binds.values()):
-        return _Plain(compiled.string, tuple(compiled.positiontup or ()))
+        return Plain(compiled.string, tuple(compiled.positiontup or ()))
     return None
 
 
@@ -148,17 +158,15 @@ class Pool:
         self.size = size
         self.lent = 0
         self._engine = engine
-        self._turns = asyncio.Semaphore(size)
         self._idle: list[Transaction] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self) -> Transaction:
         """A connection, for this caller alone. Raises TimeoutError where none is given back in time."""
-        if self._turns.locked():
-            async with asyncio.timeout(TURN_SECONDS):
-                await self._turns.acquire()
+        if self.lent < self.size:
+            self.lent += 1
         else:
-            await self._turns.acquire()
-        self.lent += 1
+            await self._turn()
         try:
             while self._idle:
                 found = self._idle.pop()
@@ -172,6 +180,18 @@ class Pool:
             self._free()
             raise
 
+    async def _turn(self) -> None:
+        """Wait for a place that somebody gives up; first come, first served."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await turn
+        except BaseException:
+            if not turn.cancelled():  # it came at the moment when it was no more waited for
+                self._free()
+            raise
+
     async def give_back(self, tx: Transaction) -> None:
         """Its work is committed or undone."""
         try:
@@ -182,8 +202,13 @@ class Pool:
             self._free()
 
     def _free(self) -> None:
+        """Pass the place on to who waits longest."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
         self.lent -= 1
-        self._turns.release()
 
     async def close(self) -> None:
         """Close what is idle. Where that is broken off, for the server does not answer, it is cut off."""

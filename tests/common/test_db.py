@@ -130,3 +130,29 @@ async def test_one_more_than_the_pool_holds_waits_for_its_turn(database: Databas
     await asyncio.gather(*(work() for _ in range(10)))
     await small.close()
     assert most == 2
+
+
+async def test_who_waits_for_a_connection_gets_it_in_turn_and_who_gave_up_waiting_takes_none(
+    database: Database,
+) -> None:
+    pool, came = database.pool, list[str]()
+
+    async def take(name: str) -> None:
+        tx = await pool.take()
+        came.append(name)
+        await pool.give_back(tx)
+
+    held = [await pool.take() for _ in range(pool.size)]
+    tasks = {name: asyncio.create_task(take(name)) for name in ("gives up", "first", "has its turn", "second")}
+    await asyncio.sleep(0)
+    tasks["gives up"].cancel()
+    await asyncio.sleep(0)
+    await pool.give_back(held.pop())  # to the first
+    await pool.give_back(held.pop())
+    tasks["has its turn"].cancel()  # which has come, and is passed on
+    async with asyncio.timeout(10):
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+    assert came == ["first", "second"]
+    for tx in held:
+        await pool.give_back(tx)
+    assert pool.lent == 0

@@ -78,11 +78,11 @@ class Tape:
     def _watch(self, tx: Transaction, service: str) -> None:
         """Both ways that a statement takes to the driver, and the commands around them."""
         under_way: list[Statement] = []
-        run, command = tx._run, tx.command
+        rows, command = tx.rows, tx.command
 
-        async def ran(plain: Any, parameters: Mapping[str, Any]) -> Any:
-            under_way.append(Statement(service, plain.sql, [parameters[name] for name in plain.names]))
-            return await run(plain, parameters)
+        async def ran(sql: str, arguments: Sequence[Any]) -> Any:
+            under_way.append(Statement(service, sql, arguments))
+            return await rows(sql, arguments)
 
         async def commanded(sql: str) -> None:
             if sql == "BEGIN":
@@ -96,7 +96,7 @@ class Tape:
         def executed(_connection: Any, _cursor: Any, text: str, values: Any, *_: Any) -> None:
             under_way.append(Statement(service, text, values or ()))
 
-        tx._run, tx.command = ran, commanded  # type: ignore[method-assign]
+        tx.rows, tx.command = ran, commanded  # type: ignore[method-assign]
         event.listen(tx.sync_connection, "before_cursor_execute", executed)
 
 
