@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 from libs.common.policy.identity import PackIdentity
 

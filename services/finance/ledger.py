@@ -19,7 +19,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 AccountKind = Literal["cash", "expenditure", "due_from", "due_to"]
 MAX_CLOSED_MONTHS = 600

@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 from libs.common.calendar import local_date
 from libs.common.db import passing, savepoint

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import Row, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 from libs.common.auth import Principal
 from libs.common.calendar import FIRST, LAST, end_of_day, local_date

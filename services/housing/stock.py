@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from sqlalchemy import case, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 from libs.common.auth import Principal
 from libs.common.errors import DomainError, FieldError, NotFound

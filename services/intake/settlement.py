@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 from libs.common.calendar import end_of_day
 from libs.common.crypto import Vault

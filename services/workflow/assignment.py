@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 from libs.common.events import DeptAssigned
 from libs.common.policy import Pack, PackIdentity, task_treasury, tasks_for

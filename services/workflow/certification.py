@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 from libs.common.auth import Principal
 from libs.common.errors import NotFound

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 from libs.common.calendar import end_of_day
 from libs.common.events import PayeeAccountChanged

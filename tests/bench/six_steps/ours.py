@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from uuid import UUID
 
 import uvloop
 from sqlalchemy import text
-from uuid6 import uuid7
+from uuid_utils.compat import uuid7
 
 from deploy.host import settle_memory
 from libs.common.db import Database
@@ -36,7 +35,7 @@ class Tally:
 async def client(database: Database, tally: Tally) -> None:
     """One case after another; each step waits for its commit."""
     while not tally.over:
-        case = UUID(int=uuid7().int)
+        case = uuid7()
         for number in range(len(STEPS)):
             async with database.statements() as tx:
                 await step(tx, number, case)
@@ -46,7 +45,7 @@ async def client(database: Database, tally: Tally) -> None:
 async def batches(database: Database, tally: Tally, size: int) -> None:
     """The same in batches of `size` cases, as a consumer's task takes them."""
     while not tally.over:
-        cases = [UUID(int=uuid7().int) for _ in range(size)]
+        cases = [uuid7() for _ in range(size)]
         for number in range(len(STEPS)):
             async with database.transaction() as tx:
                 await step_all(tx, number, cases)
