@@ -43,7 +43,7 @@ _HANDLED: ContextVar[Mapping[str, str]] = ContextVar("handled", default={})  # n
 
 
 class Told(Protocol):
-    """What a span of an event is made from: a record of the bus, or a row of the outbox."""
+    """What a span of an event is made from: a record of the bus, or a message to it."""
 
     @property
     def key(self) -> str:
@@ -90,19 +90,19 @@ class Tracing:
         recorded = self._tracer.start_span("request", _context(parent), SpanKind.SERVER)
         return Span(_traceparent(recorded), recorded)
 
-    def published(self, rows: Sequence[Told]) -> None:
+    def published(self, messages: Sequence[Told]) -> None:
         """These events are on the bus now; they were told at their own time."""
         if self._tracer is None:
             return
-        for row in rows:
-            parent = _context(row.headers["ce_traceparent"])
-            told_at = int(datetime.fromisoformat(row.headers["ce_time"]).timestamp() * 1e9)
+        for message in messages:
+            parent = _context(message.headers["ce_traceparent"])
+            told_at = int(datetime.fromisoformat(message.headers["ce_time"]).timestamp() * 1e9)
             began = min(told_at, time_ns())  # a clock may have been set back meanwhile
             span = self._tracer.start_span(
-                f"publish {row.headers['ce_type']}",
+                f"publish {message.headers['ce_type']}",
                 parent,
                 SpanKind.PRODUCER,
-                attributes=_attributes(row),
+                attributes=_attributes(message),
                 start_time=began,
             )
             span.end()

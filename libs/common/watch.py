@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from libs.common.bus.protocol import Record
+from libs.common.bus.protocol import Message, Record
 from libs.common.measures import Batches
 from libs.common.tracing import Tracing
 
@@ -20,10 +19,10 @@ class Watch:
     batches: Batches = field(default_factory=lambda: Batches("", CollectorRegistry()))
     tracing: Tracing = field(default_factory=Tracing)
 
-    def published(self, rows: Sequence[Any], began: float) -> None:
-        """Rows of the outbox are on the bus."""
-        self.batches.published([row.topic for row in rows], monotonic() - began)
-        self.tracing.published(rows)
+    def published(self, messages: Sequence[Message], began: float) -> None:
+        """Events are on the bus."""
+        self.batches.published([message.topic for message in messages], monotonic() - began)
+        self.tracing.published(messages)
 
     def handling(self, records: Sequence[Record], hears: Callable[[Record], bool]) -> AbstractContextManager[None]:
         """In this block records are handled, those that the service hears."""

@@ -129,8 +129,8 @@ async def test_a_relay_that_crashed_before_marking_publishes_again_under_the_sam
         pass
 
     class CrashingBus:
-        async def publish(self, messages: list[Message]) -> None:
-            await bus.publish(messages)
+        async def publish(self, messages: list[Message], *, after: Awaitable[None]) -> None:
+            await bus.publish(messages, after=after)
             raise Crash
 
     with pytest.raises(Crash):
@@ -155,11 +155,12 @@ async def test_a_bus_that_fails_between_batches_loses_and_overtakes_nothing(
     class FailingBus:
         batches = 0
 
-        async def publish(self, messages: list[Message]) -> None:
+        async def publish(self, messages: list[Message], *, after: Awaitable[None]) -> None:
             self.batches += 1
             if self.batches == 3:
+                await after
                 raise BusUnavailable("away")
-            await bus.publish(messages)
+            await bus.publish(messages, after=after)
 
     failing = FailingBus()
     relay = Relay(publisher, failing)  # type: ignore[arg-type]
@@ -174,6 +175,29 @@ async def test_a_bus_that_fails_between_batches_loses_and_overtakes_nothing(
     numbers = [Happened.model_validate_json(value).number for value in values]
     assert numbers[4:] == sorted(numbers[4:])
     assert set(numbers) == set(range(1, 10))
+
+
+async def test_a_batch_behind_another_leaves_after_it_and_not_at_all_where_that_failed(buses: BusKit) -> None:
+    topic = await buses.topic()
+    event, bus = happened_on(topic), buses.client()
+    first, second, third, fourth = [message(event(policy=PACK, of="a", number=number)) for number in (1, 2, 3, 4)]
+
+    async def numbers() -> list[int]:
+        return [Happened.model_validate_json(record.value).number for record in await all_records(bus, topic)]
+
+    before: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    behind = asyncio.create_task(bus.publish([second], after=before))
+    await asyncio.sleep(0.2)
+    await bus.publish([first])
+    assert await numbers() == [1]
+    before.set_result(None)
+    await behind
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    failed.set_exception(BusUnavailable("away"))
+    with pytest.raises(BusUnavailable):
+        await bus.publish([third], after=failed)
+    await bus.publish([fourth])
+    assert await numbers() == [1, 2, 4]
 
 
 async def all_records(bus: Bus, topic: str) -> list:  # type: ignore[type-arg]

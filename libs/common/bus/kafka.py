@@ -5,7 +5,7 @@ The group's committed offsets exist for lag tools only. Kafka may hand a paused 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
@@ -68,16 +68,18 @@ class KafkaBus:
                 self._producer = producer
             return self._producer
 
-    async def publish(self, messages: Sequence[Message]) -> None:
+    async def publish(self, messages: Sequence[Message], *, after: Awaitable[None] | None = None) -> None:
         """Append all. Partitions go side by side; within one, a batch leaves only when the one before is confirmed, so
         a failure in the middle can never put a later event of a key before an earlier one."""
         try:
             producer = await self._ready_producer()
             topics = {message.topic for message in messages}
             partitions = {topic: len(await producer.partitions_for(topic)) for topic in topics}
-            slots = by_slot(messages, partitions)
+            slots = {slot: _packed(producer, batch) for slot, batch in by_slot(messages, partitions).items()}
+            if after is not None:
+                await after
             async with asyncio.timeout(PUBLISH_SECONDS):
-                await asyncio.gather(*(_append(producer, slot, batch) for slot, batch in slots.items()))
+                await asyncio.gather(*(_append(producer, slot, batches) for slot, batches in slots.items()))
         except AWAY as error:
             await self._drop_producer()
             raise BusUnavailable(f"{type(error).__name__}: {error}") from error
@@ -249,15 +251,20 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka pu
         await self._on_assigned(frozenset(Slot(tp.topic, tp.partition) for tp in assigned))
 
 
-async def _append(producer: Any, slot: Slot, messages: Sequence[Message]) -> None:
-    batch = producer.create_batch()
+def _packed(producer: Any, messages: Sequence[Message]) -> Sequence[Any]:
+    """Messages of one partition as the client's batches, encoded."""
+    batches = [producer.create_batch()]
     for message in messages:
-        if not _add(batch, message):
-            await (await producer.send_batch(batch, slot.topic, partition=slot.partition))
-            batch = producer.create_batch()
-            if not _add(batch, message):
+        if not _add(batches[-1], message):
+            batches.append(producer.create_batch())
+            if not _add(batches[-1], message):
                 raise ValueError(f"an event of {len(message.value)} bytes is larger than a batch")
-    await (await producer.send_batch(batch, slot.topic, partition=slot.partition))
+    return batches
+
+
+async def _append(producer: Any, slot: Slot, batches: Sequence[Any]) -> None:
+    for batch in batches:
+        await (await producer.send_batch(batch, slot.topic, partition=slot.partition))
 
 
 def _add(batch: Any, message: Message) -> bool:

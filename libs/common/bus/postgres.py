@@ -9,7 +9,7 @@ others end it after `STALE_SECONDS`; what it still tries is fenced by its servic
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -171,24 +171,29 @@ class PostgresBus:
             self._partitions[topic] = count
         return self._partitions[topic]
 
-    async def publish(self, messages: Sequence[Message]) -> None:
+    async def publish(self, messages: Sequence[Message], *, after: Awaitable[None] | None = None) -> None:
         """Append all in one transaction."""
         async with self._connection() as connection:
             topics = {message.topic for message in messages}
             partitions = {topic: await self._partitions_of(connection, topic) for topic in topics}
+            slots = {
+                slot: [(each.key, to_json(each.headers).decode(), each.value) for each in batch]
+                for slot, batch in sorted(by_slot(messages, partitions).items())
+            }
+            if after is not None:
+                await after
             async with connection.transaction():
-                await self._append(connection, by_slot(messages, partitions))
+                await self._append(connection, slots)
 
-    async def _append(self, connection: Any, messages: Mapping[Slot, Sequence[Message]]) -> None:
-        slots = sorted(messages)
+    async def _append(self, connection: Any, slots: Mapping[Slot, Sequence[tuple[str, str, bytes]]]) -> None:
         topics, partitions = [slot.topic for slot in slots], [slot.partition for slot in slots]
         # Counters are locked in order, so two publishers cannot wait for each other.
         bases = {(row[0], row[1]): row[2] for row in await connection.fetch(_LOCK, topics, partitions)}
-        await connection.execute(_MOVE, topics, partitions, [len(messages[slot]) for slot in slots])
+        await connection.execute(_MOVE, topics, partitions, [len(batch) for batch in slots.values()])
         rows = [
-            (*slot, offset, message.key, to_json(message.headers).decode(), message.value)
-            for slot in slots
-            for offset, message in enumerate(messages[slot], start=bases[slot])
+            (*slot, offset, *row)
+            for slot, batch in slots.items()
+            for offset, row in enumerate(batch, start=bases[slot])
         ]
         # COPY takes rows as they are; arrays for `unnest` take the driver half as long again, and the server too.
         await connection.copy_records_to_table("log", records=rows, columns=_COLUMNS)

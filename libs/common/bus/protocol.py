@@ -79,8 +79,12 @@ class Bus(Protocol):
         """Flush and disconnect."""
         ...
 
-    async def publish(self, messages: Sequence[Message]) -> None:
-        """Append all, in order per key, durably. Raises BusUnavailable; then any part may have been appended."""
+    async def publish(self, messages: Sequence[Message], *, after: Awaitable[None] | None = None) -> None:
+        """Append all, in order per key, durably. Raises BusUnavailable; then any part may have been appended.
+
+        What can be made ready is, and then `after` is waited for: the publishing of what goes before. Where that
+        raises, so does this, and nothing is appended.
+        """
         ...
 
     def join(
