@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 from asyncpg import Record
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -90,7 +90,7 @@ def _insert(sql: str, behind: str) -> TextClause:
 
 def _row(event: Event) -> tuple[UUID, str, str, str, bytes]:
     key = event.key
-    return event.id, event.topic, key, to_json(_headers(event, key)).decode(), event.model_dump_json().encode()
+    return event.stamp.id, event.topic, key, to_json(_headers(event, key)).decode(), event.model_dump_json().encode()
 
 
 def caused_by(events: Sequence[Event]) -> AbstractContextManager[None]:
@@ -112,18 +112,20 @@ def continuing(traces: Mapping[str, str]) -> Iterator[None]:
 def headers_of(event: Event) -> dict[str, str]:
     """CloudEvents 1.0 in Kafka's binary mode: the attributes as `ce_` headers, the data as the value. The relay makes
     `ce_dataschema` absolute: where a deployment is reached is not known to the transaction that emits."""
-    return _headers(event, event.key)
+    headers: dict[str, str] = from_json(to_json(_headers(event, event.key)))
+    return headers
 
 
-def _headers(event: Event, key: str) -> dict[str, str]:
-    kind, stamp = type(event).__name__, event.stamp
+def _headers(event: Event, key: str) -> dict[str, object]:
+    """The headers, some of them not yet as JSON has them: pydantic writes identity and time sooner than Python does."""
+    kind, (event_id, time, _) = type(event).__name__, event.stamp
     return {
         "ce_specversion": "1.0",
-        "ce_id": str(stamp.id),
+        "ce_id": event_id,
         "ce_source": f"/huanquan/{event.topic}",
         "ce_type": kind,
         "ce_subject": key,
-        "ce_time": stamp.time.isoformat().replace("+00:00", "Z"),
+        "ce_time": time,
         "ce_dataschema": f"/events/{kind}.json",
         "ce_traceparent": _CAUSES.get().get(key) or current_traceparent() or child_of(None),
         "content-type": "application/json",

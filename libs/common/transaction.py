@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
+from inspect import unwrap
 from typing import Any, NamedTuple, cast
 
 import asyncpg
@@ -28,6 +29,9 @@ UNDO_SECONDS = 5.0
 TURN_SECONDS = 30.0
 
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
+# Without its guard, whose five calls ask whether asyncpg's own pool has the connection back (it has none of ours), and
+# whether it is closed, which the protocol asks too.
+_FETCH = unwrap(PreparedStatement.fetch)
 _ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -99,7 +103,8 @@ class Transaction(AsyncConnection):
         does."""
         try:
             ready = self._prepared.get(sql) or await self._prepare(sql)
-            return await ready.statement.fetch(*arguments)
+            rows: Sequence[asyncpg.Record] = await _FETCH(ready.statement, *arguments)
+            return rows
         except _ERRORS as error:
             self._prepared.clear()  # a migration may have changed what a statement gives: it is planned anew
             raise self._translated(error, sql) from error
