@@ -188,13 +188,14 @@ class Relay:
         sending, marking, reading = asyncio.create_task(_nothing()), asyncio.create_task(_nothing()), None
         try:
             while batch:
-                marked, before, ids = before, ids, [row[0] for row in batch]
-                reading = asyncio.create_task(self._unpublished([*marked, *before, *ids]))
+                before, ids = ids, [row[0] for row in batch]
                 messages = [self._message(*row) for row in batch]
                 earlier, sending = sending, asyncio.create_task(self._send(messages, after=sending))
                 await earlier
                 await marking
                 marking = asyncio.create_task(self._mark(before))
+                # Only now: what is read sooner would be encoded before this batch has left, and the bus have nothing.
+                reading = asyncio.create_task(self._unpublished([*before, *ids]))
                 total += len(batch)
                 batch = await reading
             await marking
