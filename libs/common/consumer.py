@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.bus.protocol import Bus, Member, OffsetGone, Slot
 from libs.common.db import POOL_SIZE, Database, passing
 from libs.common.inbox import Batch, Fenced, Inbox
-from libs.common.tasks import Pulse, being_stopped
+from libs.common.tasks import Pulse, being_stopped, ended
 from libs.common.watch import Watch
 
 log = structlog.get_logger()
@@ -111,7 +111,7 @@ class Consumer:
                     await self._stop(list(self._tasks))  # before leaving: they would ask a bus that is gone
         finally:
             await self._stop(list(self._tasks))
-            await _ended(list(self._taking.values()))
+            await ended(self._taking.values())
 
     async def _stay(self, member: Member) -> None:
         while not being_stopped():
@@ -135,7 +135,7 @@ class Consumer:
         tasks = [self._tasks.pop(slot) for slot in slots]
         for slot in slots:
             del self._readings[slot]
-        await _ended(tasks)
+        await ended(tasks)
 
     async def _follow(self, slot: Slot, reading: _Reading) -> None:
         member = await asyncio.shield(self._joined)
@@ -247,9 +247,3 @@ def _tell(one: _Waiting, error: BaseException | None) -> None:
         one.taken.cancel()
     else:
         one.taken.set_exception(error)
-
-
-async def _ended(tasks: "Sequence[asyncio.Task[None]]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from libs.common.tasks import being_stopped
+from libs.common.tasks import being_stopped, ended
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -33,8 +33,7 @@ class Gathering(Generic[A, B]):
         for _, mine in self._waiting:
             mine.cancel()
         if self._answering is not None:
-            self._answering.cancel()
-            await asyncio.gather(self._answering, return_exceptions=True)
+            await ended([self._answering])
 
     async def _run(self) -> None:
         group: list[tuple[A, asyncio.Future[B]]] = []

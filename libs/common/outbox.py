@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -24,13 +24,12 @@ from libs.common.bus.protocol import Bus, Message
 from libs.common.db import EMITTED, Database, columns, passing
 from libs.common.events import Event
 from libs.common.settings import DEVELOPMENT_URL
-from libs.common.tasks import Pulse, being_stopped, set_within
+from libs.common.tasks import Pulse, being_stopped, ended, set_within
 from libs.common.telemetry import child_of, current_traceparent
 from libs.common.tracing import handled_as
 from libs.common.watch import Watch
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 BATCH = 500
 IDLE_SECONDS = 0.25  # how long the leader sleeps where another process wrote the row; its own process wakes it at once
@@ -203,7 +202,7 @@ class Relay:
             await self._mark(ids)
             return total
         finally:
-            await _ended(sending, marking, reading)
+            await ended(task for task in (sending, marking, reading) if task)
 
     def _message(self, _: int, topic: str, key: str, headers: dict[str, str], value: bytes) -> Message:
         headers["ce_dataschema"] = self._schemas + headers["ce_dataschema"]
@@ -233,11 +232,3 @@ def _listed(ids: Sequence[int]) -> str:
 
 async def _nothing() -> None:
     """What is under way before anything is."""
-
-
-async def _ended(*tasks: asyncio.Task[Any] | None) -> None:
-    """None of them goes on."""
-    going = [task for task in tasks if task]
-    for task in going:
-        task.cancel()
-    await asyncio.gather(*going, return_exceptions=True)

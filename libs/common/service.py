@@ -26,7 +26,7 @@ from libs.common.measures import MESSAGING, Batches, Gauges, Live, Measure, Rows
 from libs.common.outbox import Relay
 from libs.common.packs import Packs
 from libs.common.settings import Settings
-from libs.common.tasks import Pulse, being_stopped
+from libs.common.tasks import Pulse, being_stopped, ended
 from libs.common.ticker import DueHandler, Ticker
 from libs.common.watch import Watch
 
@@ -142,9 +142,7 @@ class Service:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(tasks)
             await self.bus.stop()
             with suppress(TimeoutError):  # a database that does not answer must not keep the process
                 async with asyncio.timeout(STOP_SECONDS):
@@ -230,9 +228,7 @@ async def _first_ended(*jobs: Any) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks)
 
 
 async def _kept_alive(job: Any) -> None:

@@ -1,7 +1,9 @@
 """Background tasks: how they wait, how they know that they are being stopped, and how one that stands still shows."""
 
 import asyncio
+from collections.abc import Iterable
 from time import monotonic
+from typing import Any
 
 # Longer than a long poll, than a publish waits for a lost broker, and than a batch waits for its turn in a backlog.
 SILENT_SECONDS = 60.0
@@ -56,3 +58,11 @@ async def set_within(event: asyncio.Event, seconds: float) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def ended(tasks: "Iterable[asyncio.Task[Any]]") -> None:
+    """Cancel tasks and wait until none of them goes on, however each ends."""
+    going = list(tasks)
+    for task in going:
+        task.cancel()
+    await asyncio.gather(*going, return_exceptions=True)
