@@ -14,7 +14,6 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -40,8 +39,10 @@ REASON = "published after the moment that the databases were restored to: no out
 _LAY_OUT = (
     """CREATE TEMPORARY TABLE logged (event_id uuid PRIMARY KEY, topic text, partition integer, "offset" bigint,
                                       key text, type text, at text)""",
-    "CREATE TEMPORARY TABLE sent (event_id uuid, topic text, key text, type text, at text, published_at timestamptz)",
+    "CREATE TEMPORARY TABLE sent (event_id uuid, topic text, key text, type text, at text, published boolean)",
 )
+_PUBLISHED = """CREATE TEMPORARY TABLE published AS
+    SELECT id FROM outbox WHERE NOT EXISTS (SELECT FROM unpublished WHERE unpublished.id = outbox.id)"""
 _LOGGED = text("""
     INSERT INTO logged SELECT * FROM unnest(
         CAST(:ids AS uuid[]), CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]),
@@ -49,7 +50,9 @@ _LOGGED = text("""
     ON CONFLICT DO NOTHING
 """)
 _SENT = text("""
-    INSERT INTO sent SELECT event_id, topic, key, headers ->> 'ce_type', headers ->> 'ce_time', published_at
+    INSERT INTO sent
+    SELECT event_id, topic, key, type, time,
+           EXISTS (SELECT FROM published WHERE published.id = outbox.id)
       FROM outbox WHERE topic = ANY(CAST(:topics AS text[]))
 """)
 _INDEX = text("CREATE INDEX ON sent (event_id)")
@@ -62,10 +65,8 @@ _UNKNOWN_OF = text("""
 """)
 _LOST = text("""
     SELECT event_id, topic, key, type, at FROM sent
-     WHERE published_at <= :until AND NOT EXISTS (SELECT FROM logged WHERE logged.event_id = sent.event_id)
-     ORDER BY published_at, event_id
+     WHERE published AND NOT EXISTS (SELECT FROM logged WHERE logged.event_id = sent.event_id) ORDER BY at, event_id
 """)
-_NOW = text("SELECT clock_timestamp()")
 _BECAME = text("""
     SELECT EXISTS (SELECT FROM inbox WHERE event_id = :id) AS known,
            EXISTS (SELECT FROM discarded WHERE (topic, key, partition, "offset") = (:topic, :key, :partition, :offset))
@@ -82,7 +83,9 @@ _DISCARD = text("""
     VALUES (nextval(pg_get_serial_sequence('parked', 'id')), :topic, :partition, :offset, :key, :key,
             CAST(:headers AS jsonb), :value, :reason, clock_timestamp(), :by, :because)
 """)
-_AGAIN = text("UPDATE outbox SET published_at = NULL WHERE event_id = ANY(CAST(:ids AS uuid[]))")
+_AGAIN = text("""
+    INSERT INTO unpublished (id) SELECT id FROM outbox WHERE event_id = ANY(CAST(:ids AS uuid[])) ON CONFLICT DO NOTHING
+""")
 _REWIND = text(
     "UPDATE consumer_offset SET next = :next WHERE topic = :topic AND partition = :partition AND next > :next"
 )
@@ -130,13 +133,14 @@ class Comparison:
                 service: await stack.enter_async_context(self._databases[service].engine.connect())
                 for service in sorted({name for topic in self._topics.values() for name in topic.publishers})
             }
-            until = {service: (await connection.execute(_NOW)).scalar_one() for service, connection in beside.items()}
+            for connection in beside.values():
+                await connection.execute(text(_PUBLISHED))
             self._ends = await self._bus.ends(list(self._topics))
             await self._lay_out(beside)
             for service, connection in beside.items():
                 async for unknown in self._unknown(beside, service):
                     yield unknown
-                async for lost in _lost(connection, service, until[service]):
+                async for lost in _lost(connection, service):
                     yield lost
         async for ahead in self._ahead():
             yield ahead
@@ -229,15 +233,15 @@ class Comparison:
                         await tx.execute(_REWIND, where)
 
 
-async def _lost(connection: AsyncConnection, service: str, until: datetime) -> AsyncIterator[Difference]:
-    async for rows in _pages(connection, _LOST, until=until):
+async def _lost(connection: AsyncConnection, service: str) -> AsyncIterator[Difference]:
+    async for rows in _pages(connection, _LOST):
         for row in rows:
             known = {"key": row.key, "type": row.type, "event_id": row.event_id, "at": row.at}
             yield Difference(what="lost", topic=row.topic, service=service, **known)
 
 
-async def _pages(connection: AsyncConnection, query: Any, **values: Any) -> AsyncIterator[Sequence[Any]]:
-    async with connection.stream(query, values) as rows:
+async def _pages(connection: AsyncConnection, query: Any) -> AsyncIterator[Sequence[Any]]:
+    async with connection.stream(query) as rows:
         async for page in rows.partitions(PAGE):
             yield page
 

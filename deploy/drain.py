@@ -25,7 +25,7 @@ LOOK_SECONDS = 1.0
 Sessions = Mapping[str, Any]
 
 _EMITTED = "SELECT coalesce(max(id), 0) FROM outbox"
-_UNPUBLISHED = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
+_UNPUBLISHED = "SELECT count(*) FROM unpublished"
 _OFFSETS = "SELECT topic, partition, next FROM consumer_offset"
 
 

@@ -1,7 +1,7 @@
 """`huanquan trace`: one application followed through all five services, by what their databases know of its events.
 
-It needs no collector: each outbox says when an event was told and when it was on the bus, each inbox when it was taken.
-Events of one trace stand together, for they came of one request or one moment.
+It needs no collector: each outbox says when an event was told and whether it is on the bus, each inbox when it was
+taken. Events of one trace stand together, for they came of one request or one moment.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +19,8 @@ from libs.common.db import Database
 from libs.common.settings import SERVICES, Settings
 
 _TOLD = text("""
-    SELECT event_id, headers ->> 'ce_type' AS type, substr(headers ->> 'ce_traceparent', 4, 32) AS trace, created_at,
-           published_at
+    SELECT event_id, type, substr(traceparent, 4, 32) AS trace, created_at,
+           NOT EXISTS (SELECT FROM unpublished AS u WHERE u.id = outbox.id) AS published
       FROM outbox WHERE key = :key ORDER BY id
 """)
 _TAKEN = text("SELECT event_id, taken_at FROM inbox WHERE event_id = ANY(CAST(:ids AS uuid[]))")
@@ -36,13 +36,18 @@ class Step:
     type: str
     trace: str
     told_at: datetime
-    published_at: datetime | None
+    published: bool
     taken: dict[str, datetime] = field(default_factory=dict)
 
     @property
     def last_at(self) -> datetime:
         """When the last thing that is known of it happened."""
-        return max([self.told_at, *([self.published_at] if self.published_at else []), *self.taken.values()])
+        return max([self.told_at, *self.taken.values()])
+
+    @property
+    def first_taken_at(self) -> datetime:
+        """When the first service had taken it; when it was told, where none has."""
+        return min(self.taken.values(), default=self.told_at)
 
 
 async def follow(settings: Settings, application: str) -> list[Step]:
@@ -89,7 +94,7 @@ def traces(steps: Sequence[Step]) -> list[list[Step]]:
 
 
 def as_text(steps: Sequence[Step]) -> str:
-    """A line an event: when it was told, by whom, and how long after it was marked as published, and taken by whom."""
+    """A line an event: when it was told, by whom, and how long after taken by whom."""
     lines: list[str] = []
     for trace in traces(steps):
         lines.append(f"trace {trace[0].trace} began {trace[0].told_at:%Y-%m-%d %H:%M:%S}Z")
@@ -98,10 +103,11 @@ def as_text(steps: Sequence[Step]) -> str:
 
 
 def _line(step: Step, began: datetime) -> str:
-    published = f"published {_ms(step.told_at, step.published_at)}" if step.published_at else "not published yet"
     taken = [f"{service} {_ms(step.told_at, at)}" for service, at in sorted(step.taken.items(), key=lambda it: it[1])]
+    if not taken:
+        taken = ["not taken yet" if step.published else "not published yet"]
     when = f"+{_ms(began, step.told_at)}"
-    return f"{when:>12}  {step.service:<9}{step.type:<22}{', '.join([published, *taken])}"
+    return f"{when:>12}  {step.service:<9}{step.type:<22}{', '.join(taken)}"
 
 
 def _sum(steps: Sequence[Step]) -> str:
@@ -133,8 +139,8 @@ class _Scale:
 
 
 def as_svg(steps: Sequence[Step], title: str) -> str:
-    """The same as a picture (SVG). A row an event: a bar until it was marked as published, in its service's
-    colour; a line in that one's until each service took it. All traces have one scale, and each begins at the left."""
+    """The same as a picture (SVG). A row an event: a bar until the first service took it, in the teller's colour; a
+    line in each service's own until that one took it. All traces have one scale, and each begins at the left."""
     groups = traces(steps)
     longest = max((max(step.last_at for step in g) - g[0].told_at).total_seconds() for g in groups) or 0.001
     y, parts = TOP, [_legend()]
@@ -161,7 +167,7 @@ def _legend() -> str:
         f'<text x="{26 + 95 * n}" y="44">{service}</text>'
         for n, (service, colour) in enumerate(COLOURS.items())
     ]
-    words = "bar: told until marked as published; line: told until that service took it"
+    words = "bar: told until the first took it; line: told until that service took it"
     return "".join(parts) + f'<text x="{10 + 95 * len(COLOURS)}" y="44" fill="#555">{words}</text>'
 
 
@@ -181,9 +187,8 @@ def _head(first: Step, y: int) -> str:
 def _row(step: Step, scale: _Scale, y: int) -> str:
     middle, colour = y + ROW / 2, COLOURS[step.service]
     label = f'<text x="10" y="{middle + 4}"><tspan fill="{colour}">{step.service}</tspan> {escape(step.type)}</text>'
-    published = step.published_at or step.last_at
-    began, bus = scale.x(step.told_at), scale.x(published)
-    size = f'width="{max(1.5, bus - began):.1f}" height="{ROW - 8}"'
+    began, taken = scale.x(step.told_at), scale.x(step.first_taken_at)
+    size = f'width="{max(1.5, taken - began):.1f}" height="{ROW - 8}"'
     bar = f'<rect x="{began}" y="{y + 4}" {size} fill="{colour}" opacity="0.55"/>'
     return label + bar + "".join(_takers(step.taken, began, scale, y))
 

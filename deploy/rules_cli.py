@@ -1,16 +1,30 @@
-"""Rules on the command line: who bears what of a benefit, and when a term ends. Nothing is stored or started."""
+"""Rules on the command line: whether a pack is sound and what it assumes, who bears what of a benefit, and when a term
+ends. Nothing is stored or started."""
 
 import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import date
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypedDict
 
 import typer
 
 from libs.common.calendar import CALENDAR, MAX_DAYS, Deadline, Suspension
 from libs.common.money import MAX_FEN, format_yuan
-from libs.common.policy import Pack, PolicyError, describe_split, load_pack
+from libs.common.policy import (
+    Defect,
+    Difference,
+    Pack,
+    PackRefused,
+    PolicyError,
+    VersionBy,
+    describe_split,
+    differences,
+    load_pack,
+)
 from libs.common.policy.sharing import RuleDescription, SplitDescription
 from libs.common.treasuries import EmployerKind
 
@@ -46,9 +60,47 @@ def suspension_of(text: str) -> Suspension:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@policy.callback()
-def _policy() -> None:
-    """Keep `split` a command of its own, beside those to come."""
+@policy.command()
+def check(
+    packs: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Files of policy packs.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Read policy packs as the services do; list what is wrong, or what rests on an assumption.
+
+    Exit 0: sound. Exit 1: refused, with file, line and reason of every defect found. An assumption is what no document
+    says: it holds until an interpretation of the talent office confirms or changes it (第十条).
+    """
+    found = [_checked(path) for path in packs]
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False, default=asdict))
+    else:
+        typer.echo("\n\n".join(_check_for_people(each) for each in found))
+    if any(each["defects"] for each in found):
+        raise typer.Exit(1)
+
+
+@policy.command()
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="File of the pack that holds now.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="File of the pack that is to follow it.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a new version of a policy makes otherwise: what, from when, for whom better and for whom worse.
+
+    Rules are compared by what they are about, day by day; the order of the file and the ids of rules do not count.
+    """
+    packs = _load(before), _load(after)
+    try:
+        found = differences(*packs)
+    except PolicyError as error:
+        _refuse(str(error))
+    if as_json:
+        typer.echo(json.dumps([_difference_as_json(each) for each in found], ensure_ascii=False))
+        return
+    heading = f"{packs[0].identity} → {packs[1].identity}：{f'{len(found)} 处不同' if found else '没有不同'}"
+    typer.echo("\n".join([heading, *(_difference_for_people(n, each) for n, each in enumerate(found, 1))]))
 
 
 @policy.command()
@@ -117,11 +169,118 @@ def due_date(
     typer.echo(json.dumps(_described(deadline), ensure_ascii=False) if as_json else _deadline_for_people(deadline))
 
 
-def _load(path: Path) -> Pack:
+class Assumed(TypedDict):
+    """What rests on an assumption: a rule, treasury, region or department, and the document that is silent about it."""
+
+    id: str
+    document: str
+    number: str
+    article: str | None
+    note: str
+
+
+class Checked(TypedDict):
+    """What became of one file. Without defects: `cited` is how many records of the pack name their source, and
+    `assumptions` stand by document and article."""
+
+    file: str
+    defects: Sequence[Defect]
+    policy: dict[str, str] | None
+    title: str
+    cited: int
+    assumptions: list[Assumed]
+
+
+def _checked(path: Path) -> Checked:
+    try:
+        pack = _read(path)
+    except PackRefused as error:
+        return Checked(file=str(path), defects=error.defects, policy=None, title="", cited=0, assumptions=[])
+    cited, numbers = list(pack.cited()), {document.id: document.number for document in pack.documents}
+    places = [(document.id, article) for document in pack.documents for article in (*document.articles, None)]
+    assumed = [(name, each) for name, each in cited if each.assumption]
+    assumptions = [
+        Assumed(id=name, document=each.document, number=numbers[each.document], article=each.article, note=each.note)
+        for name, each in sorted(assumed, key=lambda named: places.index((named[1].document, named[1].article)))
+    ]
+    identity = pack.identity.model_dump()
+    return Checked(
+        file=str(path), defects=[], policy=identity, title=pack.title, cited=len(cited), assumptions=assumptions
+    )
+
+
+def _check_for_people(checked: Checked) -> str:
+    if checked["policy"] is None:
+        defects = checked["defects"]
+        return "\n".join([f"{checked['file']}：未通过，共 {len(defects)} 处", *(f"  {defect}" for defect in defects)])
+    policy, assumptions = checked["policy"], checked["assumptions"]
+    lines = [
+        f"{checked['file']}：通过",
+        f"政策包：{policy['city']}/{policy['version']} {checked['title']}",
+        f"标识：{policy['sha256']}",
+        f"有出处的条目 {checked['cited']} 个，其中假定 {len(assumptions)} 个，待人才办解释：",
+    ]
+    for source, assumed in groupby(assumptions, key=lambda each: f"{each['number']}{each['article'] or ''}"):
+        lines += [f"  {source}", *(f"    {each['id']}：{each['note']}" for each in assumed)]
+    return "\n".join(lines)
+
+
+def _difference_as_json(each: Difference) -> dict[str, object]:
+    return {
+        "kind": each.kind,
+        "about": each.about,
+        "since": each.since.isoformat(),
+        "until": each.until.isoformat() if each.until else None,
+        "version_by": each.version_by,
+        "was": each.was,
+        "becomes": each.becomes,
+        "gains": each.effect.gains,
+        "loses": each.effect.loses,
+        "source": each.source,
+    }
+
+
+def _difference_for_people(number: int, each: Difference) -> str:
+    about = "；".join(subject for subject in each.about if subject)
+    days = f"{each.since} 至 {each.until}" if each.until else f"{each.since} 起"
+    lines = [
+        f"\n{number}. {each.kind}{f'：{about}' if about else ''}",
+        f"   {days}{_APPLIES[each.version_by]}",
+        *(_turned(name, each.was.get(name), each.becomes.get(name)) for name in {**each.was, **each.becomes}),
+    ]
+    if each.effect.gains:
+        lines.append(f"   受益：{'、'.join(each.effect.gains)}")
+    if each.effect.loses:
+        lines.append(f"   受损：{'、'.join(each.effect.loses)}")
+    if "依据" not in each.becomes:
+        lines.append(f"   依据：{each.source['依据']}，{each.source['性质']}")
+    return "\n".join(lines)
+
+
+_APPLIES: Mapping[VersionBy | None, str] = {
+    VersionBy.ACCEPTED_ON: "受理的申请（此前受理的不变）",
+    VersionBy.DUE_ON: "应付的各期（不论何时受理）",
+    None: "",
+}
+
+
+def _turned(name: str, was: str | None, becomes: str | None) -> str:
+    if was is None:
+        return f"   {name}：{becomes}"
+    return f"   {name}：{was} → {becomes or '不再适用'}"
+
+
+def _read(path: Path) -> Pack:
+    """Raises PackRefused; a file that cannot be read ends the command."""
     try:
         return load_pack(path)
     except OSError as error:
         _refuse(f"{path} cannot be read: {error.strerror}")
+
+
+def _load(path: Path) -> Pack:
+    try:
+        return _read(path)
     except PolicyError as error:
         _refuse(str(error))
 

@@ -10,6 +10,7 @@ from deploy.sample.filings import Draft, certification, item
 from deploy.sample.offices import read_flats
 from deploy.sample.people import make_employers, make_person
 from deploy.sample.portal import FILE
+from tests.common.packs import anyang
 from tests.conftest import System
 from tests.steps import (
     CREDITS_STRANGERS_TOO,
@@ -47,6 +48,7 @@ async def make_records(system: System) -> Mapping[str, str]:
         certified = await item_of(at, application, "talent_certification")
         return {
             "seq": "1",
+            "sha256": anyang().identity.sha256,
             "person": told["beneficiary"],
             "ref": told["beneficiary"],
             "number": certified["decision"]["number"],

@@ -149,7 +149,8 @@ def bodies(operation: Operation) -> Json:
 def test_without_a_token_every_operation_but_the_public_ones_answers_401_and_reads_no_body(
     operations: list[Operation], at: At
 ) -> None:
-    assert [str(operation) for operation in operations if operation.scope is None] == ["GET /intake/v1/policy"]
+    public = [str(operation) for operation in operations if operation.scope is None]
+    assert public == ["GET /intake/v1/policy", "GET /intake/v1/policy/{sha256}"]
     for operation in operations:
         if operation.scope:
             refused = at.call(operation, None, **bodies(operation))

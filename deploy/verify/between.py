@@ -161,8 +161,8 @@ _PAYOUT_CLOCKS = """
 # -- events
 
 _PUBLISHED = """
-    SELECT event_id::text, concat_ws(' ', topic, key, headers ->> 'ce_type', encode(sha256(value), 'hex')),
-           published_at, key FROM outbox WHERE published_at IS NOT NULL
+    SELECT event_id::text, concat_ws(' ', topic, key, type, encode(sha256(value), 'hex')),
+           created_at, key FROM outbox
 """
 _CHAINED = """
     SELECT event_id::text, concat_ws(' ', topic, key, type, encode(sha256(payload), 'hex')), recorded_at, key FROM entry
@@ -170,8 +170,8 @@ _CHAINED = """
 # `sla.breached` has two publishers, and no order between them.
 _IN_ORDER = """
     SELECT topic || ' ' || key || ' ' || lpad(row_number() OVER (PARTITION BY topic, key ORDER BY id)::text, 9, '0'),
-           event_id::text, published_at, key
-      FROM outbox WHERE published_at IS NOT NULL AND topic <> 'sla.breached'
+           event_id::text, created_at, key
+      FROM outbox WHERE topic <> 'sla.breached'
 """
 _CHAINED_IN_ORDER = """
     SELECT topic || ' ' || key || ' '
@@ -186,8 +186,8 @@ def _types(events: Iterable[type[Event]]) -> str:
 
 
 _TOLD_INTAKE = f"""
-    SELECT event_id::text, key, published_at, key
-      FROM outbox WHERE published_at IS NOT NULL AND headers ->> 'ce_type' IN ({_types(HANDLERS)})
+    SELECT event_id::text, key, created_at, key
+      FROM outbox WHERE type IN ({_types(HANDLERS)})
 """  # noqa: S608 - names of our own classes
 _STEPS_HEARD = f"""
     SELECT event_id::text, application::text, NULL::timestamptz, application::text

@@ -17,8 +17,8 @@ alert DueWorkOverdue has it)."""
 
 _UNPUBLISHED = text("""
     SELECT count(*) AS n, min(created_at) AS at,
-           (SELECT topic || ' ' || event_id FROM outbox WHERE published_at IS NULL ORDER BY id LIMIT 1) AS first
-      FROM outbox WHERE published_at IS NULL
+           (SELECT topic || ' ' || event_id FROM unpublished JOIN outbox USING (id) ORDER BY id LIMIT 1) AS first
+      FROM unpublished JOIN outbox USING (id)
 """)
 _PARKED = text("""
     SELECT count(*) AS n, min(parked_at) AS at, count(waiting_for) AS waiting,

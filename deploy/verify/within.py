@@ -79,13 +79,13 @@ def _told(service: str) -> str:
     return f"""
         SELECT f.type || ' ' || coalesce(substring(encode(o.value, 'escape') FROM '"' || f.field || '":"([^"]*)"'),
                                          o.event_id::text), '', NULL::timestamptz, NULL
-          FROM outbox AS o JOIN (VALUES {fields}) AS f (type, field) ON f.type = o.headers ->> 'ce_type'
+          FROM outbox AS o JOIN (VALUES {fields}) AS f (type, field) ON f.type = o.type
     """  # noqa: S608 - names of our own
 
 
 _OWN_EVENTS = ", ".join(f"'{event.__name__}'" for event in INTAKE_EMITS if event.__name__ != "PeopleResolved")
 _OWN_TOLD = f"""
-    SELECT event_id::text, '', NULL::timestamptz, NULL FROM outbox WHERE headers ->> 'ce_type' IN ({_OWN_EVENTS})
+    SELECT event_id::text, '', NULL::timestamptz, NULL FROM outbox WHERE type IN ({_OWN_EVENTS})
 """  # noqa: S608 - names of our own
 _OWN_STEPS = f"""
     SELECT event_id::text, '', NULL::timestamptz, NULL FROM timeline WHERE code IN ({_OWN_EVENTS})
@@ -195,9 +195,10 @@ _RELEASABLE = f"""
 """  # noqa: S608 - names of our own
 _IN_ORDER = """
     WITH published AS (
-        SELECT topic, key, max(id) AS id FROM outbox WHERE published_at IS NOT NULL GROUP BY topic, key)
+        SELECT topic, key, max(id) AS id FROM outbox
+         WHERE NOT EXISTS (SELECT FROM unpublished WHERE unpublished.id = outbox.id) GROUP BY topic, key)
     SELECT o.event_id::text, NULL::text, p.id IS NULL OR p.id < o.id
-      FROM outbox AS o LEFT JOIN published AS p USING (topic, key) WHERE o.published_at IS NULL
+      FROM unpublished JOIN outbox AS o USING (id) LEFT JOIN published AS p USING (topic, key)
 """
 
 # Whoever leads names its session so before it relays and ticks; two of them publish everything twice.

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import EMITTED
 from libs.common.events import Event
-from libs.common.outbox import appended
+from libs.common.outbox import WAITING, appended
 from libs.common.transaction import Plain, Transaction, plain
 
 _NAME = re.compile(r"(?<![:\w]):(\w+)")
@@ -39,16 +39,21 @@ async def change(tx: AsyncConnection, changed: Write, *beside: Write, events: Se
     if events:
         tx.info[EMITTED] = True
         writes.append(Write(*appended(events, behind="changed")))
-    sql, places = _joined(tuple([write.statement for write in writes]))
+    sql, places = _joined(tuple([write.statement for write in writes]), tells=bool(events))
     return len(await cast("Transaction", tx).rows(sql, [writes[n].parameters[name] for n, name in places]))
 
 
 @lru_cache(maxsize=1024)
-def _joined(statements: tuple[TextClause, ...]) -> tuple[str, Sequence[tuple[int, str]]]:
-    """The statements as parts of one, as the driver takes it; with it each parameter's statement and its name there."""
+def _joined(statements: tuple[TextClause, ...], *, tells: bool) -> tuple[str, Sequence[tuple[int, str]]]:
+    """The statements as parts of one, as the driver takes it; with it each parameter's statement and its name there.
+    Where it `tells`, the last one appends events."""
     # Parameters of its own for each: `:name` of the third is `:name_2`.
     parts = [_NAME.sub(rf":\1_{n}", statement.text) for n, statement in enumerate(statements)]
-    named = ", ".join(f"{'changed' if n == 0 else f'beside_{n}'} AS ({part})" for n, part in enumerate(parts))
+    names = ["changed", *(f"beside_{n}" for n in range(1, len(parts)))]
+    if tells:
+        names[-1:] = ["told", "waiting"]
+        parts.append(WAITING)
+    named = ", ".join(f"{name} AS ({part})" for name, part in zip(names, parts, strict=True))
     places = {f"{name}_{n}": (n, name) for n, each in enumerate(statements) for name in _NAME.findall(each.text)}
     # What is read here is written first, to its end; the others, which nobody reads, when this is done.
     joined = cast("Plain", plain(text(f"WITH {named} SELECT FROM changed")))  # anew: no parameter has a type

@@ -32,9 +32,11 @@ RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0)
 
 
 class _Reading(Pulse):
-    """How one partition goes on: each batch taken, and each look that found none, is a beat."""
+    """How one partition goes on: each batch taken, and each look that found none, is a beat. A look that does not find
+    again what was read and not taken is none: a log under load may give it later than one waits."""
 
     error: str | None = None  # what it is tried again for
+    tried: int | None = None  # the offset of the batch that was read last
 
 
 @dataclass(eq=False, slots=True)
@@ -145,7 +147,7 @@ class Consumer:
             try:
                 if expected is None:
                     expected = await self._position(slot)
-                expected = await self._next(member, slot, expected)
+                expected = await self._next(member, slot, expected, reading)
             except Fenced:
                 await log.ainfo("partition has another owner", group=self._group, slot=slot)
             except (Exception, asyncio.CancelledError) as error:  # else its partition would stay unread
@@ -155,6 +157,8 @@ class Consumer:
                 reading.error = type(error).__name__
                 await level("consumer waits", group=self._group, slot=slot, error=type(error).__name__)
             else:
+                if expected == reading.tried:
+                    continue
                 failures = 0
                 reading.beat()
                 reading.error = None
@@ -167,13 +171,14 @@ class Consumer:
         async with self._transaction() as tx:
             return await self._inbox.position(tx, slot)
 
-    async def _next(self, member: Member, slot: Slot, expected: int) -> int:
+    async def _next(self, member: Member, slot: Slot, expected: int, reading: _Reading) -> int:
         try:
             records = await member.read(slot, expected, limit=BATCH, wait=WAIT_SECONDS)
         except OffsetGone as gone:
             return await self._skip_gap(slot, expected, gone.start)
         if not records:
             return expected
+        reading.tried = expected
         mine = _Waiting(Batch(slot, expected, records))
         self._waiting[slot.topic].append(mine)
         self._take_next(slot.topic)

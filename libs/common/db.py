@@ -206,19 +206,21 @@ def metadata() -> MetaData:
 
 def _messaging(meta: MetaData) -> None:
     now = func.clock_timestamp()
-    outbox = Table(
+    Table(
         "outbox",
         meta,
         Column("id", BigInteger, Identity(always=True), primary_key=True),
         Column("event_id", UUID, nullable=False),
         Column("topic", Text, nullable=False),
         Column("key", Text, nullable=False),
-        Column("headers", JSONB, nullable=False),
+        Column("type", Text, nullable=False),
+        Column("time", Text, nullable=False, comment="UTC, RFC 3339: as its header says it"),
+        Column("traceparent", Text, nullable=False),
         Column("value", LargeBinary, nullable=False),
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=now),
-        Column("published_at", DateTime(timezone=True)),
+        info=APPEND_ONLY,
     )
-    Index("ix_outbox_unpublished", outbox.c.id, postgresql_where=outbox.c.published_at.is_(None))
+    Table("unpublished", meta, Column("id", BigInteger, primary_key=True, autoincrement=False))
     Table(
         "inbox",
         meta,

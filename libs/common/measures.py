@@ -179,7 +179,7 @@ MESSAGING: tuple[Measure, ...] = (
         look=query("""
             SELECT topic, count(*) AS outbox_unpublished,
                    extract(epoch FROM clock_timestamp() - min(created_at)) AS outbox_oldest_seconds
-              FROM outbox WHERE published_at IS NULL GROUP BY topic
+              FROM unpublished JOIN outbox USING (id) GROUP BY topic
         """),
     ),
     Measure(

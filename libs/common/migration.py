@@ -70,6 +70,46 @@ def create_index_online(name: str, table: str, columns: Sequence[str]) -> None:
         op.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
 
 
+def events_written_once() -> None:
+    """What an event says stands in columns instead of JSON, and what is unpublished in a table of its own, so that no
+    row of the outbox is written twice (docs/decisions/0019). Processes older than this stop first."""
+    op.execute("CREATE TABLE unpublished (id bigint CONSTRAINT pk_unpublished PRIMARY KEY)")
+    op.execute("INSERT INTO unpublished (id) SELECT id FROM outbox WHERE published_at IS NULL")
+    op.execute("""
+        ALTER TABLE outbox ADD COLUMN type text, ADD COLUMN time text, ADD COLUMN traceparent text,
+                           DROP COLUMN published_at
+    """)
+    op.execute("COMMENT ON COLUMN outbox.time IS 'UTC, RFC 3339: as its header says it'")
+    op.execute("""
+        UPDATE outbox SET type = headers ->> 'ce_type', time = headers ->> 'ce_time',
+                          traceparent = headers ->> 'ce_traceparent'
+    """)
+    op.execute("""
+        ALTER TABLE outbox ALTER COLUMN type SET NOT NULL, ALTER COLUMN time SET NOT NULL,
+                           ALTER COLUMN traceparent SET NOT NULL, DROP COLUMN headers
+    """)
+
+
+def events_written_twice() -> None:
+    """The way back, for development: when an event was published is not known any more."""
+    op.execute("ALTER TABLE outbox ADD COLUMN headers jsonb, ADD COLUMN published_at timestamptz")
+    op.execute("""
+        UPDATE outbox
+           SET published_at = CASE WHEN EXISTS (SELECT FROM unpublished AS u WHERE u.id = outbox.id) THEN NULL
+                                   ELSE created_at END,
+               headers = jsonb_build_object(
+                   'ce_specversion', '1.0', 'ce_id', event_id, 'ce_source', '/huanquan/' || topic, 'ce_type', type,
+                   'ce_subject', key, 'ce_time', time, 'ce_dataschema', '/events/' || type || '.json',
+                   'ce_traceparent', traceparent, 'content-type', 'application/json')
+    """)
+    op.execute("""
+        ALTER TABLE outbox ALTER COLUMN headers SET NOT NULL, DROP COLUMN type, DROP COLUMN time,
+                           DROP COLUMN traceparent
+    """)
+    op.execute("DROP TABLE unpublished")
+    op.create_index("ix_outbox_unpublished", "outbox", ["id"], postgresql_where="published_at IS NULL")
+
+
 def run_env(metadata: MetaData) -> None:
     """What each service's `migrations/env.py` calls."""
     url = make_url(context.config.attributes["url"]).set(drivername="postgresql+asyncpg")

@@ -2,7 +2,8 @@
 
 Lock the row that stands for the event's key before the first `emit`: only then do outbox ids follow commits for one
 key. The relay publishes what is unpublished in order of id; it never reads `id > last_seen`, for a row whose
-transaction commits late would be skipped for good.
+transaction commits late would be skipped for good. What is unpublished stands in a table of its own, a number a row:
+to mark an event is to take its number away, and the event itself is written once (docs/decisions/0019).
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from uuid import UUID
 
 import structlog
 from asyncpg import Record
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -39,28 +40,38 @@ RETRY_SECONDS = (0.1, 0.5, 2.0)
 _CAUSES: ContextVar[Mapping[str, str]] = ContextVar("causes", default={})  # noqa: B039 - never mutated, only replaced
 
 _ONE = """
-    INSERT INTO outbox (event_id, topic, key, headers, value)
-    SELECT :id, :topic, :key, CAST(CAST(:headers AS text) AS jsonb), :body {where}
+    INSERT INTO outbox (event_id, topic, key, type, time, traceparent, value)
+    SELECT :id, :topic, :key, :type, :time, :traceparent, :value {where} RETURNING id
 """
 _MANY = """
-    INSERT INTO outbox (event_id, topic, key, headers, value)
-    SELECT id, topic, key, headers::jsonb, value
-      FROM unnest(CAST(:ids AS uuid[]), CAST(:topics AS text[]), CAST(:keys AS text[]), CAST(:headers AS text[]),
-                  CAST(:bodies AS bytea[])) WITH ORDINALITY AS r (id, topic, key, headers, value, n)
+    INSERT INTO outbox (event_id, topic, key, type, time, traceparent, value)
+    SELECT id, topic, key, type, time, traceparent, value
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:topics AS text[]), CAST(:keys AS text[]), CAST(:types AS text[]),
+                  CAST(:times AS text[]), CAST(:traceparents AS text[]), CAST(:values AS bytea[]))
+           WITH ORDINALITY AS r (id, topic, key, type, time, traceparent, value, n)
       {where}
-     ORDER BY n
+     ORDER BY n RETURNING id
 """
+WAITING = "INSERT INTO unpublished (id) SELECT id FROM told"
+"""What stands beside the statement of `appended`, whose part is named `told`."""
+
 # Ids as one text: of an array the driver looks at each element through two abstract classes, which takes longer than
 # all else that it does for a batch.
 _UNPUBLISHED = """
-    SELECT id, topic, key, headers, value FROM outbox
-     WHERE published_at IS NULL
-       -- a subquery, for an array is searched from its beginning for each row
-       AND id NOT IN (SELECT unnest(CAST(string_to_array($1, ',') AS bigint[]))) ORDER BY id LIMIT $2
+    SELECT id, o.event_id, o.topic, o.key, o.type, o.time, o.traceparent, o.value
+      FROM (SELECT id FROM unpublished
+             -- a subquery, for an array is searched from its beginning for each row
+             WHERE id NOT IN (SELECT unnest(CAST(string_to_array($1, ',') AS bigint[])))
+             ORDER BY id LIMIT $2) AS waiting
+      JOIN outbox AS o USING (id) ORDER BY id
 """
-_PUBLISHED = """
-    UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY(CAST(string_to_array($1, ',') AS bigint[]))
-"""
+_PUBLISHED = "DELETE FROM unpublished WHERE id = ANY(CAST(string_to_array($1, ',') AS bigint[]))"
+
+
+Told = tuple[UUID, str, str, str, str, str]
+"""Identity, topic, key, type, UTC instant (RFC 3339) and `traceparent` of an event."""
+
+_PARAMETERS = ("id", "topic", "key", "type", "time", "traceparent", "value")
 
 
 async def emit(tx: AsyncConnection, *events: Event) -> None:
@@ -68,17 +79,16 @@ async def emit(tx: AsyncConnection, *events: Event) -> None:
     if not events:
         return
     tx.info[EMITTED] = True
-    await tx.execute(*appended(events))
+    statement, parameters = appended(events)
+    await tx.execute(_emitting(statement), parameters)
 
 
 def appended(events: Sequence[Event], *, behind: str = "") -> tuple[TextClause, dict[str, Any]]:
-    """The statement that appends events (one at least), and its parameters. `behind` names a part of the same
-    statement that is written first; where that gave no row, nothing is appended."""
+    """The statement that appends events (one at least), and its parameters; WAITING belongs to it. `behind` names a
+    part of the same statement that is written first; where that gave no row, nothing is appended."""
     if len(events) == 1:  # most requests tell of one thing: without the arrays it is two thirds of the time
-        event_id, topic, key, headers, body = _row(events[0])
-        return _insert(_ONE, behind), {"id": event_id, "topic": topic, "key": key, "headers": headers, "body": body}
-    rows = [_row(event) for event in events]
-    return _insert(_MANY, behind), columns(("ids", "topics", "keys", "headers", "bodies"), rows)
+        return _insert(_ONE, behind), dict(zip(_PARAMETERS, _row(events[0]), strict=True))
+    return _insert(_MANY, behind), columns([f"{name}s" for name in _PARAMETERS], [_row(event) for event in events])
 
 
 @lru_cache
@@ -87,9 +97,16 @@ def _insert(sql: str, behind: str) -> TextClause:
     return text(sql.format(where=where))
 
 
-def _row(event: Event) -> tuple[UUID, str, str, str, bytes]:
-    key = event.key
-    return event.stamp.id, event.topic, key, to_json(_headers(event, key)).decode(), event.model_dump_json().encode()
+@lru_cache
+def _emitting(statement: TextClause) -> TextClause:
+    return text(f"WITH told AS ({statement.text}) {WAITING}")
+
+
+def _row(event: Event) -> tuple[UUID, str, str, str, str, str, bytes]:
+    key, (event_id, time, _) = event.key, event.stamp
+    trace = _CAUSES.get().get(key) or current_traceparent() or child_of(None)
+    told = str(to_json(time), "ascii")[1:-1]  # in half the time of `isoformat`
+    return event_id, event.topic, key, type(event).__name__, told, trace, event.model_dump_json().encode()
 
 
 def caused_by(events: Sequence[Event]) -> AbstractContextManager[None]:
@@ -109,24 +126,23 @@ def continuing(traces: Mapping[str, str]) -> Iterator[None]:
 
 
 def headers_of(event: Event) -> dict[str, str]:
-    """CloudEvents 1.0 in Kafka's binary mode: the attributes as `ce_` headers, the data as the value. The relay makes
-    `ce_dataschema` absolute: where a deployment is reached is not known to the transaction that emits."""
-    headers: dict[str, str] = from_json(to_json(_headers(event, event.key)))
-    return headers
+    """What the relay of a deployment that serves its schemas nowhere would send beside this event."""
+    return attributes(_row(event)[:-1])
 
 
-def _headers(event: Event, key: str) -> dict[str, object]:
-    """The headers, some of them not yet as JSON has them: pydantic writes identity and time sooner than Python does."""
-    kind, (event_id, time, _) = type(event).__name__, event.stamp
+def attributes(told: Told, *, schemas: str = "") -> dict[str, str]:
+    """CloudEvents 1.0 in Kafka's binary mode: the attributes as `ce_` headers, the data as the value. Made when an
+    event leaves: where a deployment serves its schemas (`schemas`) is not known to the transaction that emits."""
+    event_id, topic, key, kind, time, traceparent = told
     return {
         "ce_specversion": "1.0",
-        "ce_id": event_id,
-        "ce_source": f"/huanquan/{event.topic}",
+        "ce_id": str(event_id),
+        "ce_source": f"/huanquan/{topic}",
         "ce_type": kind,
         "ce_subject": key,
         "ce_time": time,
-        "ce_dataschema": f"/events/{kind}.json",
-        "ce_traceparent": _CAUSES.get().get(key) or current_traceparent() or child_of(None),
+        "ce_dataschema": f"{schemas}/events/{kind}.json",
+        "ce_traceparent": traceparent,
         "content-type": "application/json",
     }
 
@@ -188,7 +204,7 @@ class Relay:
         try:
             while batch:
                 before, ids = ids, [row[0] for row in batch]
-                messages = [self._message(*row) for row in batch]
+                messages = [self._message(row) for row in batch]
                 earlier, sending = sending, asyncio.create_task(self._send(messages, after=sending))
                 await earlier
                 await marking
@@ -204,9 +220,8 @@ class Relay:
         finally:
             await ended(task for task in (sending, marking, reading) if task)
 
-    def _message(self, _: int, topic: str, key: str, headers: dict[str, str], value: bytes) -> Message:
-        headers["ce_dataschema"] = self._schemas + headers["ce_dataschema"]
-        return Message(topic, key, headers, value)
+    def _message(self, row: Record) -> Message:
+        return Message(row[2], row[3], attributes(row[1:7], schemas=self._schemas), row[7])
 
     async def _send(self, messages: Sequence[Message], *, after: asyncio.Task[None]) -> None:
         began = monotonic()

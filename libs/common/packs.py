@@ -4,7 +4,9 @@ A stored pack stays readable for good, so what was decided under it can be expla
 content refuses to start (DESIGN §6).
 """
 
+import re
 from collections.abc import Iterable, Sequence
+from datetime import date
 from pathlib import Path
 
 from sqlalchemy import Column, DateTime, LargeBinary, MetaData, Table, Text, UniqueConstraint, func, text
@@ -15,6 +17,8 @@ from libs.common.events import Event
 from libs.common.inbox import Early, cause, wake
 from libs.common.migration import APPEND_ONLY
 from libs.common.policy import Pack, PackIdentity, load_pack
+
+_PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
 
 _STORE = text("""
     INSERT INTO policy_pack (sha256, city, version, body) VALUES (:sha256, :city, :version, :body)
@@ -65,10 +69,14 @@ class Packs:
 
     def get(self, identity: PackIdentity) -> Pack:
         """The pack that something was decided under. Raises LookupError if this service does not hold it."""
-        try:
-            return self._by_hash[identity.sha256]
-        except KeyError:
-            raise LookupError(f"the pack {identity} is not stored here") from None
+        found = self.find(identity.sha256)
+        if found is None:
+            raise LookupError(f"the pack {identity} is not stored here")
+        return found
+
+    def find(self, sha256: str) -> Pack | None:
+        """The pack of this hash, or None."""
+        return self._by_hash.get(sha256)
 
     def for_events(self, events: Sequence[Event]) -> dict[PackIdentity, Pack]:
         """The packs of a batch. Raises Early for events whose pack has not arrived yet: its arrival releases them."""
@@ -77,19 +85,31 @@ class Packs:
             raise Early(unknown)
         return {event.policy: self.get(event.policy) for event in events}
 
-    def current(self, city: str | None = None) -> Pack:
-        """The newest pack of a city; the city may be left out where there is one. Raises LookupError."""
+    def on(self, day: date, city: str | None = None) -> Pack:
+        """The pack of a city in force on a day: of those that begin on it or before, the one that begins last, and of
+        several that begin on one day the highest version (2021-10 is above 2021-4). The city may be left out where
+        there is one. Raises LookupError."""
+        found = self.find_on(day, city)
+        if found is None:
+            raise LookupError(f"no pack is in force on {day}")
+        return found
+
+    def find_on(self, day: date, city: str | None = None) -> Pack | None:
+        """As `on`, or None before the first pack's day. Raises LookupError where the city has to be named."""
         cities = {pack.city for pack in self._by_hash.values()}
         if city is None and len(cities) != 1:
             raise LookupError(f"name the city: this deployment serves {', '.join(sorted(cities)) or 'none'}")
-        mine = [pack for pack in self._by_hash.values() if city is None or pack.city == city]
-        if not mine:
-            raise LookupError(f"no pack of the city {city!r}")
-        return max(mine, key=lambda pack: (pack.in_force_from, pack.version))
+        packs = [pack for pack in self._by_hash.values() if city in {None, pack.city} and pack.in_force_from <= day]
+        return max(packs, key=lambda pack: (pack.in_force_from, _natural(pack.version)), default=None)
 
     def all(self) -> Iterable[Pack]:
         """Every pack held."""
         return tuple(self._by_hash.values())
+
+
+def _natural(version: str) -> list[tuple[int, str]]:
+    """Versions in the order in which people count: numbers by their value, whoever stored which of them first."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in _PARTS.findall(version)]
 
 
 async def store(tx: AsyncConnection, pack: Pack) -> None:

@@ -94,14 +94,16 @@ class Desk:
 
     def read(self, raw: Mapping[str, Any], caller: Principal, now: datetime) -> Filing:
         """What a filing says. Raises InvalidRequest, FilingWrong."""
-        pack, today = self.packs.current(), local_date(now)
+        today = local_date(now)
+        pack = self.packs.on(today)
         return read_filing(raw, pack, today, window=_window(pack, caller, today))
 
     async def file(
         self, tx: AsyncConnection, filed: Sequence[Filed], caller: Principal, now: datetime
     ) -> list[Receipt]:
         """Take filings in, in order. Raises ExternalRefTaken where one of them names a number of another's."""
-        pack, today = self.packs.current(), local_date(now)
+        today = local_date(now)
+        pack = self.packs.on(today)
         window = _window(pack, caller, today)
         cases = await examine_all(
             tx, self.people, pack, [Examined(one.filing) for one in filed], caller=caller, now=now
@@ -137,7 +139,8 @@ class Desk:
         """
         move(State(row.state), "request_correction")
         filed = json.loads(self.vault.open(row.sealed, filing_context(row.id)))
-        pack, today = self.packs.current(), local_date(now)
+        today = local_date(now)
+        pack = self.packs.on(today)
         filing = read_correction(filed, raw, pack, today)
         uploaded = await materials.uploaded(tx, row.id)
         entitled = {} if raw.keys().isdisjoint(PEOPLE) else MAY_CORRECT  # who may see it may mend the rest of it

@@ -1,7 +1,6 @@
 """Contenders of the relay benchmark, each a process of its own: `relay`, `drain`, `producer`."""
 
 import asyncio
-import json
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -15,11 +14,14 @@ from libs.common.bus.kafka import MAX_BATCH_BYTES, KafkaBus
 from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import Message, partition_of
 from libs.common.db import Database, connect
-from libs.common.outbox import BATCH, Relay
+from libs.common.outbox import BATCH, Relay, attributes
 from tests.bench.worker import ready, serve
 
-READ = "SELECT id, topic, key, headers, value FROM outbox WHERE published_at IS NULL ORDER BY id LIMIT $1"
-MARK = "UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1::bigint[])"
+READ = """
+    SELECT id, o.event_id, o.topic, o.key, o.type, o.time, o.traceparent, o.value
+      FROM (SELECT id FROM unpublished ORDER BY id LIMIT $1) AS waiting JOIN outbox AS o USING (id) ORDER BY id
+"""
+MARK = "DELETE FROM unpublished WHERE id = ANY($1::bigint[])"
 
 
 async def relay(*, outbox: str, rows: int, postgres: str = "", kafka: str = "") -> dict[str, float]:
@@ -53,8 +55,10 @@ async def producer(*, outbox: str, rows: int, kafka: str) -> dict[str, float]:
     """aiokafka's producer alone, set like the product's, with the same messages in memory: it finds their partitions,
     encodes them and sends a batch for each partition, like the relay 500 messages at a time."""
     connection = await connect(outbox)
-    found = await connection.fetch("SELECT topic, key, headers::text AS headers, value FROM outbox ORDER BY id")
-    messages = [Message(row["topic"], row["key"], json.loads(row["headers"]), row["value"]) for row in found]
+    found = await connection.fetch(
+        "SELECT event_id, topic, key, type, time, traceparent, value FROM outbox ORDER BY id"
+    )
+    messages = [Message(row["topic"], row["key"], attributes(row[:-1]), row["value"]) for row in found]
     made = AIOKafkaProducer(
         bootstrap_servers=kafka, enable_idempotence=True, acks="all", max_batch_size=MAX_BATCH_BYTES
     )

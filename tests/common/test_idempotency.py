@@ -110,18 +110,22 @@ async def test_duplicates_at_the_same_moment_do_the_work_once(database: Database
 
 
 async def test_a_refusal_is_not_stored_and_the_one_who_waited_does_the_work(database: Database) -> None:
-    effects = Effects()
+    effects, began, may_end = Effects(), asyncio.Event(), asyncio.Event()
 
     async def refusing() -> Reply:
-        await asyncio.sleep(0.1)
+        began.set()
+        await may_end.wait()
         raise NotFound
 
     refused = asyncio.create_task(file(database, refusing))
+    await began.wait()
+    done = asyncio.create_task(file(database, effects))
     await asyncio.sleep(0.05)
-    done = await file(database, effects)
+    assert effects.done == 0
+    may_end.set()
     with pytest.raises(NotFound):
         await refused
-    assert done.status_code == 201
+    assert (await done).status_code == 201
     assert effects.done == 1
 
 

@@ -38,16 +38,25 @@ def gauges_of(database: Database, *measures: Measure, live: tuple[Live, ...] = (
     return gauges, Scraped(registry)
 
 
+AN_OLDER_ONE = """
+    WITH older AS (
+        INSERT INTO outbox (event_id, topic, key, type, time, traceparent, value, created_at)
+        SELECT gen_random_uuid(), topic, key, type, time, traceparent, value, created_at - interval '1 h'
+          FROM outbox WHERE topic = 'a' RETURNING id)
+    INSERT INTO unpublished (id) SELECT id FROM older
+"""
+
+
 async def test_what_waits_in_the_outbox_is_told_by_topic_with_the_age_of_the_oldest(
     make_database: MakeDatabase,
 ) -> None:
     database = await make_database(metadata)
     gauges, scraped = gauges_of(database, *MESSAGING)
     async with database.transaction() as tx:
-        for topic in ("a", "a", "b"):
+        for topic in ("a", "b"):
             await count_up(tx, happened_on(topic), "k")
-        await tx.execute(text("UPDATE outbox SET created_at = created_at - interval '1 h' WHERE id = 1"))
-        await tx.execute(text("UPDATE outbox SET published_at = now() WHERE topic = 'b'"))
+        await tx.execute(text(AN_OLDER_ONE))
+        await tx.execute(text("DELETE FROM unpublished USING outbox WHERE unpublished.id = outbox.id AND topic = 'b'"))
     await gauges.refresh()
     assert scraped("outbox_unpublished", topic="a") == 2
     assert 3600 <= (scraped("outbox_oldest_seconds", topic="a") or 0) < 3700

@@ -342,7 +342,7 @@ async def test_a_leader_that_falls_silent_loses_the_lead(
         woken = asyncio.Event()
         second.relay.run = _noting(second.relay.run, woken)  # type: ignore[method-assign]
         async with second.running():
-            await asyncio.wait_for(woken.wait(), 10)
+            await asyncio.wait_for(woken.wait(), 60)
             assert await leaders(database) == 1
 
 

@@ -1,5 +1,6 @@
 """Packs: stored for good, refused when they change under one version, waited for when they have not come yet."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from libs.common.db import metadata as make_metadata
 from libs.common.inbox import Early
 from libs.common.packs import PackChanged, Packs, policy_pack_table
 from libs.common.policy import Pack
+from tests.common.packs import edited
 from tests.conftest import MakeDatabase
 from tests.contracts.toy import PACK, Happened
 
@@ -29,10 +31,30 @@ async def test_a_pack_is_found_again_by_what_it_was_decided_under(make_database:
     packs = Packs(database, folder)
     await packs.load()
     identity = Pack.parse(ANYANG.read_bytes()).identity
-    assert packs.get(identity).identity == packs.current("anyang").identity == identity
+    today = date(2026, 3, 2)
+    assert packs.get(identity).identity == packs.on(today, "anyang").identity == identity
     elsewhere = Packs(database, folder / "no files here")
     await elsewhere.load()
-    assert elsewhere.current().identity == identity
+    assert elsewhere.on(today).identity == identity
+
+
+async def test_the_pack_of_a_day_began_last_and_is_the_highest_version(
+    make_database: MakeDatabase, folder: Path
+) -> None:
+    database = await make_database(metadata)
+    await Packs(database, folder).load()
+    begins = ("in_force_from: 2021-03-23", "in_force_from: 2030-01-01")
+    for version, *more in (("2030-1", begins), ("2030-10", begins), ("2030-2", begins)):
+        body = edited(('version: "2021-4"', f'version: "{version}"'), *more)
+        (folder / "anyang" / f"{version}.yaml").write_text(body, encoding="utf-8")
+        await Packs(database, folder).load()
+    packs = Packs(database, folder / "no files here")
+    await packs.load()
+    days = date(2021, 3, 23), date(2029, 12, 31), date(2030, 1, 1)
+    assert [packs.on(day).version for day in days] == ["2021-4", "2021-4", "2030-10"]
+    assert packs.find_on(date(2021, 3, 22)) is None
+    with pytest.raises(LookupError, match="2021-03-22"):
+        packs.on(date(2021, 3, 22))
 
 
 async def test_the_same_version_with_other_content_refuses_to_start(make_database: MakeDatabase, folder: Path) -> None:

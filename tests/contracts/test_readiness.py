@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common import consumer as consumer_module
 from libs.common import service as service_module
 from libs.common import tasks
+from libs.common.bus import postgres as postgres_module
 from libs.common.bus.postgres import PostgresBus
-from libs.common.bus.protocol import Bus
+from libs.common.bus.protocol import Bus, Record, Slot
 from libs.common.db import Database
 from libs.common.inbox import EventHandler, Inbox
 from libs.common.packs import Packs
@@ -87,6 +88,7 @@ async def test_an_event_that_is_tried_again_for_ever_is_named_with_its_partition
 ) -> None:
     mended = asyncio.Event()
     recorder = Recorder()
+    told: list[str] = []
 
     async def fails(tx: AsyncConnection, events: Sequence[Any]) -> None:
         if not mended.is_set():
@@ -94,17 +96,44 @@ async def test_an_event_that_is_tried_again_for_ever_is_named_with_its_partition
         await recorder.on_happened(tx, events)
 
     async def only_named() -> bool:  # in one look: a partition that is assigned anew is ready for a moment
-        told = " and ".join(await made.not_ready())
-        return bool(
-            re.fullmatch(rf"consumer: {made.topics[0]}/\d+ fails again and again \(ConnectionResetError\)[^:]*", told)
-        )
+        told[:] = await made.not_ready()
+        pattern = rf"consumer: {made.topics[0]}/\d+ fails again and again \(ConnectionResetError\)[^:]*"
+        return bool(re.fullmatch(pattern, " and ".join(told)))
 
     async with following(buses, make_database, tmp_path, fails) as made:
-        await until(only_named, 20)
+        try:
+            await until(only_named, 20)
+        except AssertionError:
+            pytest.fail(f"it was told {told}")
         assert await parked_count(made.database, 0)()
         mended.set()
         await until(has_effects(made.database, 1))
         await until(lambda: ready(made))
+
+
+@pytest.mark.parametrize("buses", ["postgres"], indirect=True)
+async def test_an_event_that_is_tried_again_for_ever_is_named_though_its_log_gives_it_late(
+    buses: BusKit, make_database: MakeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    async def fails(_tx: AsyncConnection, _events: Sequence[Any]) -> None:
+        nonlocal tries
+        tries += 1
+        raise ConnectionResetError
+
+    member = postgres_module._Member
+    read, given = member.read, dict[Slot, int]()
+
+    async def late(self: Any, slot: Slot, offset: int, *, limit: int, wait: float) -> list[Record]:
+        records = await read(self, slot, offset, limit=limit, wait=wait)
+        given[slot] = given.get(slot, 0) + len(records)
+        return records if given[slot] % 2 else []  # every other time
+
+    monkeypatch.setattr(member, "read", late)
+    async with following(buses, make_database, tmp_path, fails) as made:
+        await until(lambda: names(made, "fails again and again (ConnectionResetError)"))
+        assert tries > 1
 
 
 async def test_a_partition_whose_batch_never_ends_is_named_silent(

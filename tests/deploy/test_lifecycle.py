@@ -60,6 +60,15 @@ def until(true: Callable[[], object], process: "subprocess.Popen[str] | None" = 
         time.sleep(0.1)
 
 
+def reads(process: "subprocess.Popen[str]", start: str) -> None:
+    """Read what it prints up to the line that starts so."""
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"it ended without {start!r}")
+
+
 def nothing_runs_on(home: Path) -> bool:
     local = Local(home)
     return not (local.is_held() or _backends(local.postgres.folder) or brokers(local))
@@ -112,7 +121,7 @@ def test_a_broker_of_our_own_that_was_killed_is_started_again_and_stops_with_the
     addresses = Addresses(free_port(), together=False)
     local = Local(home)
     with started(home, "up", "--kafka", "--no-sample", "--port", str(addresses.port)) as process:
-        until(lambda: all_ready(addresses), process)
+        reads(process, "Kafka: ")
         (broker,) = brokers(local)
         broker.kill()
         until(lambda: brokers(local) not in ([], [broker]) and all_ready(addresses), process)
@@ -133,12 +142,13 @@ def all_ready(addresses: Addresses) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_stop_once_or_twice_it_leaves_nothing_running(home: Path, number: signal.Signals) -> None:
-    system = start_system(home, "--no-sample")
-    system.process.send_signal(number)
-    time.sleep(0.3)
-    system.process.send_signal(number)
-    assert system.process.wait(SECONDS) == 0
-    assert nothing_runs_on(home)
+    with started(home, "up", "--no-sample", "--port", str(free_port())) as process:
+        reads(process, "pages: ")
+        process.send_signal(number)
+        time.sleep(0.3)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=SECONDS)
+    assert (process.returncode, nothing_runs_on(home)) == (0, True), output
 
 
 def test_asked_to_stop_while_it_starts_it_says_so_and_leaves_nothing_running(home: Path) -> None:
@@ -178,9 +188,7 @@ def test_a_run_that_fails_says_in_one_line_where_to_look(refused: Refusal, said:
 def test_an_interrupted_demo_leaves_the_system_that_it_found(home: Path) -> None:
     with running(home) as system:
         with started(home, "demo", "--port", str(system.addresses.port)) as process:
-            assert process.stdout
-            while not process.stdout.readline().startswith("filings"):
-                assert process.poll() is None
+            reads(process, "filings")
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=SECONDS)
         assert (process.returncode, "Traceback" in output) == (130, False), output

@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from deploy.rules_cli import due_date, policy
+from tests.common.packs import ANYANG, anyang, anyang_text, edited
 
 app = typer.Typer()
 app.add_typer(policy, name="policy")
@@ -104,6 +105,89 @@ def test_a_wrong_pack_is_refused_with_its_line(tmp_path: Path) -> None:
     result = split(f"--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 1 --pack {wrong}")
     assert result.exit_code == 2
     assert "line 2: city stands here twice" in result.stderr
+
+
+@pytest.mark.article("第十条")
+def test_check_lists_what_a_pack_assumes_by_document_and_article() -> None:
+    result = run(f"policy check {ANYANG}")
+    assert result.exit_code == 0, result.output
+    assert f"{ANYANG}：通过" in result.stdout
+    assert anyang().identity.sha256 in result.stdout
+    under = result.stdout.split("  安人才〔2021〕4 号第四条\n")[1].split("  安人才〔2021〕4 号第五条\n")[0]
+    assert "benefit.talent-flat：房源出自第四条；按家庭申领为假定。" in under
+    assert "sharing" not in under
+
+
+@pytest.mark.article("第十条")
+def test_check_names_every_assumption_of_the_file_once() -> None:
+    result = run(f"policy check {ANYANG} --json")
+    (found,) = json.loads(result.stdout)
+    named = [each["id"] for each in found["assumptions"]]
+    assert len(set(named)) == len(named) == anyang_text().count("\n    assumption: true")
+    assert all(each["note"] for each in found["assumptions"])
+    assert found["defects"] == []
+    assert found["policy"] == anyang().identity.model_dump()
+
+
+def test_check_lists_every_defect_of_every_file_with_its_line(tmp_path: Path) -> None:
+    shares, department = '{bearer: "410500", share: 4/10}', "{code: talent_office"
+    wrong = tmp_path / "wrong.yaml"
+    text = anyang_text().replace(shares, shares.replace("4/10", "5/10"), 1)
+    wrong.write_text(text, encoding="utf-8")
+    dangling = tmp_path / "dangling.yaml"
+    dangling.write_text(edited((department, department + "s")), encoding="utf-8")
+    result = run(f"policy check {wrong} {ANYANG} {dangling}")
+    assert result.exit_code == 1
+    line = 1 + text[: text.index(shares.replace("4/10", "5/10"))].count("\n")
+    assert f"{wrong}：未通过，共 1 处\n  line {line - 3}: sharing_plans[1]: " in result.stdout
+    assert "the shares sum to 11/10 and not to one" in result.stdout
+    assert f"{ANYANG}：通过" in result.stdout
+    assert "no department talent_office is in the pack" in result.stdout.split(f"{dangling}：未通过")[1]
+    told = json.loads(run(f"policy check {wrong} --json").stdout)
+    assert [(each["line"], each["place"]) for each in told[0]["defects"]] == [(line - 3, "sharing_plans[1]")]
+
+
+def later_version(folder: Path) -> Path:
+    amount = "category: doctor\n    fen: 5_400_000"
+    text = edited(('version: "2021-4"', 'version: "2024-1"'), (amount, amount.replace("5_4", "6_0")))
+    file = folder / "2024-1.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_diff_says_what_moved_from_when_and_for_whom(tmp_path: Path) -> None:
+    result = run(f"policy diff {ANYANG} {later_version(tmp_path)}")
+    assert result.exit_code == 0, result.output
+    assert "1 处不同" in result.stdout
+    assert "1. 待遇标准：生活补贴、博士研究生" in result.stdout
+    assert (
+        "   2021-03-23 起受理的申请（此前受理的不变）\n   金额：54,000.00 元 → 60,000.00 元\n   受益：人才本人"
+        in result.stdout
+    )
+    assert "   依据：安办文〔2020〕2 号，假定（" in result.stdout
+
+
+def test_diff_as_json_and_of_a_pack_and_itself(tmp_path: Path) -> None:
+    (told,) = json.loads(run(f"policy diff {ANYANG} {later_version(tmp_path)} --json").stdout)
+    assert (told["kind"], told["since"], told["until"], told["gains"]) == ("待遇标准", "2021-03-23", None, ["人才本人"])
+    assert (told["was"], told["becomes"]) == ({"金额": "54,000.00 元"}, {"金额": "60,000.00 元"})
+    same = run(f"policy diff {ANYANG} {ANYANG}")
+    assert same.exit_code == 0
+    assert "没有不同" in same.stdout
+
+
+def test_diff_refuses_packs_of_two_cities(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(edited(("city: anyang", "city: luoyang")), encoding="utf-8")
+    result = run(f"policy diff {ANYANG} {other}")
+    assert result.exit_code == 2
+    assert "not of one city" in result.stderr
+
+
+def test_check_of_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    result = run(f"policy check {tmp_path / 'none.yaml'}")
+    assert result.exit_code == 2
+    assert "cannot be read" in said(result)
 
 
 @pytest.mark.parametrize(

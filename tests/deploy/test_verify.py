@@ -56,16 +56,17 @@ A_FLAT = (
        SELECT id, id, id, 'held', now(), now() + interval '1 d', 'x', now() FROM eligibility""",
 )
 AN_EVENT = """
-    INSERT INTO outbox (event_id, topic, key, headers, value, created_at, published_at)
-    VALUES (gen_random_uuid(), 'dept.assigned', 'k', '{{"ce_type": "DeptAssigned"}}', '{value}', {at}, {published})
+    INSERT INTO outbox (event_id, topic, key, type, time, traceparent, value, created_at)
+    VALUES (gen_random_uuid(), 'dept.assigned', 'k', 'DeptAssigned', '', '', '{value}', {at})
     RETURNING event_id::text
 """
+WAITS = "INSERT INTO unpublished (id) SELECT max(id) FROM outbox"
 AGAIN = """
-    INSERT INTO outbox (event_id, topic, key, headers, value)
-    SELECT gen_random_uuid(), topic, key, headers, value FROM outbox WHERE headers ->> 'ce_type' = '{type}' LIMIT 1
+    INSERT INTO outbox (event_id, topic, key, type, time, traceparent, value)
+    SELECT gen_random_uuid(), topic, key, type, time, traceparent, value FROM outbox WHERE type = '{type}' LIMIT 1
     RETURNING '{type}'
 """
-UNTOLD = "UPDATE outbox SET headers = '{{}}' WHERE headers ->> 'ce_type' = '{type}' RETURNING '{type}'"
+UNTOLD = "UPDATE outbox SET type = '' WHERE type = '{type}' RETURNING '{type}'"
 
 DAMAGES = (
     # between services: lost, altered, out of nothing
@@ -171,7 +172,7 @@ DAMAGES = (
     damage(
         "every published event is in the trail once, unaltered, and nothing else is",
         "workflow",
-        AN_EVENT.format(value="", at="now()", published="now()"),
+        AN_EVENT.format(value="", at="now()"),
     ),
     damage(
         "every published event is in the trail once, unaltered, and nothing else is",
@@ -313,9 +314,10 @@ DAMAGES = (
         damage(
             f"{service} publishes the events of a key in order",
             service,
-            AN_EVENT.format(value="", at="now()", published="NULL"),
-            AN_EVENT.format(value="", at="now()", published="now()"),
-            "SELECT event_id::text FROM outbox WHERE published_at IS NULL",
+            AN_EVENT.format(value="", at="now()"),
+            WAITS,
+            AN_EVENT.format(value="", at="now()"),
+            "SELECT event_id::text FROM unpublished JOIN outbox USING (id)",
         )
         for service in SERVICES
     ),
@@ -493,7 +495,7 @@ async def test_an_offset_beyond_the_end_of_its_log_is_named(paid: tuple[System, 
 async def test_the_lag_says_what_waits_and_for_how_long_and_holds_the_watermark_back(
     paid: tuple[System, str], bus: PostgresBus
 ) -> None:
-    an_hour_ago = ("DELETE FROM outbox", AN_EVENT.format(value="", at="now() - interval '1 h'", published="NULL"))
+    an_hour_ago = ("DELETE FROM outbox", AN_EVENT.format(value="", at="now() - interval '1 h'"), WAITS)
     async with connected(paid[0], damaged="workflow", statements=an_hour_ago) as (connections, event):
         lags = await measured(connections, bus, await progress(connections, bus))
     (workflow,) = [lag for lag in lags if lag.service == "workflow"]

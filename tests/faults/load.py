@@ -104,7 +104,7 @@ class Load:
         for service in SERVICES:
             connection = await self.system.postgres.connect(service)
             try:
-                unpublished = await connection.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+                unpublished = await connection.fetchval("SELECT count(*) FROM unpublished")
                 rows = await connection.fetch("SELECT topic, partition, next FROM consumer_offset")
             finally:
                 await connection.close()

@@ -98,11 +98,11 @@ class House:
 
     async def emitted(self) -> list[Any]:
         """The events of the outbox, in order."""
-        rows = await self.rows("SELECT headers, value FROM outbox ORDER BY id")
-        return [BY_TYPE[row.headers["ce_type"]].model_validate_json(row.value) for row in rows]
+        rows = await self.rows("SELECT type, value FROM outbox ORDER BY id")
+        return [BY_TYPE[row.type].model_validate_json(row.value) for row in rows]
 
     async def told(self) -> list[str]:
-        return [row.type for row in await self.rows("SELECT headers->>'ce_type' AS type FROM outbox ORDER BY id")]
+        return [row.type for row in await self.rows("SELECT type FROM outbox ORDER BY id")]
 
 
 _flats = iter(range(1, 10_000))

@@ -100,9 +100,9 @@ class House:
 
     async def emitted(self, application: str | None = None) -> list[Any]:
         """The events of the outbox, in order."""
-        rows = await self.rows("SELECT key, headers, value FROM outbox ORDER BY id")
+        rows = await self.rows("SELECT key, type, value FROM outbox ORDER BY id")
         return [
-            BY_TYPE[row.headers["ce_type"]].model_validate_json(row.value)
+            BY_TYPE[row.type].model_validate_json(row.value)
             for row in rows
             if application is None or row.key == application
         ]

@@ -10,6 +10,7 @@ import pytest
 
 from deploy.sample.identities import make_document_number
 from libs.common.auth import ServiceTokens
+from libs.common.calendar import local_date
 from libs.common.events import ApplicationClosed, ItemResult
 from libs.common.identity import DocumentType, Sex
 from tests.intake.builders import CERTIFICATION, COUNTY, DISTRICT, a_number, a_person, an_employer, licences
@@ -30,7 +31,7 @@ async def merge(house: House, merged: Any, into: Any) -> Answer:
 async def end(house: House, receipt: Any, state: Any, result: Any) -> None:
     application, items = uuids(receipt)
     results = tuple(ItemResult(item=item, result=result) for item in items.values())
-    policy = house.service.packs.current().identity
+    policy = house.service.packs.on(local_date(datetime.now(UTC))).identity
     on = datetime.now(UTC).date()
     await house.hear(
         ApplicationClosed(policy=policy, application=application, state=state, closed_on=on, items=results)

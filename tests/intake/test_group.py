@@ -107,7 +107,7 @@ async def test_each_event_goes_on_in_the_trace_of_its_own_request(house: House) 
     answers = await asyncio.gather(
         *(portal.post("/applications", a_filing(**CARE), headers={"traceparent": trace}) for trace in traces)
     )
-    rows = await house.rows("SELECT key, headers ->> 'ce_traceparent' AS trace FROM outbox")
+    rows = await house.rows("SELECT key, traceparent AS trace FROM outbox")
     found = {row.key: row.trace[3:35] for row in rows}
     assert found == {answer.body["id"]: trace[3:35] for answer, trace in zip(answers, traces, strict=True)}
     assert await transactions(house) < 6

@@ -141,8 +141,8 @@ class House:
 
     async def emitted(self, kind: type[Event] | None = None) -> list[Any]:
         """The events of the outbox, in order."""
-        rows = await self.rows("SELECT headers, value FROM outbox ORDER BY id")
-        events = [BY_TYPE[row.headers["ce_type"]].model_validate_json(row.value) for row in rows]
+        rows = await self.rows("SELECT type, value FROM outbox ORDER BY id")
+        events = [BY_TYPE[row.type].model_validate_json(row.value) for row in rows]
         return [event for event in events if kind is None or isinstance(event, kind)]
 
     async def rows(self, query: str, **values: Any) -> Sequence[Any]:

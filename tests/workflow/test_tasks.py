@@ -64,6 +64,20 @@ async def test_a_department_reads_its_task_and_returns_the_result(house: House) 
     assert (str(told.task), told.result, told.completed_on) == (shown["id"], "passed", today())
 
 
+async def test_a_wrong_fact_is_told_of_the_form_that_it_has(house: House) -> None:
+    application = an_acceptance()
+    await house.hear(application)
+    task = await house.task(application, "education")
+    education = house.department("education")
+    hidden = {"result": "passed", "facts": {"degree": "硕\u200b士", "year": 2020, "honours": None}}
+    refused = (await education.post(f"/tasks/{task.id}:complete", hidden)).problem(422, "content-wrong")
+    assert [(each["field"], each["code"]) for each in refused["errors"]] == [("/facts/degree", "invisible-character")]
+    listed = {"result": "passed", "facts": {"degree": ["master"], "year": 2020.5}}
+    refused = (await education.post(f"/tasks/{task.id}:complete", listed)).problem(422, "invalid-request")
+    assert [each["field"] for each in refused["errors"]] == ["/facts/degree", "/facts/year"]
+    assert refused["errors"][0]["title"] == "应为文本"
+
+
 async def test_a_failed_result_says_why_in_chinese(house: House) -> None:
     application = an_acceptance()
     await house.hear(application)

@@ -57,14 +57,16 @@ GRANT SELECT, INSERT ON log TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON member TO {role};
 """
 
-_LOCK = """
-    SELECT p.topic, p.partition, p.next FROM partition p JOIN unnest($1::text[], $2::int[]) AS r (topic, partition)
-        USING (topic, partition) ORDER BY 1, 2 FOR UPDATE OF p
-"""
-_MOVE = """
-    UPDATE partition p SET next = p.next + r.n
-      FROM unnest($1::text[], $2::int[], $3::bigint[]) AS r (topic, partition, n)
-     WHERE p.topic = r.topic AND p.partition = r.partition
+# Counters are locked in order, so two publishers cannot wait for each other. A notice for each partition: a payload
+# holds 8000 bytes. They are told at the commit.
+_TAKE_PLACES = """
+    WITH wanted AS (SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[]) AS r (topic, partition, n)),
+         locked AS (SELECT p.topic, p.partition FROM partition p JOIN wanted USING (topic, partition)
+                     ORDER BY 1, 2 FOR UPDATE OF p),
+         moved AS (UPDATE partition p SET next = p.next + w.n FROM wanted w JOIN locked USING (topic, partition)
+                    WHERE p.topic = w.topic AND p.partition = w.partition
+                RETURNING p.topic, p.partition, p.next - w.n AS base)
+    SELECT topic, partition, base, pg_notify($4, json_build_array(topic, partition)::text) FROM moved
 """
 _COLUMNS = ("topic", "partition", "offset", "key", "headers", "value")
 # One statement, and so one moment: a record that is counted is seen.
@@ -78,7 +80,6 @@ _READ = """
                           ORDER BY "offset" LIMIT r.most) l ON true
      ORDER BY r.n, l."offset"
 """
-_NOTIFY = "SELECT pg_notify($1, slot) FROM unnest($2::text[]) AS slot"  # one each: a payload holds 8000 bytes
 _COUNTERS = "SELECT topic, partition, next FROM partition WHERE topic = ANY($1::text[])"
 _ENDS = """
     SELECT p.topic, p.partition, p.next,
@@ -187,9 +188,9 @@ class PostgresBus:
 
     async def _append(self, connection: Any, slots: Mapping[Slot, Sequence[tuple[str, str, bytes]]]) -> None:
         topics, partitions = [slot.topic for slot in slots], [slot.partition for slot in slots]
-        # Counters are locked in order, so two publishers cannot wait for each other.
-        bases = {(row[0], row[1]): row[2] for row in await connection.fetch(_LOCK, topics, partitions)}
-        await connection.execute(_MOVE, topics, partitions, [len(batch) for batch in slots.values()])
+        counts = [len(batch) for batch in slots.values()]
+        taken = await connection.fetch(_TAKE_PLACES, topics, partitions, counts, CHANNEL)
+        bases = {(row[0], row[1]): row[2] for row in taken}
         rows = [
             (*slot, offset, *row)
             for slot, batch in slots.items()
@@ -197,7 +198,6 @@ class PostgresBus:
         ]
         # COPY takes rows as they are; arrays for `unnest` take the driver half as long again, and the server too.
         await connection.copy_records_to_table("log", records=rows, columns=_COLUMNS)
-        await connection.execute(_NOTIFY, CHANNEL, [json.dumps(slot) for slot in slots])
 
     async def fetch(self, slot: Slot, offset: int, *, limit: int) -> list[Record]:
         """Records from `offset` on, at once; raises OffsetGone where the log begins later."""

@@ -4,6 +4,7 @@ Services, command line and simulation all ask here; nobody else does policy arit
 """
 
 from libs.common.policy.coverage import categories_of, certifies, exclusion
+from libs.common.policy.difference import Difference, NotOfOneCity, differences
 from libs.common.policy.errors import (
     Defect,
     ManualDecision,
@@ -20,6 +21,7 @@ from libs.common.policy.instalments import (
     payout_due_on,
     schedule,
 )
+from libs.common.policy.model import VersionBy
 from libs.common.policy.pack import Pack, PolicyDates, When, load_pack
 from libs.common.policy.routes import (
     Leg,
@@ -36,10 +38,12 @@ from libs.common.policy.sharing import Split, describe_split, employer_share, sp
 
 __all__ = [
     "Defect",
+    "Difference",
     "Instalment",
     "Leg",
     "ManualDecision",
     "NoRuleInForce",
+    "NotOfOneCity",
     "Pack",
     "PackIdentity",
     "PackRefused",
@@ -48,6 +52,7 @@ __all__ = [
     "Route",
     "Split",
     "UnknownCode",
+    "VersionBy",
     "When",
     "affiliated_treasury",
     "amount_of",
@@ -55,6 +60,7 @@ __all__ = [
     "certification_valid_to",
     "certifies",
     "describe_split",
+    "differences",
     "employer_share",
     "exclusion",
     "load_pack",

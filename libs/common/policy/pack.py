@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -17,6 +17,7 @@ from libs.common.policy.identity import PackIdentity
 from libs.common.policy.model import (
     Benefit,
     Category,
+    Cited,
     CodedRule,
     Contents,
     Item,
@@ -130,6 +131,21 @@ class Pack(Contents):
             if isinstance(value, tuple):
                 yield from (record for record in value if isinstance(record, Rule))
 
+    def by_subject(self, rule_type: type[R]) -> Iterator[tuple[Subject, Sequence[R]]]:
+        """Go through what rules of a type are about, each with all its versions."""
+        for (found, subject), rules in self._index.items():
+            if found is rule_type:
+                yield subject, cast("list[R]", rules)
+
+    def cited(self) -> Iterator[tuple[str, Cited]]:
+        """Go through everything that names its source, rules or not, in the order of the file's sections: each with its
+        rule id, or its section and code."""
+        for section in type(self).model_fields:
+            value = getattr(self, section)
+            if isinstance(value, tuple):
+                named = (record for record in value if isinstance(record, Cited))
+                yield from ((_name(section, record), record) for record in named)
+
     @cached_property
     def _index(self) -> Mapping[tuple[type[Rule], Subject], list[Rule]]:
         index: dict[tuple[type[Rule], Subject], list[Rule]] = {}
@@ -147,6 +163,10 @@ class Pack(Contents):
 def load_pack(path: FilePath) -> Pack:
     """Read a pack from its file. Raises PackRefused with file, line and reason, or OSError."""
     return Pack.parse(path.read_bytes(), path.name)
+
+
+def _name(section: str, record: Cited) -> str:
+    return record.id if isinstance(record, Rule) else f"{section}.{getattr(record, 'code', '')}"
 
 
 def _day(version_by: VersionBy, on: When) -> date:

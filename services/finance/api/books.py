@@ -151,8 +151,8 @@ async def list_periods(
 
 
 def _is_city(caller: Caller, packs: Packs) -> bool:
-    city = packs.current().city_treasury(local_date(datetime.now(UTC))).code
-    return treasury_of(caller) == city
+    today = local_date(datetime.now(UTC))
+    return treasury_of(caller) == packs.on(today).city_treasury(today).code
 
 
 @router.post(
@@ -176,7 +176,8 @@ async def close_period(
         raise settlement.NotTheCityTreasury
 
     async def do() -> Reply:
-        pack = packs.current()
+        now = datetime.now(UTC)
+        pack = packs.on(local_date(now))
         if treasury not in settlement.treasuries_of(pack, settlement.last_day(month)):
             raise NotFound
         closing = await settlement.close(
@@ -186,7 +187,7 @@ async def close_period(
             month=month,
             reason=body.reason,
             actor=actor_of(caller),
-            now=datetime.now(UTC),
+            now=now,
         )
         return Reply(200, Closings(month=month, results=[closing]))
 
@@ -208,8 +209,9 @@ async def close_periods(
         raise settlement.NotTheCityTreasury
 
     async def do() -> Reply:
+        now = datetime.now(UTC)
         results = await settlement.close_all(
-            tx, packs.current(), month=month, reason=body.reason, actor=actor_of(caller), now=datetime.now(UTC)
+            tx, packs.on(local_date(now)), month=month, reason=body.reason, actor=actor_of(caller), now=now
         )
         return Reply(200, Closings(month=month, results=results))
 

@@ -108,7 +108,7 @@ async def resolve_people(question: Question, tx: Tx, caller: Caller, desk: AtDes
         fields=question.fields,
         purpose=question.purpose,
         caller=caller,
-        policy=desk.packs.current().identity,
+        policy=desk.packs.on(local_date(datetime.now(UTC))).identity,
     )
     if caller.role == "service":  # it holds only references that events gave it
         return told
@@ -131,7 +131,7 @@ async def merge_people(merge: Merge, tx: Tx, caller: Caller, key: IdempotencyKey
         await desk.people.merge(
             tx, merged=merge.merged, into=merge.into, caller=caller, reason=merge.reason, today=today
         )
-        all_of_them, pack = PageRequest(limit=MAX_LIMIT, after=None), desk.packs.current()
+        all_of_them, pack = PageRequest(limit=MAX_LIMIT, after=None), desk.packs.on(today)
         found = await double_grants(tx, pack, caller, all_of_them, today=today, person=merge.into)
         return Reply(200, Merged(ref=merge.into, double_grants=found))
 
@@ -141,8 +141,8 @@ async def merge_people(merge: Merge, tx: Tx, caller: Caller, key: IdempotencyKey
 @router.get("/people/double-grants", summary="重复享受清单", dependencies=[requires("people:manage")])
 async def list_double_grants(tx: Tx, caller: Caller, desk: AtDesk, wanted: Paging) -> Page[DoubleGrant]:
     """档案合并后发现的同一人重复认定、重复待遇，含以往合并的；事实消除后不再列出。"""
-    today, pack = local_date(datetime.now(UTC)), desk.packs.current()
-    found = await double_grants(tx, pack, caller, wanted, today=today)
+    today = local_date(datetime.now(UTC))
+    found = await double_grants(tx, desk.packs.on(today), caller, wanted, today=today)
     return page_of(found, wanted, lambda one: (str(one.person), one.item))
 
 

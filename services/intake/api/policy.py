@@ -1,14 +1,20 @@
-"""The policy in force, so that a portal knows what may be filed."""
+"""The policy: what may be filed under it, on any day and under any version, and its file as it is."""
 
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Path, Query, Response
 from pydantic import BaseModel, Field
 
 from libs.common.calendar import local_date
+from libs.common.dated import Day
+from libs.common.errors import NotFound
 from libs.common.policy import PackIdentity, categories_of
+from libs.common.policy.identity import Sha256
 from libs.common.web import guarded_router, public
 from services.intake.api.desk import AtDesk
+
+MEDIA_TYPE = "application/yaml"  # RFC 9512
 
 router = guarded_router(tags=["政策"])
 
@@ -47,9 +53,18 @@ def _titled(records: Any, on: date) -> list[Titled]:
 
 
 @router.get("/policy", summary="现行政策", dependencies=[public()])
-async def show_policy(desk: AtDesk) -> Policy:
-    """现行政策的标识，以及可申请的事项、所需材料和各类代码。"""
-    pack, on = desk.packs.current(), local_date(datetime.now(UTC))
+async def show_policy(
+    desk: AtDesk,
+    on: Annotated[Day | None, Query(description="某日的政策；不填为今日")] = None,
+    sha256: Annotated[
+        Sha256 | None, Query(description="某一版本的政策（标识中的 sha256）；不填为该日生效的版本")
+    ] = None,
+) -> Policy:
+    """现行政策的标识，以及可申请的事项、所需材料和各类代码；可指定日期和版本。"""
+    on = on or local_date(datetime.now(UTC))
+    pack = desk.packs.find(sha256) if sha256 else desk.packs.find_on(on)
+    if pack is None:
+        raise NotFound
     return Policy(
         identity=pack.identity,
         city=pack.city,
@@ -71,3 +86,20 @@ async def show_policy(desk: AtDesk) -> Policy:
         treasuries=_titled(pack.treasuries, on),
         regions=_titled(pack.regions, on),
     )
+
+
+@router.get(
+    "/policy/{sha256}",
+    summary="政策文件",
+    dependencies=[public()],
+    response_class=Response,
+    responses={200: {"description": "政策文件", "content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}},
+)
+async def download_policy(sha256: Annotated[Sha256, Path()], desk: AtDesk) -> Response:
+    """某一版本的政策文件原文，其 SHA-256 即该版本的标识；一经保存永不改变。"""
+    pack = desk.packs.find(sha256)
+    if pack is None:
+        raise NotFound
+    named = f'attachment; filename="{pack.city}-{pack.version}.yaml"'
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Disposition": named}
+    return Response(pack.source, media_type=MEDIA_TYPE, headers=headers)

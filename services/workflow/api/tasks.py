@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StringConstraints, Tag
 
 from libs.common.calendar import local_date
 from libs.common.dated import Day
@@ -37,8 +37,23 @@ _AFTER = "query/after"
 FactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 FactWords = Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL), VISIBLE]
 FactNumber = Annotated[int, Field(ge=-(2**53), le=2**53), WHOLE]
+
+
+def _kind(value: object) -> str:
+    """Which of its forms a fact has: only what is wrong of that form is told, not that it is none of the others."""
+    forms = {bool: "bool", int: "number", float: "number", type(None): "nothing"}
+    return forms.get(type(value), "words")
+
+
+Fact = Annotated[
+    Annotated[StrictBool, Tag("bool")]
+    | Annotated[FactNumber, Tag("number")]
+    | Annotated[FactWords, Tag("words")]
+    | Annotated[None, Tag("nothing")],
+    Discriminator(_kind),
+]
 Facts = Annotated[
-    dict[FactName, StrictBool | FactNumber | FactWords | None],
+    dict[FactName, Fact],
     Field(
         max_length=50,
         description='核验所得事实，如 {"degree": "master"}；不得含姓名、证件号和账号',

@@ -9,7 +9,9 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -36,11 +38,8 @@ TOLD = (
 )
 """The events whose time from the POST is told."""
 
-_WAITING = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
-_PUBLISHED = """
-    SELECT headers ->> 'ce_type' AS type, key, extract(epoch FROM published_at)::float8 AS at
-      FROM outbox WHERE key = ANY($1::text[])
-"""
+_EVENTS = "SELECT event_id, type, key FROM outbox WHERE key = ANY($1::text[]) AND type = ANY($2::text[])"
+_TAKEN = "SELECT event_id, extract(epoch FROM taken_at)::float8 AS at FROM inbox WHERE event_id = ANY($1::uuid[])"
 
 
 class Journey:
@@ -96,7 +95,8 @@ async def load(
 ) -> dict[str, float]:
     """Take `count` applications (numbers `first` and following) to `payout.settled`; closed loop where `rate` is None.
 
-    `databases` hold the outboxes. Before, WARM others take the same way: connections are made, statements prepared.
+    `databases` hold outboxes and inboxes. Before, WARM others take the same way: connections are made, statements
+    prepared.
     Gives applications a second from the first POST to the last settled, how long after it the last event was told, what
     an application cost this process of a core, and p50 and p99 from POST to each event, in ms.
     """
@@ -132,15 +132,20 @@ async def _worked(journey: Journey, addresses: Addresses, issuer: TokenIssuer, r
 
 
 async def _told(databases: Sequence[str], posted: Mapping[str, float]) -> list[tuple[str, str, float]]:
-    """Type, application and moment of each event of these applications, once all are published."""
-    found = []
-    for url in databases:
-        connection = await connect(url)
-        while await connection.fetchval(_WAITING):  # noqa: ASYNC110 - what is awaited lies in another process
+    """Type, application and moment of each event of these applications: when the first service had taken it."""
+    async with AsyncExitStack() as stack:
+        connections = [await connect(url) for url in databases]
+        for connection in connections:
+            stack.push_async_callback(connection.close)
+        told = {row["event_id"]: row for each in connections for row in await each.fetch(_EVENTS, list(posted), TOLD)}
+        while True:
+            taken: dict[Any, float] = {}
+            for connection in connections:
+                for event_id, at in await connection.fetch(_TAKEN, list(told)):
+                    taken[event_id] = min(at, taken.get(event_id, at))
+            if len(taken) == len(told):
+                return [(told[event_id]["type"], told[event_id]["key"], at) for event_id, at in taken.items()]
             await asyncio.sleep(LOOK_SECONDS)
-        found += [(row["type"], row["key"], row["at"]) for row in await connection.fetch(_PUBLISHED, list(posted))]
-        await connection.close()
-    return found
 
 
 def _quantiles(posted: Mapping[str, float], events: Sequence[tuple[str, str, float]]) -> dict[str, float]:

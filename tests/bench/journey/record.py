@@ -24,6 +24,7 @@ from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.calendar import local_date
 from libs.common.db import connect
+from libs.common.outbox import attributes
 from libs.common.paging import etag
 from libs.common.service import Service
 from libs.common.settings import Settings
@@ -34,8 +35,8 @@ from tests.bench.journey.clerks import CREDITS_EVERYTHING, quota_of
 from tests.bench.journey.people import TREASURIES
 
 _TAKE = """
-    WITH taken AS (UPDATE {service}.outbox SET published_at = clock_timestamp() WHERE published_at IS NULL RETURNING *)
-    SELECT topic, key, headers::text AS headers, value FROM taken ORDER BY id
+    WITH taken AS (DELETE FROM {service}.unpublished RETURNING id)
+    SELECT event_id, topic, key, type, time, traceparent, value FROM taken JOIN {service}.outbox USING (id) ORDER BY id
 """
 _OPEN_TASKS = "SELECT id, treasury, department FROM workflow.task WHERE state = 'open' ORDER BY id"
 _UNDECIDED = """
@@ -204,7 +205,7 @@ class Composed:
             slot = Slot(topic, 0)
             records = []
             for row in group:
-                records.append(Record(slot, self._ends[slot], row["key"], json.loads(row["headers"]), row["value"]))
+                records.append(Record(slot, self._ends[slot], row["key"], attributes(row[:-1]), row["value"]))
                 self._ends[slot] += 1
             for part in _parts(records, size):
                 await self._take(slot, part)

@@ -1,6 +1,5 @@
 """The six-step case (open, assign, complete, certify, order, settle) on the product, on bare PostgreSQL, on peers."""
 
-import json
 import os
 import re
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from libs.common.consumer import BATCHES_AT_ONCE
-from libs.common.outbox import headers_of
+from libs.common.telemetry import child_of
 from tests.bench.ground import Ground
 from tests.bench.harness import Benchmark, Contender, Figures, Judged, in_processes, ratio
 from tests.bench.six_steps.case import metadata, told
@@ -27,6 +26,7 @@ from tests.bench.six_steps.statements import (
     STEPS,
     TELL,
     TELL_CHANGED,
+    WAITING,
 )
 
 PROCESSES = 2  # of each service, as in the distributed form; and of each peer
@@ -84,9 +84,9 @@ async def _together(module: str, shares: Sequence[Mapping[str, Any]], python: st
 
 
 def _events() -> list[list[str]]:
-    """Topic, headers and body of each step's event, as long as the product's own."""
+    """Topic, type, traceparent and body of each step's event, as long as the product's own."""
     events = [told(number, UUID(int=number)) for number in range(len(STEPS))]
-    return [[event.topic, json.dumps(headers_of(event)), event.model_dump_json()] for event in events]
+    return [[event.topic, type(event).__name__, child_of(None), event.model_dump_json()] for event in events]
 
 
 def script(transaction: Callable[[int], str]) -> str:
@@ -103,7 +103,8 @@ def three_statements(number: int) -> str:
 def one_statement(number: int) -> str:
     """A step as the product writes it."""
     changed = MOVE if number else OPENED
-    parts = f"changed AS ({changed}{RETURNING}), told AS ({TELL_CHANGED}), emitted AS ({APPEND_CHANGED})"
+    parts = f"changed AS ({changed}{RETURNING}), told AS ({TELL_CHANGED}), appended AS ({APPEND_CHANGED})"
+    parts += f", waiting AS ({WAITING})"
     return _filled(number, f'WITH {parts} SELECT id AS "case" FROM changed \\gset')  # noqa: S608 - from code
 
 
@@ -117,7 +118,8 @@ def _filled(number: int, sql: str) -> str:
         "event": "gen_random_uuid()",
         "key": "CAST(:case AS text)",
         "topic": f":topic{number}",
-        "headers": f":headers{number}",
+        "type": f":type{number}",
+        "trace": f":trace{number}",
         "body": f":body{number}",
     }
     return re.sub(r":([a-z]+)", lambda at: values.get(at[1], at[0]), sql)
@@ -125,7 +127,7 @@ def _filled(number: int, sql: str) -> str:
 
 def variables() -> dict[str, str]:
     """What an event of each step says, for pgbench."""
-    names = ("topic", "headers", "body")
+    names = ("topic", "type", "trace", "body")
     return {f"{name}{n}": text for n, event in enumerate(_events()) for name, text in zip(names, event, strict=True)}
 
 

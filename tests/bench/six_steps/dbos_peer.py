@@ -28,7 +28,7 @@ _OPEN, _MOVE, _TELL, _APPEND = map(text, (OPEN, MOVE, TELL, APPEND))
 
 
 def work(*, url: str, clients: int, events: list[list[str]], name: str) -> dict[str, float]:
-    """Take cases through their steps with so many threads; `events` holds topic, headers and body of each step."""
+    """Take cases through their steps with so many threads; `events` holds what each step tells."""
     config: DBOSConfig = {
         "name": "six-steps",
         "executor_id": name,
@@ -44,11 +44,11 @@ def work(*, url: str, clients: int, events: list[list[str]], name: str) -> dict[
     @source.transaction(isolation_level="READ COMMITTED")  # type: ignore[untyped-decorator]  # see below
     def step(number: int, case: str) -> None:
         action, before, state = STEPS[number]
-        topic, headers, body = events[number]
+        topic, kind, trace, body = events[number]
         session = source.sql_session()
         session.execute(_MOVE if before else _OPEN, {"case": case, "state": state, "before": before})
         session.execute(_TELL, {"case": case, "action": action, "state": state, "actor": ACTOR})
-        event = {"event": uuid4(), "topic": topic, "key": case, "headers": headers, "body": body.encode()}
+        event = {"event": uuid4(), "topic": topic, "key": case, "type": kind, "trace": trace, "body": body.encode()}
         session.execute(_APPEND, event)
 
     @DBOS.workflow()  # type: ignore[untyped-decorator]  # dbos is not there where types are checked

@@ -86,14 +86,21 @@ class Client:
 
     def _step(self, cursor: Any, number: int, case: UUID) -> None:
         action, before, state = STEPS[number]
-        topic, headers, body = self.events[number]
+        topic, kind, trace, body = self.events[number]
         workflow = self._read(cursor, case) if before else self._begun()
         workflow.get_next_task(state=TaskState.READY, manual=True).run()
         _run_engine_steps(workflow)
         instance = Jsonb(self.serializer.to_dict(workflow))
         cursor.execute(_MOVE if before else _OPEN, {"case": case, "state": state, "before": before})
         cursor.execute(_TELL, {"case": case, "action": action, "state": state, "actor": ACTOR})
-        event = {"event": uuid4(), "topic": topic, "key": str(case), "headers": headers, "body": body.encode()}
+        event = {
+            "event": uuid4(),
+            "topic": topic,
+            "key": str(case),
+            "type": kind,
+            "trace": trace,
+            "body": body.encode(),
+        }
         cursor.execute(_APPEND, event)
         if before:
             cursor.execute(_UPDATE, (instance, case))
@@ -115,7 +122,7 @@ def _run_engine_steps(workflow: BpmnWorkflow) -> None:
 
 
 def work(*, url: str, clients: int, events: list[list[str]]) -> dict[str, float]:
-    """Take cases through their steps with so many threads; `events` holds topic, headers and body of each step."""
+    """Take cases through their steps with so many threads; `events` holds what each step tells."""
     parser = BpmnParser()
     parser.add_bpmn_file(str(MODEL))
     spec, spec_id = parser.get_spec("six_steps"), uuid4()

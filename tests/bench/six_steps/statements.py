@@ -23,9 +23,13 @@ MOVE = """
 """
 TELL = "INSERT INTO history (case_id, action, state, actor) VALUES (:case, :action, :state, :actor)"
 APPEND = """
-    INSERT INTO outbox (event_id, topic, key, headers, value)
-    VALUES (:event, :topic, :key, CAST(:headers AS jsonb), :body)
+    WITH told AS (
+        INSERT INTO outbox (event_id, topic, key, type, time, traceparent, value)
+        VALUES (:event, :topic, :key, :type, CAST(clock_timestamp() AS text), :trace, :body) RETURNING id)
+    INSERT INTO unpublished (id) SELECT id FROM told
 """
+
+WAITING = "INSERT INTO unpublished (id) SELECT id FROM appended"
 
 # The same in one statement, as the product writes them; what is appended takes the case from the row that changed.
 RETURNING = " RETURNING id"
@@ -34,6 +38,7 @@ TELL_CHANGED = """
     SELECT id, CAST(:action AS text), CAST(:state AS text), CAST(:actor AS text) FROM changed
 """
 APPEND_CHANGED = """
-    INSERT INTO outbox (event_id, topic, key, headers, value)
-    SELECT :event, :topic, CAST(id AS text), CAST(:headers AS jsonb), :body FROM changed
+    INSERT INTO outbox (event_id, topic, key, type, time, traceparent, value)
+    SELECT :event, :topic, CAST(id AS text), :type, CAST(clock_timestamp() AS text), :trace, :body FROM changed
+    RETURNING id
 """

@@ -1,0 +1,46 @@
+"""The policy as a portal sees it: of today, of a day, of a version; and the file that it rests on."""
+
+import hashlib
+
+import pytest
+
+from deploy.rules_cli import ANYANG
+from tests.common.packs import anyang
+from tests.intake.conftest import House
+
+
+@pytest.mark.article("第三条")
+async def test_a_policy_is_shown_of_today_of_a_day_and_of_a_version(house: House) -> None:
+    portal, identity = house.portal(), anyang().identity
+    today = (await portal.get("/policy")).body
+    assert today["identity"] == identity.model_dump()
+    assert "talent_certification" in {item["code"] for item in today["items"]}
+    then = (await portal.get("/policy?on=2021-12-31")).body
+    assert (then["on"], then["identity"]) == ("2021-12-31", today["identity"])
+    same = (await portal.get(f"/policy?sha256={identity.sha256}&on=2021-03-23")).body
+    assert same["items"] == today["items"]
+    before = (await portal.get(f"/policy?sha256={identity.sha256}&on=2021-03-22")).body
+    assert before["items"] == []
+
+
+@pytest.mark.parametrize("query", ["on=2021-03-22", f"sha256={'0' * 64}"])
+async def test_a_policy_that_nobody_holds_is_not_found(house: House, query: str) -> None:
+    assert (await house.portal().get(f"/policy?{query}")).status == 404
+
+
+@pytest.mark.parametrize("query", ["on=2021-3-22", "on=2021-02-30", "sha256=2e34", f"sha256={'A' * 64}"])
+async def test_a_wrong_day_or_hash_is_named(house: House, query: str) -> None:
+    answer = await house.portal().get(f"/policy?{query}")
+    assert answer.status == 422
+    assert query.split("=", maxsplit=1)[0] in str(answer.body["errors"])
+
+
+async def test_the_file_is_the_one_that_the_hash_names(house: House) -> None:
+    sha256 = anyang().identity.sha256
+    answer = await house.portal().get(f"/policy/{sha256}")
+    assert answer.status == 200
+    assert answer.content == ANYANG.read_bytes()
+    assert hashlib.sha256(answer.content).hexdigest() == sha256
+    assert answer.headers["content-type"] == "application/yaml"
+    assert "immutable" in answer.headers["cache-control"]
+    (await house.portal().get(f"/policy/{'0' * 64}")).problem(404, "not-found")
