@@ -10,9 +10,11 @@ SEED ?= 1
 FAULTS ?= 10
 EXAMPLES ?= 20
 HUANQUAN := PORT=$(PORT) $(VENV)/bin/huanquan
+LOCK := $(VENV)/bin/pip-compile -q --generate-hashes --no-header --allow-unsafe --strip-extras \
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 DRILL := $(VENV)/bin/python -m tests.faults
 
-.PHONY: help up demo up-kafka test test-kafka bench attack drill drill-sabotage check docs migration clean
+.PHONY: help up demo up-kafka test test-kafka bench attack drill drill-sabotage check docs lock migration clean
 
 help:  ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -48,6 +50,10 @@ check: $(READY)  ## Lint, types, import rules, generated documents
 
 docs: $(READY)  ## Write docs/api.md and docs/errors.md from the code
 	@$(VENV)/bin/python -m deploy.docs
+
+lock: $(READY)  ## Write the lock files from pyproject.toml and tests/bench/requirements.in; what is pinned stays
+	@$(LOCK) --extra dev -o requirements.lock pyproject.toml
+	@$(LOCK) -o tests/bench/requirements.lock tests/bench/requirements.in
 
 migration: $(READY)  ## Write a service's next migration: make migration SERVICE=intake MESSAGE="what changed"
 	@$(VENV)/bin/python -m tests.new_migration $(SERVICE) "$(MESSAGE)"

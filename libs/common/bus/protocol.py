@@ -6,11 +6,12 @@ The bus keeps no progress of ours: each service resumes from its own `consumer_o
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import lru_cache
-from struct import unpack_from
 from typing import NamedTuple, Protocol
 
-_M, _MASK = 0x5BD1E995, 0xFFFFFFFF
+from murmurhash2 import murmurhash2
+
+KAFKA_SEED = 0x9747B28C
+"""Of MurmurHash2, as Kafka's clients have it."""
 
 
 class BusUnavailable(OSError):
@@ -116,20 +117,4 @@ def by_slot(messages: Sequence[Message], partitions: Mapping[str, int]) -> dict[
 
 def partition_of(key: str, partitions: int) -> int:
     """The partition of a key: Kafka's own default, in both drivers."""
-    return (_murmur2(key) & 0x7FFFFFFF) % partitions
-
-
-@lru_cache(maxsize=1 << 14)  # the events of one application come in clusters
-def _murmur2(key: str) -> int:
-    """MurmurHash2 as Kafka's clients seed it. aiokafka's own gives the same, word by word out of single bytes, which
-    took a fifth of the relay's time."""
-    data = key.encode()
-    length = len(data)
-    h = 0x9747B28C ^ length
-    for word in unpack_from(f"<{length // 4}I", data):
-        k = word * _M & _MASK
-        h = (h * _M & _MASK) ^ ((k ^ k >> 24) * _M & _MASK)
-    if rest := data[length & ~3 :]:
-        h = (h ^ int.from_bytes(rest, "little")) * _M & _MASK
-    h = (h ^ h >> 13) * _M & _MASK
-    return h ^ h >> 15
+    return (murmurhash2(key.encode(), KAFKA_SEED) & 0x7FFFFFFF) % partitions
