@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
-from deploy import backup_cli, rules_cli
+from deploy import backup_cli, decision_cli, rules_cli
 from deploy.backup_cli import user_of_this_system
 from deploy.local import TOGETHER_PORT, Addresses, Local, home_of_environment
 from deploy.refusals import Refusal
@@ -56,6 +56,8 @@ parked = typer.Typer(
     no_args_is_help=True, help="Events that could not be handled, kept with their key: list, show, release, discard."
 )
 app.add_typer(rules_cli.policy, name="policy")
+rules_cli.policy.command()(decision_cli.explain)
+rules_cli.policy.command("test")(decision_cli.decide_cases)
 app.command("due-date")(rules_cli.due_date)
 app.command("token")(token)
 app.add_typer(parked, name="parked")

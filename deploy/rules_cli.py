@@ -28,7 +28,7 @@ from libs.common.policy import (
 from libs.common.policy.sharing import RuleDescription, SplitDescription
 from libs.common.treasuries import EmployerKind
 
-ANYANG = Path(__file__).parent / "policies" / "anyang" / "2021-4.yaml"
+ANYANG = Path(__file__).parent / "policies" / "anyang" / "2021-4.1.yaml"
 
 policy = typer.Typer(help="Ask a policy pack what its rules give. Nothing is stored or started.", no_args_is_help=True)
 
@@ -91,11 +91,11 @@ def diff(
 
     Rules are compared by what they are about, day by day; the order of the file and the ids of rules do not count.
     """
-    packs = _load(before), _load(after)
+    packs = load(before), load(after)
     try:
         found = differences(*packs)
     except PolicyError as error:
-        _refuse(str(error))
+        refuse(str(error))
     if as_json:
         typer.echo(json.dumps([_difference_as_json(each) for each in found], ensure_ascii=False))
         return
@@ -128,7 +128,7 @@ def split(
 
     A central or provincial unit bears no share by rule: exit 2, "manual decision".
     """
-    loaded = _load(pack)
+    loaded = load(pack)
     try:
         described = describe_split(
             loaded,
@@ -139,7 +139,7 @@ def split(
             employer_kind=employer_kind,
         )
     except PolicyError as error:
-        _refuse(str(error))
+        refuse(str(error))
     typer.echo(json.dumps(described, ensure_ascii=False) if as_json else _split_for_people(loaded, described))
 
 
@@ -165,7 +165,7 @@ def due_date(
     try:
         deadline = CALENDAR.due_date(accepted, days, suspended or ())
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     typer.echo(json.dumps(_described(deadline), ensure_ascii=False) if as_json else _deadline_for_people(deadline))
 
 
@@ -275,14 +275,15 @@ def _read(path: Path) -> Pack:
     try:
         return load_pack(path)
     except OSError as error:
-        _refuse(f"{path} cannot be read: {error.strerror}")
+        refuse(f"{path} cannot be read: {error.strerror}")
 
 
-def _load(path: Path) -> Pack:
+def load(path: Path) -> Pack:
+    """Read a pack; one that cannot be read ends the command."""
     try:
         return _read(path)
     except PolicyError as error:
-        _refuse(str(error))
+        refuse(str(error))
 
 
 def _described(deadline: Deadline) -> dict[str, object]:
@@ -324,6 +325,7 @@ def _rule_for_people(pack: Pack, rule: RuleDescription) -> str:
     return f"  {number}{rule['article'] or ''} {rule['id']}{assumed}"
 
 
-def _refuse(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
+    """End the command with exit code 2 and a message."""
     typer.echo(message, err=True)
     raise typer.Exit(2)

@@ -150,7 +150,11 @@ def test_without_a_token_every_operation_but_the_public_ones_answers_401_and_rea
     operations: list[Operation], at: At
 ) -> None:
     public = [str(operation) for operation in operations if operation.scope is None]
-    assert public == ["GET /intake/v1/policy", "GET /intake/v1/policy/{sha256}"]
+    assert public == [
+        "GET /intake/v1/policy",
+        "POST /intake/v1/eligibility",
+        "GET /intake/v1/policy/{sha256}",
+    ]
     for operation in operations:
         if operation.scope:
             refused = at.call(operation, None, **bodies(operation))

@@ -11,6 +11,7 @@ certification or service alone needs no such decision, as long as its treasury i
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import StrEnum
@@ -19,12 +20,15 @@ from typing import NamedTuple
 from libs.common.calendar import CALENDAR
 from libs.common.errors import DomainError
 from libs.common.field_errors import OURS
+from libs.common.identity import read_resident_number
 from libs.common.policy import (
+    Decision,
+    Facts,
     ManualDecision,
     NoRuleInForce,
     Pack,
     affiliated_treasury,
-    exclusion,
+    decide,
     platform_of,
     treasury_of_region,
 )
@@ -99,7 +103,7 @@ def move(state: State, command: str) -> State:
 
 REASONS = {
     "duplicate": "同一受益人的同一事项已在办理或者已经享受，不重复受理",
-    "not-covered": "受益人的人才类别不享受所申请的补贴",
+    "not-covered": "受益人的情况按政策不符合所申请的事项",
     "manual-decision": "须由人才办会同财政局人工决定，请联系人才办",
     "lapsed": "逾期未补正，申请终止",
 }
@@ -107,7 +111,7 @@ REASONS = {
 
 REASON_ADVICE = {
     "duplicate": "请查看已有办件的进度和结果，无需再次提交",
-    "not-covered": "请核对政策列出的各类别待遇，改报可享受的事项",
+    "not-covered": "请查看对照政策的逐条说明，改报可享受的事项，或者在情况改变后重新申请",
     "manual-decision": "请携带单位性质和隶属关系的依据与人才办联系",
     "lapsed": "备齐所缺事项后可重新申请",
 }
@@ -220,13 +224,15 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the rules say: where it belongs, and all defects or the reason not to accept it. `treasury` and `platform`
-    are None where they cannot be known yet. `unsure`: it is in doubt who asks, or for whom."""  # fmt: skip
+    are None where they cannot be known yet. `unsure`: it is in doubt who asks, or for whom. `decisions`: what the
+    policy says of each item, None where no category is known."""
 
     treasury: str | None
     platform: str | None
     defects: tuple[Defect, ...]
     reason: str | None = None
     unsure: bool = False
+    decisions: tuple[Decision | None, ...] = ()
 
 
 MAY_FILE: Mapping[str, frozenset[str]] = {
@@ -252,10 +258,11 @@ def examine(pack: Pack, filing: Filing, known: Known, on: date) -> Verdict:
     items = [pack.item(filed.code, on) for filed in filing.items]
     treasury, defects, manual = _place(pack, filing, known, on)
     platform = platform_of(pack, treasury, on).code if treasury else None
+    decided = decisions_on(pack, filing, items, known, on)
     if manual or _left_to_people(pack, filing, items, on):
-        return Verdict(treasury, platform, (), "manual-decision")
-    if _excluded(pack, filing, items, known, on):
-        return Verdict(treasury, platform, (), "not-covered")
+        return Verdict(treasury, platform, (), "manual-decision", decisions=decided)
+    if any(one is not None and one.says_no for one in decided):
+        return Verdict(treasury, platform, (), "not-covered", decisions=decided)
     authority = list(_authority_defects(filing, on))
     found = [
         *defects,
@@ -265,7 +272,37 @@ def examine(pack: Pack, filing: Filing, known: Known, on: date) -> Verdict:
         *_item_defects(filing, items, known, on),
         *_material_defects(pack, filing, items, known, on),
     ]
-    return Verdict(treasury, platform, tuple(found), unsure=known.unsure or bool(authority))
+    unsure = known.unsure or bool(authority)
+    return Verdict(treasury, platform, tuple(found), unsure=unsure, decisions=decided)
+
+
+def decisions_on(
+    pack: Pack, filing: Filing, items: Sequence[Item], known: Known, on: date
+) -> tuple[Decision | None, ...]:
+    """What the policy says of each item, by what the filing states and shows; what a department has to find out is not
+    known here. None where the category is not known."""
+    facts = {name: value for name, value in _shown_facts(filing, on).items() if name in pack.facts_by_name}
+    return tuple(
+        decide(pack, item=item.code, category=category, facts={**filing.facts, **facts}, on=on) if category else None
+        for item, category in zip(items, categories(filing, items, known), strict=True)
+    )
+
+
+def _shown_facts(filing: Filing, on: date) -> Facts:
+    """The facts that the platform itself sees in a filing (`PLATFORM_FACTS`)."""
+    facts: dict[str, bool | int | str] = {}
+    if filing.employer is not None:
+        facts["employer.kind"] = filing.employer.kind.value
+    if (birth := _birth_date(filing.beneficiary)) is not None:
+        facts["person.age"] = on.year - birth.year - ((on.month, on.day) < (birth.month, birth.day))
+    return facts
+
+
+def _birth_date(person: FiledPerson) -> date | None:
+    for document in person.documents:
+        with suppress(ValueError):  # the number of a passport states no birth date
+            return read_resident_number(document.number).birth
+    return person.birth_date
 
 
 def categories(filing: Filing, items: Sequence[Item], known: Known) -> list[str | None]:
@@ -347,14 +384,6 @@ def _left_to_people(pack: Pack, filing: Filing, items: Iterable[Item], on: date)
 
 def _pays(pack: Pack, item: Item, on: date) -> bool:
     return item.kind is ItemKind.BENEFIT and pack.benefit(item.code, on).form is BenefitForm.MONEY
-
-
-def _excluded(pack: Pack, filing: Filing, items: Sequence[Item], known: Known, on: date) -> bool:
-    return any(
-        category is not None and exclusion(pack, benefit=item.code, category=category, on=on) is not None
-        for item, category in zip(items, categories(filing, items, known), strict=True)
-        if item.kind is ItemKind.BENEFIT
-    )
 
 
 # -- what is incomplete or not in order

@@ -18,6 +18,9 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    StrictBool,
+    StrictInt,
+    StrictStr,
     StringConstraints,
     TypeAdapter,
     ValidationError,
@@ -32,8 +35,8 @@ from libs.common.dated import Day
 from libs.common.errors import DomainError, FieldError, InvalidRequest
 from libs.common.field_errors import field_errors, of_form
 from libs.common.identity import DocumentType
-from libs.common.policy import Pack, PolicyError, certifies, treasury_of_region
-from libs.common.policy.model import ItemKind, Platform
+from libs.common.policy import Pack, PolicyError, certifies, fact_faults, treasury_of_region
+from libs.common.policy.model import FactFrom, ItemKind, Platform
 from libs.common.treasuries import AffiliationKind, EmployerKind
 from libs.common.wire import NOT_BLANK
 from libs.common.words import ONE_LINE
@@ -71,7 +74,7 @@ def read_correction(filed: Mapping[str, Any], raw: Mapping[str, Any], pack: Pack
 
 
 def _read(raw: Mapping[str, Any], reading: Reading, faults: Iterable[Mapping[str, Any]]) -> "Filing":
-    found = [*faults, *_at_odds(raw)]
+    found = [*faults, *_at_odds(raw), *_wrong_facts(raw.get("facts"), reading.pack)]
     try:
         filing = Filing.model_validate(raw, context=reading)
     except ValidationError as error:
@@ -102,6 +105,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "unknown-platform": ("没有此服务平台", _SEE_POLICY),
     "unknown-region": ("该地区不在政策范围内", _SEE_POLICY),
     "unknown-material": ("没有此材料", _SEE_POLICY),
+    "unknown-fact": ("没有此事实", _SEE_POLICY),
+    "unknown-fact-value": ("事实没有此取值", "请填写所列取值之一；不清楚的不填。"),
+    "fact-not-yours": ("此事实不由申请人说明", "请删除此项；由部门核实登记，或者由平台按填报内容得出。"),
+    "fact-wrong-type": ("事实的取值类型不对", "请按 GET /intake/v1/policy 列出的类型填写；不清楚的不填。"),
     "platform-not-yours": ("不是您所在的平台", "窗口只能在本平台收件，请改为本平台或者留空。"),
     "not-correctable": ("不能补正的项", "补正不能更改此项；请删除，或者撤回后重新提交。"),
     "filer-not-named": (
@@ -361,6 +368,10 @@ class FiledMaterial(Shape):
     by: Day | None = None
 
 
+FactName = Annotated[str, Field(max_length=80)]
+FactValue = StrictBool | StrictInt | Annotated[StrictStr, Field(max_length=64)]
+
+
 class FiledExternalRef(Shape):
     """The application's number in another system; unique per system."""
 
@@ -384,6 +395,10 @@ class Filing(Shape):
     payee_account: FiledAccount | None = None
     items: Annotated[list[FiledItem], Field(min_length=1, max_length=20)]
     materials: Annotated[list[FiledMaterial], Field(max_length=50)] = []
+    facts: Annotated[
+        dict[FactName, FactValue],
+        Field(max_length=100, description="由申请人说明的事实，名称和取值见 GET /intake/v1/policy；不清楚的不填"),
+    ] = {}
     external_refs: Annotated[list[FiledExternalRef], Field(max_length=10)] = []
 
     @field_validator("platform")
@@ -414,6 +429,7 @@ class Correction(Shape):
     payee_account: FiledAccount | None = None
     items: Annotated[list[FiledItem], Field(min_length=1, max_length=20)] | None = None
     materials: Annotated[list[FiledMaterial], Field(max_length=50)] = []
+    facts: Annotated[dict[FactName, FactValue], Field(max_length=100)] | None = None
 
 
 PEOPLE = frozenset({"applicant", "beneficiary", "handler"})
@@ -447,6 +463,17 @@ def _at_odds(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         birth = _day(one.get("birth_date"))
         if birth and any(stated != birth for stated in _births(one.get("documents"))):
             yield _fault("birth-date-differs", (*place, "birth_date"))
+
+
+def _wrong_facts(stated: object, pack: Pack) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(stated, dict):
+        return
+    for wrong in fact_faults(pack, stated):
+        yield {"type": wrong.code, "loc": ("facts", wrong.name), "msg": wrong.detail}
+    for name in stated:
+        fact = pack.facts_by_name.get(name)
+        if fact is not None and fact.stated_by is not FactFrom.APPLICANT:
+            yield _fault("fact-not-yours", ("facts", name))
 
 
 def _fault(code: str, place: tuple[str | int, ...]) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from libs.common.money import Amount, format_yuan
 from libs.common.packs import Packs
 from libs.common.paging import PageRequest, encode_cursor, read_after
 from libs.common.policy import Pack
+from services.intake.eligibility import DecidedView, DecisionView
 from services.intake.models import (
     EPOCH,
     application,
@@ -129,6 +130,15 @@ async def show(tx: AsyncConnection, packs: Packs, caller: Principal, ref: UUID) 
     if row.closed_on is not None:
         view.feedback = feedback_text(view.case_no, view.state_title, pack, view.items, view.payments)
     return view, max((step.seq for step in steps), default=0)
+
+
+async def decisions(tx: AsyncConnection, caller: Principal, ref: UUID) -> DecidedView:
+    """What the policy said of an application when it was last examined. Raises NotFound."""
+    row = await find(tx, caller, ref)
+    query = select(application_item.c.decision).where(application_item.c.application == ref)
+    found = (await tx.execute(query.order_by(application_item.c.position))).scalars()
+    told = [DecisionView.model_validate(one) for one in found if one is not None]
+    return DecidedView(application=ref, case_no=row.case_no, policy=identity_of(row), decisions=told)
 
 
 async def page(

@@ -238,6 +238,7 @@ application_item = Table(
     Column("kind", Text, nullable=False),
     Column("category", Text),
     Column("certification", Text, comment="number of an earlier certification it relies on"),
+    Column("decision", JSONB, comment="what the policy said of the item when it was last examined, clause by clause"),
     UniqueConstraint("application", "code"),
 )
 

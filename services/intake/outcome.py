@@ -135,7 +135,7 @@ def facts(docket: Docket, case: Case, outcome: Outcome, items: Sequence[Accepted
         case State.NOT_ACCEPTED:
             reason = outcome.reason or ""
             event = ApplicationNotAccepted(policy=policy, application=docket.id, reason=reason, decided_on=case.today)
-            words = f"{REASONS[reason]}。"
+            words = f"{'；'.join((REASONS[reason], *_against(case)))}。"
         case _:
             onward = outcome.successor
             if onward is None:
@@ -145,6 +145,13 @@ def facts(docket: Docket, case: Case, outcome: Outcome, items: Sequence[Accepted
             )
             words = f"已转至{platform_title(case.pack, onward.platform)}，新的办件编号 {onward.case_no}，材料随转。"
     return [(event, step_of(event, case.now, state_title(outcome.state), words))]
+
+
+def _against(case: Case) -> list[str]:
+    """The clauses that say no, each once."""
+    decided = [one for one in case.verdict.decisions if one is not None]
+    said = [clause.sentence for one in decided for clause in one.clauses if clause.says_no]
+    return list(dict.fromkeys(said))
 
 
 def step_of(event: ApplicationEvent, now: datetime, title: str, detail: str = "") -> Step:

@@ -20,6 +20,7 @@ from libs.common.policy.model import ItemKind
 from libs.common.ticker import Due, schedule
 from services.intake import claims, employers, materials
 from services.intake.domain import State, answer_by, categories, move, promises
+from services.intake.eligibility import shown
 from services.intake.outcome import Case, Docket, Outcome, Told, facts, receipt_of, received
 from services.intake.promises import materials_due
 from services.intake.timeline import tell
@@ -63,14 +64,15 @@ _SAVE = text(f"""
     ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in _FIXED)}
 """)  # noqa: S608 - names of our own
 _SAVE_ITEMS = text("""
-    INSERT INTO application_item (id, application, position, code, kind, category, certification)
-    SELECT id, application, position, code, kind, category, certification
+    INSERT INTO application_item (id, application, position, code, kind, category, certification, decision)
+    SELECT id, application, position, code, kind, category, certification, decision
       FROM unnest(CAST(:ids AS uuid[]), CAST(:applications AS uuid[]), CAST(:positions AS integer[]),
                   CAST(:codes AS text[]), CAST(:kinds AS text[]), CAST(:categories AS text[]),
-                  CAST(:certifications AS text[]))
-           AS r (id, application, position, code, kind, category, certification)
+                  CAST(:certifications AS text[]), CAST(:decisions AS jsonb[]))
+           AS r (id, application, position, code, kind, category, certification, decision)
     ON CONFLICT (application, code) DO UPDATE SET
-        position = excluded.position, category = excluded.category, certification = excluded.certification
+        position = excluded.position, category = excluded.category, certification = excluded.certification,
+        decision = excluded.decision
     RETURNING id, application, code
 """)
 
@@ -210,11 +212,14 @@ async def _save_items(tx: AsyncConnection, records: Sequence[Record]) -> list[li
     rows = []
     found = [categories(record.case.filing, record.case.items, record.case.known) for record in records]
     for record, mine in zip(records, found, strict=True):
-        for n, (filed, item, category) in enumerate(
-            zip(record.case.filing.items, record.case.items, mine, strict=True)
+        case = record.case
+        for n, (filed, item, category, decision) in enumerate(
+            zip(case.filing.items, case.items, mine, case.verdict.decisions, strict=True), 1
         ):
-            rows.append((uuid7(), record.docket.id, n + 1, item.code, item.kind.value, category, filed.certification))
-    names = ("ids", "applications", "positions", "codes", "kinds", "categories", "certifications")
+            told = shown(case.pack, decision).model_dump_json() if decision else None
+            place = (uuid7(), record.docket.id, n)
+            rows.append((*place, item.code, item.kind.value, category, filed.certification, told))
+    names = ("ids", "applications", "positions", "codes", "kinds", "categories", "certifications", "decisions")
     saved = await tx.execute(_SAVE_ITEMS, columns(names, rows))
     ids = {(row.application, row.code): row.id for row in saved}
     return [

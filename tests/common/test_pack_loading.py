@@ -16,7 +16,7 @@ from tests.common.packs import ANYANG, anyang, anyang_text, edited
 
 def test_the_identity_is_the_hash_of_the_bytes() -> None:
     identity = anyang().identity
-    assert (identity.city, identity.version) == ("anyang", "2021-4")
+    assert (identity.city, identity.version) == ("anyang", "2021-4.1")
     assert identity.sha256 == hashlib.sha256(ANYANG.read_bytes()).hexdigest()
     assert anyang().source == ANYANG.read_bytes()
 
@@ -252,6 +252,48 @@ WRONG = {
     "a case prefix that no case number takes": ("case_prefix: AY", "case_prefix: Ay", "case_prefix", "pattern"),
     "no case prefix": ("case_prefix: AY", "# none", "", "Field required"),
     "a key twice": ("city: anyang\n", "city: anyang\ncity: anyang\n", "city: anyang", "twice"),
+    "a condition with an undeclared name": (
+        "when: person.science_technology",
+        "when: person.science",
+        "when: person.science",
+        "line 1, column 7: person.science is not declared",
+    ),
+    "a condition of a wrong type": (
+        "when: person.degree == 'doctor'",
+        "when: person.degree == 3",
+        "when: person.degree == 3",
+        "column 15: == does not go with (string, int)",
+    ),
+    "a condition on a value that no fact has": (
+        "when: person.degree == 'doctor'",
+        "when: person.degree == 'docter'",
+        "when: person.degree == 'docter'",
+        "no fact here has the value 'docter'",
+    ),
+    "a condition of an unknown coverage": (
+        "coverages: [youth_reserve]\n    when",
+        "coverages: [youth]\n    when",
+        "coverages: [youth]",
+        "no coverage youth",
+    ),
+    "a fact with an unknown material": (
+        "stated_by: applicant\n    material: degree_certificate\n    values:\n      - {code: doctor",
+        "stated_by: applicant\n    material: diploma\n    values:\n      - {code: doctor",
+        "material: diploma",
+        "no material diploma",
+    ),
+    "a fact that no condition uses": (
+        "facts:\n",
+        "facts:\n  - {name: person.tall, title: 高, type: bool, stated_by: applicant, document: gb-2260, article: 代码表}\n",
+        "person.tall",
+        "no condition uses person.tall",
+    ),
+    "a fact stated by the platform that it does not know": (
+        "    stated_by: department\n    department: science_technology",
+        "    stated_by: platform",
+        "",
+        "the platform states these facts and no others",
+    ),
     "an alias": ("city: anyang\n", "city: &c anyang\ntitle: *c\n", "title: *c", "aliases"),
     "a tag": ("city: anyang\n", "city: !!python/name:os.system anyang\n", "python", "tag"),
     "broken YAML": ("documents:\n", "documents: [\n", "", ""),

@@ -3,7 +3,19 @@
 Services, command line and simulation all ask here; nobody else does policy arithmetic.
 """
 
+from libs.common.policy.conditions import Facts
 from libs.common.policy.coverage import categories_of, certifies, exclusion
+from libs.common.policy.decision import (
+    Clause,
+    Decision,
+    FactFault,
+    Seen,
+    Verdict,
+    decide,
+    decisions,
+    fact_faults,
+    worth_trying,
+)
 from libs.common.policy.difference import Difference, NotOfOneCity, differences
 from libs.common.policy.errors import (
     Defect,
@@ -37,8 +49,12 @@ from libs.common.policy.routes import (
 from libs.common.policy.sharing import Split, describe_split, employer_share, split
 
 __all__ = [
+    "Clause",
+    "Decision",
     "Defect",
     "Difference",
+    "FactFault",
+    "Facts",
     "Instalment",
     "Leg",
     "ManualDecision",
@@ -50,8 +66,10 @@ __all__ = [
     "PolicyDates",
     "PolicyError",
     "Route",
+    "Seen",
     "Split",
     "UnknownCode",
+    "Verdict",
     "VersionBy",
     "When",
     "affiliated_treasury",
@@ -59,10 +77,13 @@ __all__ = [
     "categories_of",
     "certification_valid_to",
     "certifies",
+    "decide",
+    "decisions",
     "describe_split",
     "differences",
     "employer_share",
     "exclusion",
+    "fact_faults",
     "load_pack",
     "payout_due_on",
     "platform_for",
@@ -73,4 +94,5 @@ __all__ = [
     "task_treasury",
     "tasks_for",
     "treasury_of_region",
+    "worth_trying",
 ]

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from libs.common.dated import Dated
+from libs.common.policy.conditions import ConditionWrong, compile_condition
 from libs.common.policy.model import (
     AFFILIATED,
     AffiliationOrder,
@@ -49,7 +50,7 @@ _ALWAYS_NEEDED: tuple[type[Rule], ...] = (
 def identifiers_are_unique(pack: Contents) -> Iterator[Finding]:
     """Rule ids are unique in the pack; codes of documents, regions and departments in their list."""
     yield from _twice(((path, rule.id) for path, rule in _rules(pack)), "the rule id")
-    for section, field in (("documents", "id"), ("regions", "code"), ("departments", "code")):
+    for section, field in (("documents", "id"), ("regions", "code"), ("departments", "code"), ("facts", "name")):
         records = enumerate(getattr(pack, section))
         yield from _twice((((section, i), getattr(record, field)) for i, record in records), f"the {field}")
 
@@ -183,6 +184,19 @@ def categories_can_be_certified(pack: Contents) -> Iterator[Finding]:
             yield ("categories", i, "coverage"), f"no item certifies people of the coverage {category.coverage}"
 
 
+def conditions_are_sound(pack: Contents) -> Iterator[Finding]:
+    """Every condition compiles against the declared facts, and every fact is used by one."""
+    used: set[str] = set()
+    for i, rule in enumerate(pack.conditions):
+        try:
+            used |= compile_condition(rule.when, pack.facts).uses
+        except ConditionWrong as error:
+            yield ("conditions", i, "when"), str(error)
+    for i, fact in enumerate(pack.facts):
+        if fact.name not in used:
+            yield ("facts", i), f"no condition uses {fact.name}"
+
+
 CHECKS: tuple[Check, ...] = (
     identifiers_are_unique,
     citations_exist,
@@ -195,6 +209,7 @@ CHECKS: tuple[Check, ...] = (
     money_rules_are_of_money,
     excluded_people_have_no_amounts,
     categories_can_be_certified,
+    conditions_are_sound,
 )
 
 
@@ -227,6 +242,7 @@ def _known_codes(pack: Contents) -> dict[str, set[str]]:
         "benefit": {benefit.code for benefit in pack.benefits},
         "category": {category.code for category in pack.categories},
         "coverage": {coverage.code for coverage in pack.coverages},
+        "material": {material.code for item in pack.items for material in item.materials},
     }
 
 
@@ -239,6 +255,11 @@ def _references(pack: Contents) -> Iterator[tuple[Path, str, str]]:
         yield from _lists(pack, section, "benefits", "benefit")
     yield from _lists(pack, "public_notices", "items", "item")
     yield from _lists(pack, "items", "certifies", "coverage")
+    yield from _lists(pack, "conditions", "coverages", "coverage")
+    yield from _lists(pack, "conditions", "categories", "category")
+    yield from _lists(pack, "conditions", "items", "item")
+    yield from _fields(pack, "facts", "material", "material")
+    yield from _fields(pack, "facts", "department", "department")
     yield from _fields(pack, "amounts", "benefit", "benefit")
     yield from _fields(pack, "amounts", "category", "category")
     yield from _fields(pack, "instalment_plans", "benefit", "benefit")

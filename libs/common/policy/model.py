@@ -4,6 +4,7 @@ Money is in fen, terms in working days. Days are days of Asia/Shanghai; `valid_t
 A rule says by which date of an application its version is picked (`version_by`).
 """
 
+from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeAlias, TypeVar
@@ -156,6 +157,82 @@ class ManualDecisionRule(EligibilityRule):
     def subjects(self) -> tuple[Subject, ...]:
         """Each kind that it names."""
         return tuple((kind,) for kind in (*self.employer_kinds, *self.treasury_kinds))
+
+
+FactName = Annotated[str, Field(pattern=r"^(person|employer)\.[a-z][a-z0-9_]{0,63}$")]
+Expression = Annotated[str, Field(min_length=1, max_length=2000)]
+"""A condition in CEL, over the facts that the pack declares."""
+
+
+class FactType(StrEnum):
+    """What kind of value a fact has."""
+
+    BOOL = "bool"
+    INT = "int"
+    STRING = "string"
+
+
+class FactFrom(StrEnum):
+    """Who states a fact: the applicant, with a material; a department, as its recorded judgement; or the platform,
+    which knows it from the filing itself."""
+
+    APPLICANT = "applicant"
+    DEPARTMENT = "department"
+    PLATFORM = "platform"
+
+
+PLATFORM_FACTS: Mapping[str, FactType] = {"person.age": FactType.INT, "employer.kind": FactType.STRING}
+"""What the platform knows of a filing by itself: full years of age on the day, and the kind of the employer."""
+
+
+class FactValue(Record):
+    """A value that a fact of type `string` may have."""
+
+    code: Code
+    title: Title
+
+
+class Fact(Cited):
+    """A declared variable of conditions: flat, typed, with who states it and the material that shows it."""
+
+    name: FactName
+    title: Title
+    type: FactType
+    stated_by: FactFrom
+    values: tuple[FactValue, ...] = ()
+    material: Code | None = None
+    department: Code | None = None
+
+    @model_validator(mode="after")
+    def _as_its_type_asks(self) -> Self:
+        if bool(self.values) != (self.type is FactType.STRING):
+            raise ValueError("values are listed exactly where the type is string")
+        _distinct(tuple(value.code for value in self.values))
+        if (self.department is not None) != (self.stated_by is FactFrom.DEPARTMENT):
+            raise ValueError("a department is named exactly where one states the fact")
+        if (self.stated_by is FactFrom.PLATFORM) != (PLATFORM_FACTS.get(self.name) is self.type):
+            known = ", ".join(f"{name} ({kind})" for name, kind in PLATFORM_FACTS.items())
+            raise ValueError(f"the platform states these facts and no others: {known}")
+        return self
+
+
+class Condition(CodedRule):
+    """A clause on whom a coverage, category or item is for. `when` is true, false, or undetermined where a fact that
+    counts is not known; each has its sentence. `failed` says what would have to change, `undetermined` what to show."""
+
+    coverages: tuple[Code, ...] = ()
+    categories: tuple[Code, ...] = ()
+    items: tuple[Code, ...] = ()
+    when: Expression
+    passed: Title
+    failed: Title
+    undetermined: Title
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if not (self.coverages or self.categories or self.items):
+            raise ValueError("the condition names no coverage, category or item")
+        return self
 
 
 class Coverage(CodedRule):
@@ -501,6 +578,8 @@ class Contents(Record):
     public_notices: tuple[PublicNotice, ...]
     correction_terms: tuple[CorrectionTerms, ...]
     certification_terms: tuple[CertificationTerm, ...]
+    facts: tuple[Fact, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:

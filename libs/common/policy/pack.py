@@ -12,6 +12,7 @@ from typing import Self, TypeAlias, TypeVar, cast
 from pydantic import PrivateAttr, ValidationError
 
 from libs.common.policy.checks import CHECKS
+from libs.common.policy.conditions import Compiled, compile_condition
 from libs.common.policy.errors import NoRuleInForce, PackRefused, UnknownCode
 from libs.common.policy.identity import PackIdentity
 from libs.common.policy.model import (
@@ -20,6 +21,8 @@ from libs.common.policy.model import (
     Cited,
     CodedRule,
     Contents,
+    Document,
+    Fact,
     Item,
     PackTreasury,
     Rule,
@@ -107,6 +110,10 @@ class Pack(Contents):
         """Give a service item. Raises UnknownCode, or NoRuleInForce where it is not in force then."""
         return self._coded(Item, code, on)
 
+    def document(self, code: str) -> Document:
+        """Give a document of the stack."""
+        return next(document for document in self.documents if document.id == code)
+
     def treasury(self, code: str, on: date) -> PackTreasury:
         """Give a treasury as it is on a day. Raises UnknownCode, or NoRuleInForce before or after its days."""
         versions = [treasury for treasury in self.treasuries if treasury.code == code]
@@ -147,6 +154,16 @@ class Pack(Contents):
                 yield from ((_name(section, record), record) for record in named)
 
     @cached_property
+    def facts_by_name(self) -> Mapping[str, Fact]:
+        """The declared facts."""
+        return {fact.name: fact for fact in self.facts}
+
+    @cached_property
+    def compiled(self) -> Mapping[str, Compiled]:
+        """The conditions, compiled, by rule id."""
+        return {rule.id: compile_condition(rule.when, self.facts) for rule in self.conditions}
+
+    @cached_property
     def _index(self) -> Mapping[tuple[type[Rule], Subject], list[Rule]]:
         index: dict[tuple[type[Rule], Subject], list[Rule]] = {}
         for rule in self.rules():
@@ -166,6 +183,8 @@ def load_pack(path: FilePath) -> Pack:
 
 
 def _name(section: str, record: Cited) -> str:
+    if isinstance(record, Fact):
+        return f"{section}.{record.name}"
     return record.id if isinstance(record, Rule) else f"{section}.{getattr(record, 'code', '')}"
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from libs.common.money import format_yuan, parse_share
+from libs.common.policy.conditions import in_words
 from libs.common.policy.model import (
     AFFILIATED,
     AffiliationOrder,
@@ -21,6 +22,7 @@ from libs.common.policy.model import (
     Cited,
     ClaimSubject,
     CodedRule,
+    Condition,
     CorrectionTerms,
     Coverage,
     Department,
@@ -131,7 +133,7 @@ _OF_A_PLATFORM = ("platform", "treasury")  # what the subjects of a platform beg
 
 
 def _titles(pack: Pack) -> Mapping[str, str]:
-    rules: tuple[CodedRule, ...] = (*pack.coverages, *pack.categories, *pack.items, *pack.benefits)
+    rules: tuple[CodedRule, ...] = (*pack.conditions, *pack.coverages, *pack.categories, *pack.items, *pack.benefits)
     named: tuple[PackTreasury | Department | CodedRule, ...] = (*pack.treasuries, *pack.departments, *rules)
     return {each.code: each.title for each in named}
 
@@ -192,6 +194,18 @@ def _advance_effect(pack: Pack, was: CashAdvance | None, becomes: CashAdvance | 
     return Effect((titled(pack, was.advanced_by),), (titled(pack, becomes.advanced_by),))
 
 
+def _condition_facets(pack: Pack, rule: Condition) -> Facets:
+    about_whom = (*rule.coverages, *rule.categories, *rule.items)
+    return {
+        "名称": rule.title,
+        "适用": "、".join(titled(pack, code) for code in about_whom),
+        "条件": in_words(rule.when, pack.facts),
+        "符合时": rule.passed,
+        "不符合时": rule.failed,
+        "不能确定时": rule.undetermined,
+    }
+
+
 def _item_facets(pack: Pack, item: Item) -> Facets:
     return {
         "名称": item.title,
@@ -246,6 +260,7 @@ WORDINGS: Mapping[type[Rule], Wording] = {
         lambda pack, rule: {"名称": rule.title, "覆盖范围": titled(pack, rule.coverage)},
         _there("该类人才"),
     ),
+    Condition: Wording("条件", _condition_facets),
     Item: Wording("办理事项", _item_facets, _item_effect),
     Benefit: Wording(
         "待遇",

@@ -19,6 +19,7 @@ from services.intake.api.desk import AtDesk, InGroup
 from services.intake.api.examples import CORRECTION, FILING
 from services.intake.api.group import Wanted, canonical
 from services.intake.domain import TITLES
+from services.intake.eligibility import DecidedView
 from services.intake.filing import RawCorrection, RawFiling
 from services.intake.views import ApplicationView, Receipt, Summary
 
@@ -79,6 +80,12 @@ async def show_application(
     view, version = await inquiry.show(tx, desk.packs, caller, application)
     response.headers["ETag"] = etag(version)
     return view
+
+
+@router.get("/applications/{application}/decision", summary="政策对照", dependencies=[requires("intake:read")])
+async def show_decision(application: UUID, tx: Tx, caller: Caller) -> DecidedView:
+    """最近一次审查时，每个事项逐条对照政策的结论：看到了什么、出自哪一条、还缺什么。审查之后如何决定，见办理结果。"""
+    return await inquiry.decisions(tx, caller, application)
 
 
 @router.post(

@@ -1,4 +1,5 @@
-"""The policy: what may be filed under it, on any day and under any version, and its file as it is."""
+"""The policy: what may be filed under it, on any day and under any version, its file as it is, and what it says of a
+person before anything is filed."""
 
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from libs.common.policy import PackIdentity, categories_of
 from libs.common.policy.identity import Sha256
 from libs.common.web import guarded_router, public
 from services.intake.api.desk import AtDesk
+from services.intake.eligibility import Eligibility, FactView, Question, answer, fact_view
 
 MEDIA_TYPE = "application/yaml"  # RFC 9512
 
@@ -46,6 +48,7 @@ class Policy(BaseModel):
     platforms: list[Titled]
     treasuries: list[Titled]
     regions: list[Titled]
+    facts: list[FactView]
 
 
 def _titled(records: Any, on: date) -> list[Titled]:
@@ -85,7 +88,21 @@ async def show_policy(
         platforms=_titled(pack.platforms, on),
         treasuries=_titled(pack.treasuries, on),
         regions=_titled(pack.regions, on),
+        facts=[fact_view(fact) for fact in pack.facts],
     )
+
+
+@router.post("/eligibility", summary="资格自测", dependencies=[public()])
+async def check_eligibility(question: Question, desk: AtDesk) -> Eligibility:
+    """按所填情况逐条对照政策，不提交、不留存：每一条看到了什么、结论如何、出自哪一条，还缺什么或者须改变什么。
+
+    不清楚的不填：缺少的情况只会使结论“尚不能确定”，不会变成“不符合”。
+    """
+    today = local_date(datetime.now(UTC))
+    pack = desk.packs.find_on(question.on or today)
+    if pack is None:
+        raise NotFound
+    return answer(pack, question, today)
 
 
 @router.get(

@@ -1,0 +1,186 @@
+"""Decisions on the command line: what a pack says of a person clause by clause, and whether it says so of its cases."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.rules_cli import ANYANG, AsJson, day_of, load, refuse
+from libs.common.money import format_yuan
+from libs.common.policy import Clause, Decision, Pack, PackRefused, PolicyError, Verdict, decide, fact_faults
+from libs.common.policy.cases import Run, deciding, run_cases, untested
+from libs.common.policy.model import Fact, FactType, Rule
+
+
+def explain(
+    *,
+    item: Annotated[str, typer.Option(metavar="CODE", help="A service item, as talent_certification.")],
+    category: Annotated[str, typer.Option(metavar="CODE", help="The category of talent, as master.")],
+    on: Annotated[date, typer.Option(parser=day_of, metavar="DATE", help="YYYY-MM-DD: the day of acceptance.")],
+    fact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A fact, as person.degree=master; repeatable. What is left out is "
+            "not known, and leaves a clause undetermined.",
+        ),
+    ] = None,
+    pack: Annotated[Path, typer.Option(help="File of the policy pack.")] = ANYANG,
+    as_json: AsJson = False,
+) -> None:
+    """Say clause by clause what a policy makes of a person: the value seen, the article, the verdict, and what would
+    have to change or be shown."""
+    loaded = load(pack)
+    facts = dict(_fact(loaded, given) for given in fact or ())
+    if faults := fact_faults(loaded, facts):
+        refuse("\n".join(f"{fault.name}: {fault.detail}" for fault in faults))
+    try:
+        decision = decide(loaded, item=item, category=category, facts=facts, on=on)
+    except PolicyError as error:
+        refuse(str(error))
+    described = json.dumps(_described(loaded, decision), ensure_ascii=False)
+    typer.echo(described if as_json else "\n".join(_for_people(loaded, decision)))
+
+
+def decide_cases(
+    pack: Annotated[Path, typer.Argument(metavar="PACK", help="File of the policy pack.")] = ANYANG,
+    *,
+    cases: Annotated[
+        Path | None, typer.Option(help="Folder of the cases; the folder `cases` beside the pack if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide the cases beside a pack, and say which rule decided.
+
+    Exit 1: a case comes out otherwise than it says, or a condition or exclusion has no case that passes it or none that
+    fails it.
+    """
+    loaded, folder = load(pack), cases or pack.parent / "cases"
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        refuse(f"{folder} holds no case: write one as described in docs/policy-cases.md")
+    try:
+        runs = {path: run_cases(loaded, path.read_bytes(), str(path)) for path in files}
+    except PackRefused as error:
+        refuse(str(error))
+    found = [run for each in runs.values() for run in each]
+    bare, wrong = untested(loaded, found), [run for run in found if run.differs]
+    if as_json:
+        typer.echo(json.dumps(_tested(loaded, runs, bare), ensure_ascii=False))
+    else:
+        typer.echo("\n".join(_tested_for_people(loaded, runs, bare)))
+    if wrong or bare:
+        raise typer.Exit(1)
+
+
+def _fact(pack: Pack, given: str) -> tuple[str, bool | int | str]:
+    name, equals, value = given.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{given!r}: write NAME=VALUE, as person.degree=master")
+    fact = pack.facts_by_name.get(name)
+    return name, _value(fact, value) if fact else value
+
+
+def _value(fact: Fact, text: str) -> bool | int | str:
+    if fact.type is FactType.BOOL:
+        return {"true": True, "false": False}.get(text, text)
+    if fact.type is FactType.INT and text.lstrip("-").isdecimal() and len(text) < 20:
+        return int(text)
+    return text
+
+
+def _described(pack: Pack, decision: Decision) -> dict[str, object]:
+    return {
+        "policy": pack.identity.model_dump(),
+        "item": decision.item.code,
+        "category": decision.category.code,
+        "on": decision.on.isoformat(),
+        "verdict": decision.verdict,
+        "fen": decision.fen,
+        "clauses": [
+            {
+                "rule": clause.rule.id,
+                "title": clause.title,
+                "source": _source(pack, clause.rule),
+                "assumption": clause.rule.assumption,
+                "verdict": clause.verdict,
+                "sentence": clause.sentence,
+                "seen": {each.fact.name: each.value for each in clause.seen},
+                "missing": [fact.name for fact in clause.missing],
+            }
+            for clause in decision.clauses
+        ],
+    }
+
+
+def _for_people(pack: Pack, decision: Decision) -> Iterator[str]:
+    amount = f"，{format_yuan(decision.fen)}" if decision.fen is not None else ""
+    asked = f"{decision.item.title}（{decision.category.title}{amount}）"
+    yield f"{asked}，{decision.on} 受理：{decision.verdict.words}"
+    for n, clause in enumerate(decision.clauses, 1):
+        yield f"{n}. {clause.title}：{clause.verdict.words}"
+        yield f"   {clause.sentence}"
+        yield from (f"   {each.fact.title}：{each.words}" for each in clause.seen)
+        yield from _still_missing(pack, clause)
+        yield f"   依据：{_source(pack, clause.rule)} {clause.rule.id}{_assumed(clause.rule)}"
+    yield f"政策包：{pack.identity}"
+
+
+def _still_missing(pack: Pack, clause: Clause) -> Iterator[str]:
+    materials = {material.code: material.title for item in pack.items for material in item.materials}
+    departments = {department.code: department.title for department in pack.departments}
+    for fact in clause.missing:
+        by = departments[fact.department] if fact.department else "申请人"
+        shown = f"，材料：{materials[fact.material]}" if fact.material else ""
+        yield f"   尚缺：{fact.title}（由{by}说明{shown}）"
+
+
+def _source(pack: Pack, rule: Rule) -> str:
+    return f"{pack.document(rule.document).number}{rule.article or ''}"
+
+
+def _assumed(rule: Rule) -> str:
+    return f"（假定：{rule.note}）" if rule.assumption else ""
+
+
+def _tested(pack: Pack, runs: Mapping[Path, Sequence[Run]], bare: Sequence[tuple[Rule, Verdict]]) -> dict[str, object]:
+    return {
+        "policy": pack.identity.model_dump(),
+        "cases": [
+            {
+                "file": str(path),
+                "line": run.line,
+                "title": run.case.title,
+                "verdict": run.decision.verdict if run.decision else None,
+                "decided_by": deciding(run.decision) if run.decision else [],
+                "differs": run.differs,
+            }
+            for path, each in runs.items()
+            for run in each
+        ],
+        "untested": [{"rule": rule.id, "verdict": verdict} for rule, verdict in bare],
+    }
+
+
+def _tested_for_people(
+    pack: Pack, runs: Mapping[Path, Sequence[Run]], bare: Sequence[tuple[Rule, Verdict]]
+) -> Iterator[str]:
+    for path, each in runs.items():
+        yield f"{path}：{len(each)} 例，{sum(bool(run.differs) for run in each)} 例不对"
+        for run in each:
+            yield from _run_for_people(run)
+    for rule, verdict in bare:
+        yield f"{rule.id}：没有一例“{verdict.words}”，请补一例"
+    yield f"政策包：{pack.identity}"
+
+
+def _run_for_people(run: Run) -> Iterator[str]:
+    mark = "✗" if run.differs else "✓"
+    yield f"  {mark} 第 {run.line} 行 {run.case.title}：{run.case.verdict}"
+    if run.differs:
+        yield from (f"      {differs}" for differs in run.differs)
+    elif run.decision:
+        yield from (f"      {rule}" for rule in deciding(run.decision))

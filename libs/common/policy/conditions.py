@@ -1,0 +1,134 @@
+"""Conditions in CEL: compiled against the declared facts, evaluated on those that are known.
+
+The one module that knows the library (cel-expr-python over Google's C++ runtime: no loops, no side effects). By CEL's
+rules `false && unknown` is false and `true || unknown` is true; whatever else meets a fact that is not known has no
+value, so what is missing never turns into a no. https://github.com/cel-expr/cel-spec
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+from cel_expr_python import cel
+
+from libs.common.policy.model import Fact, FactType
+
+FactValueType: TypeAlias = bool | int | str
+Facts: TypeAlias = Mapping[str, FactValueType]
+"""What is known, by the names of facts; what is not known is left out."""
+
+_TYPES = {FactType.BOOL: cel.Type.BOOL, FactType.INT: cel.Type.INT, FactType.STRING: cel.Type.STRING}
+_ANY: Mapping[FactType, FactValueType] = {FactType.BOOL: False, FactType.INT: 0, FactType.STRING: ""}
+_PLACE = re.compile(r"<input>:(\d+):(\d+): (.*)")
+_TOKEN = re.compile(r"""'[^'\n]*'|"[^"\n]*"|[A-Za-z_][\w.]*|&&|\|\||[!=<>]=|[!<>]""")
+_WORDS = {
+    "&&": "，且",
+    "||": "，或",
+    "!": "非",
+    "==": "为",
+    "!=": "不为",
+    "in": "属于",
+    "true": "是",
+    "false": "否",
+    "<": "小于",
+    "<=": "不大于",
+    ">": "大于",
+    ">=": "不小于",
+}
+_LITERAL = re.compile(r"""(?<![rRbB])(?:'([^'\\\n]*)'|"([^"\\\n]*)")""")
+
+
+class ConditionWrong(Exception):
+    """A condition that cannot be compiled; the message names line and column and says what to mend."""
+
+
+class Compiled(NamedTuple):
+    """A condition that can be evaluated, and the facts that it uses."""
+
+    expression: Any
+    uses: frozenset[str]
+
+    def holds(self, facts: Facts) -> bool | None:
+        """Whether it is met; None where a fact that counts is not known."""
+        try:
+            found = self.expression.eval(data=facts)
+        except RuntimeError:  # the library's own limit on work
+            return None
+        return found.value() if found.type() == cel.Type.BOOL else None
+
+
+def compile_condition(source: str, facts: Collection[Fact]) -> Compiled:
+    """Compile a condition against the declared facts. Raises ConditionWrong."""
+    declared = {fact.name: fact.type for fact in facts}
+    expression = _compile(source, declared)
+    if expression.return_type() != cel.Type.BOOL:
+        raise ConditionWrong(f"gives a value of type {expression.return_type().name().lower()}, not true or false")
+    uses = frozenset(name for name in declared if not _compiles(source, declared.keys() - {name}, declared))
+    _check_literals(source, [fact for fact in facts if fact.name in uses])
+    try:
+        expression.eval(data={name: _ANY[declared[name]] for name in uses})
+    except RuntimeError as error:
+        raise ConditionWrong("is too much work: write it without loops over lists") from error
+    return Compiled(expression, uses)
+
+
+def in_words(source: str, facts: Collection[Fact]) -> str:
+    """A condition in Chinese: facts and values by their titles. What has no word stays as it is written."""
+    titles = {fact.name: fact.title for fact in facts}
+    values = {value.code: value.title for fact in facts if fact.name in source for value in fact.values}
+
+    def word(found: re.Match[str]) -> str:
+        token = found[0]
+        if token[0] in "'\"":
+            return values.get(token[1:-1], token[1:-1])
+        return titles.get(token, _WORDS.get(token, token))
+
+    return "".join(_TOKEN.sub(word, source).split())
+
+
+def _compile(source: str, declared: Mapping[str, FactType]) -> Any:
+    try:
+        return _environment(frozenset(declared.items())).compile(source)
+    except RuntimeError as error:
+        raise ConditionWrong(_reason(str(error))) from error
+
+
+def _compiles(source: str, names: Collection[str], declared: Mapping[str, FactType]) -> bool:
+    try:
+        _compile(source, {name: declared[name] for name in names})
+    except ConditionWrong:
+        return False
+    return True
+
+
+@lru_cache(maxsize=256)
+def _environment(declared: frozenset[tuple[str, FactType]]) -> Any:
+    return cel.NewEnv(variables={name: _TYPES[kind] for name, kind in declared})
+
+
+def _reason(told: str) -> str:
+    """The first thing that the library found wrong."""
+    place = _PLACE.search(told)
+    if place is None:
+        return "is too long or too deep: split it into several conditions"
+    line, column, what = place[1], place[2], place[3].removesuffix(" [INVALID_ARGUMENT]")
+    what = re.sub(r"undeclared reference to '(.*?)' \(in container ''\)", r"\1 is not declared under `facts`", what)
+    what = re.sub(r"found no matching overload for '_?(.*?)_?' applied to '(.*?)'", r"\1 does not go with \2", what)
+    return f"line {line}, column {column}: {what}"
+
+
+def _check_literals(source: str, used: Collection[Fact]) -> None:
+    """A text that no fact of the condition can ever equal is a slip of the pen."""
+    values = {value.code for fact in used for value in fact.values}
+    for found in _LITERAL.finditer(source):
+        literal = found[1] if found[1] is not None else found[2]
+        if literal not in values:
+            line, column = (
+                source.count("\n", 0, found.start()) + 1,
+                found.start() - source.rfind("\n", 0, found.start()),
+            )
+            known = ", ".join(sorted(values)) or "none"
+            raise ConditionWrong(
+                f"line {line}, column {column}: no fact here has the value '{literal}' (known: {known})"
+            )

@@ -1,0 +1,209 @@
+"""What the policy says of a person before anything is filed. Nothing is kept; a decision is shown as it was made."""
+
+from collections.abc import Iterable
+from datetime import date
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from libs.common.dated import Day
+from libs.common.errors import FieldError
+from libs.common.money import Amount
+from libs.common.policy import (
+    Clause,
+    Decision,
+    Pack,
+    PackIdentity,
+    PolicyError,
+    Seen,
+    Verdict,
+    decide,
+    decisions,
+    fact_faults,
+    worth_trying,
+)
+from libs.common.policy.model import Fact, FactFrom, FactType
+from services.intake.filing import WORDS, FactName, FactValue, FilingWrong, wrong_field
+
+Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+class AskedItem(BaseModel):
+    """An item, and the category by which it would be asked for; without one every category is tried."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: Code
+    category: Code | None = None
+
+
+class Question(BaseModel):
+    """What is known of a person and an employer; nobody is named. Without items every certification and benefit is
+    tried."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [{"code": "talent_certification", "category": "master"}, {"code": "living_allowance"}],
+                    "facts": {"person.degree": "master", "employer.demand_declared": True},
+                }
+            ]
+        },
+    )
+
+    on: Annotated[Day | None, Field(description="按某日受理计；不填为今日")] = None
+    items: Annotated[list[AskedItem], Field(max_length=20)] = []
+    facts: Annotated[
+        dict[FactName, FactValue],
+        Field(max_length=100, description="已知的事实，名称和取值见 GET /intake/v1/policy；不清楚的不填"),
+    ] = {}
+
+
+class FactView(BaseModel):
+    """A fact that conditions look at: who states it, and the material that shows it."""
+
+    name: str
+    title: str
+    type: FactType
+    stated_by: FactFrom
+    values: dict[str, str] = Field(description="文本型事实可取的值：代码和名称")
+    material: str | None
+    department: str | None
+
+
+class SeenView(BaseModel):
+    """A fact as a clause saw it; `value` is null where it is not known."""
+
+    name: str
+    title: str
+    value: bool | int | str | None
+    words: str
+
+
+class ClauseView(BaseModel):
+    """One clause that was tried: its source, what was seen, the verdict, and what would have to change or be shown."""
+
+    rule: str
+    title: str
+    document: str = Field(description="文号")
+    article: str | None
+    assumption: bool = Field(description="文件未写明，按假定执行，待人才办解释")
+    verdict: Verdict
+    verdict_title: str
+    sentence: str
+    seen: list[SeenView]
+    missing: list[FactView] = Field(description="尚缺的事实，以及由谁说明、以何材料说明")
+
+
+class DecisionView(BaseModel):
+    """What the policy says of an item for a category, clause by clause."""
+
+    item: str
+    item_title: str
+    category: str
+    category_title: str
+    verdict: Verdict
+    verdict_title: str
+    amount: Amount | None = Field(description="货币化待遇的全额（含用人单位承担部分）")
+    clauses: list[ClauseView]
+
+
+class Eligibility(BaseModel):
+    """The answer to a question: every decision that was asked for, under one policy, as of one day."""
+
+    policy: PackIdentity
+    on: date
+    decisions: list[DecisionView]
+
+
+class DecidedView(BaseModel):
+    """What the policy said of an application when it was last examined: of each item whose category is known."""
+
+    application: UUID
+    case_no: str
+    policy: PackIdentity
+    decisions: list[DecisionView]
+
+
+def answer(pack: Pack, question: Question, today: date) -> Eligibility:
+    """Decide what was asked. Raises FilingWrong where a code, a fact or a value is not the policy's."""
+    on = question.on or today
+    wrong = [
+        FieldError(f"/facts/{fault.name}", fault.code, WORDS[fault.code][0], fault.detail)
+        for fault in fact_faults(pack, question.facts)
+    ]
+    for n, item in enumerate(question.items):
+        wrong += _unknown(pack, item, n, on)
+    if wrong:
+        raise FilingWrong(errors=wrong)
+    found = _asked(pack, question, on) if question.items else decisions(pack, facts=question.facts, on=on)
+    return Eligibility(policy=pack.identity, on=on, decisions=[shown(pack, decision) for decision in found])
+
+
+def _unknown(pack: Pack, item: AskedItem, n: int, on: date) -> Iterable[FieldError]:
+    try:
+        pack.item(item.code, on)
+    except PolicyError:
+        yield wrong_field(f"/items/{n}/code", "unknown-item")
+    try:
+        if item.category is not None:
+            pack.category(item.category, on)
+    except PolicyError:
+        yield wrong_field(f"/items/{n}/category", "unknown-category")
+
+
+def _asked(pack: Pack, question: Question, on: date) -> Iterable[Decision]:
+    for asked in question.items:
+        tried = [asked.category] if asked.category else worth_trying(pack, item=asked.code, on=on)
+        for category in tried:
+            yield decide(pack, item=asked.code, category=category, facts=question.facts, on=on)
+
+
+def shown(pack: Pack, decision: Decision) -> DecisionView:
+    """A decision as people read it."""
+    return DecisionView(
+        item=decision.item.code,
+        item_title=decision.item.title,
+        category=decision.category.code,
+        category_title=decision.category.title,
+        verdict=decision.verdict,
+        verdict_title=decision.verdict.words,
+        amount=Amount(fen=decision.fen) if decision.fen is not None else None,
+        clauses=[_clause(pack, clause) for clause in decision.clauses],
+    )
+
+
+def fact_view(fact: Fact) -> FactView:
+    """A fact that the policy declares."""
+    return FactView(
+        name=fact.name,
+        title=fact.title,
+        type=fact.type,
+        stated_by=fact.stated_by,
+        values={value.code: value.title for value in fact.values},
+        material=fact.material,
+        department=fact.department,
+    )
+
+
+def _clause(pack: Pack, clause: Clause) -> ClauseView:
+    rule = clause.rule
+    return ClauseView(
+        rule=rule.id,
+        title=clause.title,
+        document=pack.document(rule.document).number,
+        article=rule.article,
+        assumption=rule.assumption,
+        verdict=clause.verdict,
+        verdict_title=clause.verdict.words,
+        sentence=clause.sentence,
+        seen=[_seen(each) for each in clause.seen],
+        missing=[fact_view(fact) for fact in clause.missing],
+    )
+
+
+def _seen(seen: Seen) -> SeenView:
+    return SeenView(name=seen.fact.name, title=seen.fact.title, value=seen.value, words=seen.words)
