@@ -47,6 +47,7 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
 
 
 # Each case: what stands in the good pack, what replaces it, the text on the line that is named, the reason.
+TALL = "{name: person.tall, title: 高, type: bool, stated_by: applicant, document: gb-2260, article: 代码表}"
 WRONG = {
     "shares that do not sum to one": (
         (
@@ -284,7 +285,7 @@ WRONG = {
     ),
     "a fact that no condition uses": (
         "facts:\n",
-        "facts:\n  - {name: person.tall, title: 高, type: bool, stated_by: applicant, document: gb-2260, article: 代码表}\n",
+        f"facts:\n  - {TALL}\n",
         "person.tall",
         "no condition uses person.tall",
     ),
