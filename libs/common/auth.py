@@ -41,6 +41,7 @@ SCOPES: Mapping[str, str] = {
     "intake:read": "查阅申请及材料",
     "intake:material": "补充材料",
     "intake:assist": "窗口代为受理",
+    "intake:screen": "比对免申即享的候选人",
     "people:resolve": "按引用解析个人信息（逐次留痕）",
     "people:manage": "维护人员档案",
     "workflow:read": "查阅办件和任务",
@@ -67,7 +68,7 @@ ROLES: Mapping[str, frozenset[str]] = {
         "handler": {"intake:file", "intake:read", "intake:material", "workflow:read", "finance:read"},
         "window_clerk": {"intake:file", "intake:read", "intake:material", "intake:assist", "workflow:read"},
         "specialist": {"intake:read", "workflow:read", "workflow:work"},
-        "talent_office": {*_SEES, "people:resolve", "people:manage", "workflow:decide"},
+        "talent_office": {*_SEES, "intake:screen", "people:resolve", "people:manage", "workflow:decide"},
         "treasury": {"finance:read", "finance:pay", "finance:settle"},
         "housing": {"housing:read", "housing:manage", "housing:choose"},  # an officer may choose for a talent
         "supervisor": {*_SEES, "audit:read"},

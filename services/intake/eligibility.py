@@ -13,13 +13,14 @@ from libs.common.money import Amount
 from libs.common.policy import (
     Clause,
     Decision,
+    Facts,
     Pack,
     PackIdentity,
     PolicyError,
+    Screening,
     Seen,
     Verdict,
     decide,
-    decisions,
     fact_faults,
     worth_trying,
 )
@@ -60,6 +61,25 @@ class Question(BaseModel):
         dict[FactName, FactValue],
         Field(max_length=100, description="已知的事实，名称和取值见 GET /intake/v1/policy；不清楚的不填"),
     ] = {}
+
+
+class Candidate(BaseModel):
+    """Somebody to be screened, by a reference of the caller's own: no name, no identity number."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ref: Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
+    facts: Annotated[dict[FactName, FactValue], Field(max_length=100)] = {}
+
+
+class EntitlementView(BaseModel):
+    """An item that a person is entitled to, by the category that gives most."""
+
+    item: str
+    item_title: str
+    category: str
+    category_title: str
+    amount: Amount | None
 
 
 class FactView(BaseModel):
@@ -131,16 +151,26 @@ class DecidedView(BaseModel):
 def answer(pack: Pack, question: Question, today: date) -> Eligibility:
     """Decide what was asked. Raises FilingWrong where a code, a fact or a value is not the policy's."""
     on = question.on or today
-    wrong = [
-        FieldError(f"/facts/{fault.name}", fault.code, WORDS[fault.code][0], fault.detail)
-        for fault in fact_faults(pack, question.facts)
-    ]
+    wrong = _wrong_facts(pack, question.facts)
     for n, item in enumerate(question.items):
         wrong += _unknown(pack, item, n, on)
     if wrong:
         raise FilingWrong(errors=wrong)
-    found = _asked(pack, question, on) if question.items else decisions(pack, facts=question.facts, on=on)
+    found = _asked(pack, question, on) if question.items else Screening(pack, on).decisions(question.facts)
     return Eligibility(policy=pack.identity, on=on, decisions=[shown(pack, decision) for decision in found])
+
+
+def check_facts(pack: Pack, facts: Facts) -> None:
+    """Raises FilingWrong where a fact or its value is not the policy's."""
+    if wrong := _wrong_facts(pack, facts):
+        raise FilingWrong(errors=wrong)
+
+
+def _wrong_facts(pack: Pack, facts: Facts) -> list[FieldError]:
+    return [
+        FieldError(f"/facts/{fault.name}", fault.code, WORDS[fault.code][0], fault.detail)
+        for fault in fact_faults(pack, facts)
+    ]
 
 
 def _unknown(pack: Pack, item: AskedItem, n: int, on: date) -> Iterable[FieldError]:
@@ -173,6 +203,17 @@ def shown(pack: Pack, decision: Decision) -> DecisionView:
         verdict_title=decision.verdict.words,
         amount=Amount(fen=decision.fen) if decision.fen is not None else None,
         clauses=[_clause(pack, clause) for clause in decision.clauses],
+    )
+
+
+def entitlement_view(decision: Decision) -> EntitlementView:
+    """An entitlement as people read it."""
+    return EntitlementView(
+        item=decision.item.code,
+        item_title=decision.item.title,
+        category=decision.category.code,
+        category_title=decision.category.title,
+        amount=Amount(fen=decision.fen) if decision.fen is not None else None,
     )
 
 

@@ -1,7 +1,8 @@
 """Contenders of the growth benchmarks: one job on data of one size, with its time and this process's peak memory."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from itertools import cycle, islice
 from pathlib import Path
 
 import uvloop
@@ -9,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import Database
-from libs.common.policy import Pack
+from libs.common.policy import Facts, Pack, Screening
 from services.audit.trail import verify_trail
 from services.finance import reconcile, settlement
 from tests.bench import books
@@ -48,7 +49,23 @@ async def verified(tx: AsyncConnection, _pack: Pack, size: int) -> None:
         raise RuntimeError(str(verdict))
 
 
-JOBS = {"settlement": settle, "reconciliation": reconciled, "trail": verified}
+async def screened(_tx: AsyncConnection, pack: Pack, size: int) -> None:
+    """What so many people are entitled to: half of them to something."""
+    screening = Screening(pack, DAY)
+    found = sum(bool(screening.entitled(facts)) for facts in islice(cycle(PEOPLE), size))
+    if found != size // 2:
+        raise RuntimeError(f"{found} are entitled")
+
+
+DAY = date(2026, 3, 2)
+SOUND: Facts = {"employer.good_standing": True, "employer.demand_declared": True}
+PEOPLE: tuple[Facts, ...] = (
+    {**SOUND, "person.degree": "doctor"},
+    {**SOUND, "person.degree": "none"},
+    {"person.startup_here": True, "person.household_here": False, "person.insured_here": False},
+    {"person.degree": "master"},
+)
+JOBS = {"settlement": settle, "reconciliation": reconciled, "trail": verified, "screening": screened}
 
 
 async def measure(*, job: str, url: str, size: int) -> dict[str, float]:

@@ -77,7 +77,7 @@ def test_what_is_missing_counts_only_where_it_could_matter(
     facts: Mapping[str, FactValueType], holds: bool | None
 ) -> None:
     compiled = compile_condition("person.degree == 'master' && person.age < 40 || person.settled", FACTS)
-    assert compiled.uses == {"person.degree", "person.age", "person.settled"}
+    assert compiled.uses == ("person.degree", "person.age", "person.settled")
     assert compiled.holds(facts) is holds
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.policy import NoRuleInForce, UnknownCode, Verdict, decide, decisions, fact_faults
+from libs.common.policy import NoRuleInForce, Screening, UnknownCode, Verdict, decide, fact_faults
 from libs.common.policy.conditions import FactValueType
 from libs.common.policy.model import FactType
 from tests.common.packs import a_pack, anyang
@@ -66,7 +66,7 @@ def test_flexible_talent_gets_every_benefit_but_the_two_subsidies(benefit: str) 
 
 
 def test_everything_worth_asking_for_is_tried() -> None:
-    found = {(each.item.code, each.category.code) for each in decisions(anyang(), facts=SOUND, on=DAY)}
+    found = {(each.item.code, each.category.code) for each in Screening(anyang(), DAY).decisions(SOUND)}
     assert ("talent_certification", "doctor") in found
     assert ("flexible_certification", "flexible") in found
     assert ("talent_certification", "flexible") not in found
@@ -100,10 +100,12 @@ def test_missing_facts_never_turn_into_a_no_and_the_explanation_is_the_verdict(
     facts: Mapping[str, FactValueType], known: set[str]
 ) -> None:
     part = {name: value for name, value in facts.items() if name in known}
-    for whole, partial in zip(
-        decisions(anyang(), facts=facts, on=DAY), decisions(anyang(), facts=part, on=DAY), strict=True
-    ):
+    screening = Screening(anyang(), DAY)
+    entitled = {each.item.code: each for each in screening.entitled(facts)}
+    assert all(each.verdict is Verdict.PASSED for each in entitled.values())
+    for whole, partial in zip(screening.decisions(facts), screening.decisions(part), strict=True):
         assert partial.verdict in {whole.verdict, Verdict.UNDETERMINED}
+        assert (whole.verdict is Verdict.PASSED) <= (whole.item.code in entitled)
         verdicts = [clause.verdict for clause in whole.clauses]
         assert (whole.verdict is Verdict.FAILED) == (Verdict.FAILED in verdicts)
         assert (whole.verdict is Verdict.PASSED) == (set(verdicts) == {Verdict.PASSED})
@@ -141,3 +143,11 @@ def test_a_new_version_of_a_condition_counts_from_the_day_of_acceptance() -> Non
         return decide(pack, item="talent_certification", category="master", facts=facts, on=on).verdict
 
     assert (verdict(date(2026, 12, 31)), verdict(date(2027, 1, 1))) == (Verdict.PASSED, Verdict.FAILED)
+
+
+def test_who_is_entitled_by_several_categories_gets_the_one_that_gives_most() -> None:
+    found = {each.item.code: each for each in Screening(anyang(), DAY).entitled({**SOUND, "person.degree": "doctor"})}
+    assert found["living_allowance"].category.code == "doctor"
+    assert found["living_allowance"].fen == 5_400_000
+    assert found["talent_certification"].category.code == "doctor"
+    assert Screening(anyang(), DAY).entitled({}) == []

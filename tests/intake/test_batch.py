@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from services.intake.api.batch import MAX_LINE_BYTES, MAX_LINES
+from services.intake.api.batch import MAX_LINES
+from services.intake.api.lines import MAX_LINE_BYTES
 from tests.intake.builders import a_filing, a_person
 from tests.intake.conftest import Answer, Caller, House
 

@@ -189,7 +189,7 @@ def conditions_are_sound(pack: Contents) -> Iterator[Finding]:
     used: set[str] = set()
     for i, rule in enumerate(pack.conditions):
         try:
-            used |= compile_condition(rule.when, pack.facts).uses
+            used.update(compile_condition(rule.when, pack.facts).uses)
         except ConditionWrong as error:
             yield ("conditions", i, "when"), str(error)
     for i, fact in enumerate(pack.facts):

@@ -44,10 +44,10 @@ class ConditionWrong(Exception):
 
 
 class Compiled(NamedTuple):
-    """A condition that can be evaluated, and the facts that it uses."""
+    """A condition that can be evaluated, and the facts that it uses, as they are declared."""
 
     expression: Any
-    uses: frozenset[str]
+    uses: tuple[str, ...]
 
     def holds(self, facts: Facts) -> bool | None:
         """Whether it is met; None where a fact that counts is not known."""
@@ -64,7 +64,7 @@ def compile_condition(source: str, facts: Collection[Fact]) -> Compiled:
     expression = _compile(source, declared)
     if expression.return_type() != cel.Type.BOOL:
         raise ConditionWrong(f"gives a value of type {expression.return_type().name().lower()}, not true or false")
-    uses = frozenset(name for name in declared if not _compiles(source, declared.keys() - {name}, declared))
+    uses = tuple(name for name in declared if not _compiles(source, declared.keys() - {name}, declared))
     _check_literals(source, [fact for fact in facts if fact.name in uses])
     try:
         expression.eval(data={name: _ANY[declared[name]] for name in uses})

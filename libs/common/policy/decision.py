@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 from libs.common.money import format_yuan
@@ -107,24 +108,51 @@ def decide(pack: Pack, *, item: str, category: str, facts: Facts, on: date) -> D
 
     Raises UnknownCode, NoRuleInForce.
     """
-    asked, people = pack.item(item, on), pack.category(category, on)
-    amount = pack.find_rule(BenefitAmount, item, category, on=on)
-    clauses = (
-        *_certified(pack, asked, people, on),
-        *_excluded(pack, asked, people, on),
-        *_paid(pack, asked, people, amount, on),
-        *(_tried(pack, rule, facts) for rule in _conditions(pack, asked, people, on)),
-    )
-    return Decision(asked, people, on, clauses, amount.fen if amount else None)
+    return _decided(pack, _trial(pack, pack.item(item, on), pack.category(category, on), on), facts, {})
 
 
-def decisions(pack: Pack, *, facts: Facts, on: date) -> Iterator[Decision]:
-    """Try everything that a person could ask for: each certification and each benefit, by each category that is worth
-    trying."""
-    for item in pack.items:
-        if item.kind in {ItemKind.CERTIFICATION, ItemKind.BENEFIT} and item.covers(on):
-            for category in worth_trying(pack, item=item.code, on=on):
-                yield decide(pack, item=item.code, category=category, facts=facts, on=on)
+class Screening:
+    """Everything that people could ask for on a day: each certification and each benefit, by each category that is
+    worth trying. What does not depend on a person is looked up once, a condition tried once for each person."""
+
+    def __init__(self, pack: Pack, on: date) -> None:
+        self._pack = pack
+        self._trials = [
+            _trial(pack, item, pack.category(category, on), on)
+            for item in pack.items
+            if item.kind in {ItemKind.CERTIFICATION, ItemKind.BENEFIT} and item.covers(on)
+            for category in worth_trying(pack, item=item.code, on=on)
+        ]
+
+    def decisions(self, facts: Facts) -> list[Decision]:
+        """What the policy says of a person."""
+        tried: dict[str, Clause] = {}
+        return [_decided(self._pack, trial, facts, tried) for trial in self._trials]
+
+    def entitled(self, facts: Facts) -> list[Decision]:
+        """The items that a person is entitled to, each by the category that gives most: of several that give alike,
+        the first of the pack."""
+        held: dict[str, bool] = {}
+        tried: dict[str, Clause] = {}
+        found = (next((it for it in trials if self._all_hold(it, facts, held)), None) for trials in self._most_first)
+        return [_decided(self._pack, trial, facts, tried) for trial in found if trial is not None]
+
+    @cached_property
+    def _most_first(self) -> list[list["_Trial"]]:
+        """The trials of each item that some people pass, by what they give."""
+        by_item: dict[str, list[_Trial]] = {}
+        for trial in self._trials:
+            if not any(clause.says_no for clause in trial.fixed):
+                by_item.setdefault(trial.item.code, []).append(trial)
+        return [sorted(trials, key=lambda trial: -(trial.fen or 0)) for trials in by_item.values()]
+
+    def _all_hold(self, trial: "_Trial", facts: Facts, held: dict[str, bool]) -> bool:
+        for rule in trial.conditions:
+            if rule.id not in held:
+                held[rule.id] = self._pack.compiled[rule.id].holds(facts) is True
+            if not held[rule.id]:
+                return False
+        return True
 
 
 def worth_trying(pack: Pack, *, item: str, on: date) -> list[str]:
@@ -163,6 +191,37 @@ def _fault(fact: Fact | None, name: str, value: object) -> FactFault | None:
 
 
 # -- the clauses
+
+
+class _Trial(NamedTuple):
+    """An item by a category on a day: the clauses that hold for everybody, and the conditions to be tried."""
+
+    item: Item
+    category: Category
+    on: date
+    fixed: tuple[Clause, ...]
+    conditions: tuple[Condition, ...]
+    fen: int | None
+
+
+def _trial(pack: Pack, item: Item, category: Category, on: date) -> _Trial:
+    amount = pack.find_rule(BenefitAmount, item.code, category.code, on=on)
+    fixed = (
+        *_certified(pack, item, category, on),
+        *_excluded(pack, item, category, on),
+        *_paid(pack, item, category, amount, on),
+    )
+    return _Trial(
+        item, category, on, fixed, tuple(_conditions(pack, item, category, on)), amount.fen if amount else None
+    )
+
+
+def _decided(pack: Pack, trial: _Trial, facts: Facts, tried: dict[str, Clause]) -> Decision:
+    for rule in trial.conditions:
+        if rule.id not in tried:
+            tried[rule.id] = _tried(pack, rule, facts)
+    clauses = (*trial.fixed, *(tried[rule.id] for rule in trial.conditions))
+    return Decision(trial.item, trial.category, trial.on, clauses, trial.fen)
 
 
 def _certified(pack: Pack, item: Item, category: Category, on: date) -> Iterator[Clause]:
@@ -205,11 +264,11 @@ def _conditions(pack: Pack, item: Item, category: Category, on: date) -> Iterato
 
 def _tried(pack: Pack, rule: Condition, facts: Facts) -> Clause:
     compiled = pack.compiled[rule.id]
-    holds = compiled.holds(facts)
-    seen = tuple(Seen(fact, facts.get(fact.name)) for fact in pack.facts if fact.name in compiled.uses)
-    verdict, sentence = {
-        True: (Verdict.PASSED, rule.passed),
-        False: (Verdict.FAILED, rule.failed),
-        None: (Verdict.UNDETERMINED, rule.undetermined),
-    }[holds]
-    return Clause(rule, rule.title, verdict, sentence, seen)
+    seen = tuple(Seen(pack.facts_by_name[name], facts.get(name)) for name in compiled.uses)
+    match compiled.holds(facts):
+        case True:
+            return Clause(rule, rule.title, Verdict.PASSED, rule.passed, seen)
+        case False:
+            return Clause(rule, rule.title, Verdict.FAILED, rule.failed, seen)
+        case _:
+            return Clause(rule, rule.title, Verdict.UNDETERMINED, rule.undetermined, seen)

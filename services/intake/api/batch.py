@@ -6,7 +6,6 @@ Each line has a key of its own, so a file sent again does nothing twice. Lines a
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from email.message import Message
 from typing import Any, NamedTuple
 
 from fastapi import Request
@@ -20,23 +19,19 @@ from libs.common.errors import (
     IdempotencyKeyMissing,
     MalformedBody,
     TooLarge,
-    UnsupportedMediaType,
 )
 from libs.common.field_errors import refusal
 from libs.common.idempotency import Reply, valid_key
 from libs.common.problems import failure_response, problem_response
-from libs.common.settings import MIB
 from libs.common.telemetry import current_traceparent
 from libs.common.web import Caller, body_limit, guarded_router, requires
 from services.intake.api.desk import AtDesk
 from services.intake.api.examples import LINE
 from services.intake.api.group import MOST, Answer, Wanted, canonical, file_together
+from services.intake.api.lines import MAX_FILE_BYTES, MEDIA_TYPE, check_media_type, lines_of
 from services.intake.applications import Desk
 
 MAX_LINES = 1_000
-MAX_LINE_BYTES = MIB // 4
-MAX_FILE_BYTES = 16 * MIB
-MEDIA_TYPE = "application/x-ndjson"
 
 _EXAMPLE = json.dumps(LINE, ensure_ascii=False, separators=(",", ":"))
 _DOCUMENTED = {
@@ -78,10 +73,7 @@ class _Line(BaseModel):
 )
 async def file_batch(request: Request, caller: Caller, desk: AtDesk) -> Response:
     """逐行提交：每行自带幂等键，各自成功或失败，互不影响；同一文件重复提交不会重复收件。"""
-    message = Message()
-    message["content-type"] = request.headers.get("content-type", "")
-    if message.get_content_type() != MEDIA_TYPE:
-        raise UnsupportedMediaType(accepted=MEDIA_TYPE)
+    check_media_type(request)
     database: Database = request.app.state.service.database
     results: list[str] = []
     async for group in _groups(request):
@@ -94,7 +86,7 @@ async def _groups(request: Request) -> AsyncIterator[list[tuple[int, bytes | Dom
     """The lines in groups, each with its number: its bytes, or why it is not read."""
     group: list[tuple[int, bytes | DomainError]] = []
     seen = 0
-    async for number, raw in _lines(request):
+    async for number, raw in lines_of(request):
         seen += 1
         over = seen > MAX_LINES
         group.append((number, BatchTooLong(lines=MAX_LINES) if over else raw if raw is not None else TooLarge()))
@@ -105,22 +97,6 @@ async def _groups(request: Request) -> AsyncIterator[list[tuple[int, bytes | Dom
             group = []
     if group:
         yield group
-
-
-async def _lines(request: Request) -> AsyncIterator[tuple[int, bytes | None]]:
-    """The lines that are not blank, with their numbers from 1; None for a line over the limit."""
-    number, held, over = 0, b"", False
-    async for chunk in request.stream():
-        *ended, rest = (held + chunk).split(b"\n")
-        for line in ended:
-            number += 1
-            if over or line.strip():
-                yield number, None if over or len(line) > MAX_LINE_BYTES else line
-            over = False
-        over = over or len(rest) > MAX_LINE_BYTES
-        held = b"" if over else rest
-    if over or held.strip():
-        yield number + 1, None if over else held
 
 
 async def _answers(
