@@ -58,6 +58,7 @@ parked = typer.Typer(
 app.add_typer(rules_cli.policy, name="policy")
 rules_cli.policy.command()(decision_cli.explain)
 rules_cli.policy.command("test")(decision_cli.decide_cases)
+rules_cli.policy.command("guide")(decision_cli.write_guide)
 app.command("due-date")(rules_cli.due_date)
 app.command("token")(token)
 app.add_typer(parked, name="parked")

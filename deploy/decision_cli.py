@@ -1,17 +1,20 @@
-"""Decisions on the command line: what a pack says of a person clause by clause, and whether it says so of its cases."""
+"""A policy as people read it, on the command line: a decision clause by clause, the cases, the guides."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from deploy.policy_guide import as_document, as_page, as_text
 from deploy.rules_cli import ANYANG, AsJson, day_of, load, refuse
+from libs.common.calendar import local_date
 from libs.common.money import format_yuan
 from libs.common.policy import Clause, Decision, Pack, PackRefused, PolicyError, Verdict, decide, fact_faults
 from libs.common.policy.cases import Run, deciding, run_cases, untested
+from libs.common.policy.guide import guide
 from libs.common.policy.model import Fact, FactType, Rule
 
 
@@ -74,6 +77,33 @@ def decide_cases(
         typer.echo("\n".join(_tested_for_people(loaded, runs, bare)))
     if wrong or bare:
         raise typer.Exit(1)
+
+
+def write_guide(
+    pack: Annotated[Path, typer.Argument(metavar="PACK", help="File of the policy pack.")] = ANYANG,
+    *,
+    on: Annotated[
+        date | None, typer.Option(parser=day_of, metavar="DATE", help="YYYY-MM-DD; today if left out.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a web page (.html).")] = None,
+    document: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Word document (.docx).")] = None,
+) -> None:
+    """Write the service standard (服务规范) and the guide of each item (办事指南) from a policy pack.
+
+    Without FILE it is printed. What rests on an assumption says so.
+    """
+    try:
+        made = guide(load(pack), on or local_date(datetime.now(UTC)))
+        if page is not None:
+            page.write_text(as_page(made), encoding="utf-8")
+        if document is not None:
+            document.write_bytes(as_document(made))
+    except PolicyError as error:
+        refuse(str(error))
+    except OSError as error:
+        refuse(f"{error.filename} cannot be written: {error.strerror}")
+    if page is None and document is None:
+        typer.echo(as_text(made))
 
 
 def _fact(pack: Pack, given: str) -> tuple[str, bool | int | str]:

@@ -1,0 +1,213 @@
+"""The service standard (服务规范, 第三条) and the guide of each item (办事指南), out of the pack and nothing else.
+
+What a pack does not hold stands in no guide; what rests on an assumption says so. Rendered by `deploy/policy_guide.py`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+from libs.common.money import format_yuan
+from libs.common.policy.coverage import categories_of
+from libs.common.policy.model import (
+    Anchor,
+    BenefitAmount,
+    BenefitForm,
+    CertificationTerm,
+    Cited,
+    CorrectionTerms,
+    Exclusion,
+    InstalmentPlan,
+    Item,
+    ItemKind,
+    PayoutTerms,
+    PublicNotice,
+    TaskLevel,
+)
+from libs.common.policy.pack import Pack
+from libs.common.policy.wording import TITLES, titled
+
+ASSUMED = "（文件未写明，为假定）"
+
+Table = tuple[tuple[str, ...], ...]
+"""Rows of cells; the first row is the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A part of a guide: its name, what it says, line by line, and a table where there is one."""
+
+    name: str
+    lines: tuple[str, ...] = ()
+    table: Table = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ItemGuide:
+    """The guide of one item."""
+
+    code: str
+    title: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """The service standard of a day, with the guides of all its items."""
+
+    title: str
+    policy: str
+    on: date
+    standard: tuple[Entry, ...]
+    items: tuple[ItemGuide, ...]
+
+
+def guide(pack: Pack, on: date) -> Guide:
+    """What the pack says of every item in force on a day. Raises NoRuleInForce before the pack's first day."""
+    items = [item for item in pack.items if item.covers(on)]
+    guides = tuple(ItemGuide(it.code, it.title, tuple(_entries(pack, it, on))) for it in items)
+    return Guide(f"{pack.title}：服务规范和办事指南", str(pack.identity), on, tuple(_standard(pack, items, on)), guides)
+
+
+def total_working_days(item: Item) -> int:
+    """The longest that an item may take: stages follow one another, the tasks of one go on side by side."""
+    return sum(max(task.limit_working_days for task in stage) for stage in item.stages)
+
+
+# -- the standard
+
+
+def _standard(pack: Pack, items: list[Item], on: date) -> Iterator[Entry]:
+    numbers = (f"{document.number} {document.title}（{document.issued_by}）" for document in pack.documents)
+    yield Entry("依据文件", tuple(numbers))
+    head = ("事项", "类型", "材料", "办理部门", "办理时限")
+    yield Entry("服务项目", table=(head, *(_overview(pack, item) for item in items)))
+    terms = pack.rule(CorrectionTerms, on=on)
+    tell, correct = terms.tell_defects_within_working_days, terms.correct_within_working_days
+    yield Entry(
+        "受理",
+        (
+            "网上申请和窗口申请同等办理；材料齐全的当场受理。",
+            f"材料不全的，{tell} 个工作日内一次性告知全部缺项，逾期未告知即为受理。{_assumed(terms)}",
+            f"申请人自告知之日起 {correct} 个工作日内补正。{_assumed(terms)}",
+            "办理时限自受理次日起按工作日计算，末日以当日二十四时为止；专家评审、公示等时间不计入。",
+        ),
+    )
+    payout = pack.rule(PayoutTerms, on=on)
+    within = payout.due_within_working_days
+    yield Entry("兑现", (f"财政承担部分自认定次日起 {within} 个工作日内到达受益人账户。{_assumed(payout)}",))
+    served = ((each.title, "、".join(titled(pack, code) for code in each.treasuries)) for each in pack.platforms)
+    yield Entry(
+        "受理平台",
+        ("按用人单位的财政等隶属关系向所属平台申请；报错平台的，直接转办。",),
+        (("平台", "受理范围"), *served),
+    )
+
+
+def _overview(pack: Pack, item: Item) -> tuple[str, ...]:
+    departments = dict.fromkeys(titled(pack, task.department) for stage in item.stages for task in stage)
+    days = f"{total_working_days(item)} 个工作日" if item.stages else "即时"
+    return item.title, TITLES[item.kind], f"{len(item.materials)} 份", "、".join(departments) or "无", days
+
+
+# -- an item
+
+
+def _entries(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
+    yield Entry("类型", (TITLES[item.kind],))
+    yield Entry("依据", (f"{pack.document(item.document).number}{item.article or ''}{_assumed(item)}",))
+    yield from _who(pack, item, on)
+    yield from _what(pack, item, on)
+    materials = tuple(f"{n}. {material.title}" for n, material in enumerate(item.materials, 1))
+    yield Entry("申请材料", materials or ("无",))
+    if item.materials:
+        yield Entry("材料说明", ("电子证照与纸质材料同等有效；可在约定日期前补交的，可先作承诺（容缺受理）。",))
+    yield _flow(pack, item)
+    notice = pack.find_rule(PublicNotice, item.code, on=on)
+    if notice is not None:
+        kind = "须" if notice.required else "可以"
+        yield Entry("公示", (f"认定前{kind}公示 {notice.working_days} 个工作日，不计入办理时限。{_assumed(notice)}",))
+    yield Entry("结果", (f"{_RESULTS[item.kind]}由受理平台集中反馈。",))
+
+
+_RESULTS = {
+    ItemKind.CERTIFICATION: "认定结果和认定编号",
+    ItemKind.BENEFIT: "兑现结果",
+    ItemKind.SERVICE: "办理结果",
+    ItemKind.CHANGE: "变更结果",
+}
+
+
+def _who(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
+    """Whom the item is for: the categories, and what each of them asks."""
+    if item.kind is ItemKind.CERTIFICATION:
+        head = ("人才类别", "覆盖范围", "条件")
+        rows = []
+        for category in categories_of(pack, item=item.code, on=on):
+            asks = [
+                f"{rule.title}{_assumed(rule)}"
+                for rule in pack.conditions
+                if rule.covers(on) and (category.coverage in rule.coverages or category.code in rule.categories)
+            ]
+            rows.append((category.title, titled(pack, category.coverage), "；".join(asks) or "无"))
+        yield Entry("对象和条件", table=(head, *rows))
+        months = pack.rule(CertificationTerm, on=on)
+        yield Entry("有效期", (f"{months.validity_months} 个月。{_assumed(months)}",))
+    of_item = [rule for rule in pack.conditions if item.code in rule.items and rule.covers(on)]
+    if of_item:
+        yield Entry("另须符合", tuple(f"{rule.title}{_assumed(rule)}" for rule in of_item))
+
+
+def _what(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
+    """What a benefit gives, to whom and when."""
+    if item.kind is not ItemKind.BENEFIT:
+        return
+    benefit = pack.benefit(item.code, on)
+    yield Entry("申领", (f"已取得人才认定的，每{TITLES[benefit.claim_subject]}申领一份。{_assumed(benefit)}",))
+    excluded = [rule for rule in pack.exclusions if item.code in rule.benefits and rule.covers(on)]
+    if excluded:
+        yield Entry("不享受的人员", tuple(f"{titled(pack, rule.coverage)}{_assumed(rule)}" for rule in excluded))
+    if benefit.form is BenefitForm.MONEY:
+        head = ("人才类别", "标准（含用人单位承担部分）")
+        yield Entry("标准", table=(head, *_amounts(pack, item, on)))
+        plan = pack.rule(InstalmentPlan, item.code, on=on)
+        yield Entry("发放", (f"{_instalments(plan)}{_assumed(plan)}",))
+
+
+def _amounts(pack: Pack, item: Item, on: date) -> Iterator[tuple[str, ...]]:
+    for category in pack.categories:
+        amount = pack.find_rule(BenefitAmount, item.code, category.code, on=on) if category.covers(on) else None
+        if amount is not None:
+            yield category.title, f"{format_yuan(amount.fen)}{_assumed(amount)}"
+        elif category.covers(on) and pack.find_rule(Exclusion, category.coverage, item.code, on=on) is None:
+            yield category.title, "没有标准"
+
+
+def _instalments(plan: InstalmentPlan) -> str:
+    if plan.count == 1:
+        return "一次发放。"
+    since = {Anchor.DECIDED_ON: "认定之日", Anchor.FIRST_DUE_ON: "首期应付日"}[plan.anchor]
+    return f"分 {plan.count} 期等额发放，自{since}起每 {plan.months_between} 个月一期，逢非工作日{TITLES[plan.roll]}。"
+
+
+def _flow(pack: Pack, item: Item) -> Entry:
+    rows = [
+        (
+            f"第 {n} 步",
+            f"{'市' if task.level is TaskLevel.CITY else ''}{titled(pack, task.department)}",
+            task.title,
+            f"{task.limit_working_days} 个工作日",
+        )
+        for n, stage in enumerate(item.stages, 1)
+        for task in stage
+    ]
+    total = f"同一步的各部门同时办理；全程至多 {total_working_days(item)} 个工作日。"
+    return (
+        Entry("办理流程", (total,), (("步骤", "部门", "内容", "时限"), *rows))
+        if rows
+        else Entry("办理流程", ("无须部门办理。",))
+    )
+
+
+def _assumed(rule: Cited) -> str:
+    return ASSUMED if rule.assumption else ""
