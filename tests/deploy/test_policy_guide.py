@@ -22,14 +22,16 @@ def run(*line: str) -> Result:
 
 @pytest.mark.article("第三条")
 def test_every_item_has_a_guide_with_its_materials_its_flow_and_its_limit() -> None:
-    made = guide(anyang(), DAY)
+    made, offices = guide(anyang(), DAY), {each.code: each.title for each in anyang().departments}
     assert [item.code for item in made.items] == [item.code for item in anyang().items]
     for told, item in zip(made.items, anyang().items, strict=True):
         entries = {entry.name: entry for entry in told.entries}
         assert len(entries) == len(told.entries)
         assert len(entries["申请材料"].lines) == max(1, len(item.materials))
         flow = entries["办理流程"]
-        assert [row[2] for row in flow.table[1:]] == [task.title for stage in item.stages for task in stage]
+        tasks = [task for stage in item.stages for task in stage]
+        assert [row[2] for row in flow.table[1:]] == [task.title for task in tasks]
+        assert [row[1].removeprefix("市") for row in flow.table[1:]] == [offices[task.department] for task in tasks]
         if item.stages:
             assert f"全程至多 {total_working_days(item)} 个工作日" in flow.lines[0]
         assert entries["依据"].lines[0].startswith("安人才〔2021〕4 号")

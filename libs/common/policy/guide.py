@@ -25,7 +25,7 @@ from libs.common.policy.model import (
     TaskLevel,
 )
 from libs.common.policy.pack import Pack
-from libs.common.policy.wording import TITLES, titled
+from libs.common.policy.wording import TITLES, department_title, titled
 
 ASSUMED = "（文件未写明，为假定）"
 
@@ -105,7 +105,7 @@ def _standard(pack: Pack, items: list[Item], on: date) -> Iterator[Entry]:
 
 
 def _overview(pack: Pack, item: Item) -> tuple[str, ...]:
-    departments = dict.fromkeys(titled(pack, task.department) for stage in item.stages for task in stage)
+    departments = dict.fromkeys(department_title(pack, task.department) for stage in item.stages for task in stage)
     days = f"{total_working_days(item)} 个工作日" if item.stages else "即时"
     return item.title, TITLES[item.kind], f"{len(item.materials)} 份", "、".join(departments) or "无", days
 
@@ -194,7 +194,7 @@ def _flow(pack: Pack, item: Item) -> Entry:
     rows = [
         (
             f"第 {n} 步",
-            f"{'市' if task.level is TaskLevel.CITY else ''}{titled(pack, task.department)}",
+            f"{'市' if task.level is TaskLevel.CITY else ''}{department_title(pack, task.department)}",
             task.title,
             f"{task.limit_working_days} 个工作日",
         )

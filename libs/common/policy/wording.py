@@ -25,7 +25,6 @@ from libs.common.policy.model import (
     Condition,
     CorrectionTerms,
     Coverage,
-    Department,
     EmployerShareRule,
     Exclusion,
     InstalmentPlan,
@@ -123,6 +122,11 @@ def titled(pack: Pack, code: str) -> str:
     return TITLES.get(code) or _titles(pack).get(code, code)
 
 
+def department_title(pack: Pack, code: str) -> str:
+    """The title of a department; `titled` would take `tax` for a kind of affiliation."""
+    return next(department.title for department in pack.departments if department.code == code)
+
+
 def source_of(pack: Pack, rule: Cited) -> Facets:
     """What a rule rests on."""
     number = next(document.number for document in pack.documents if document.id == rule.document)
@@ -134,7 +138,7 @@ _OF_A_PLATFORM = ("platform", "treasury")  # what the subjects of a platform beg
 
 def _titles(pack: Pack) -> Mapping[str, str]:
     rules: tuple[CodedRule, ...] = (*pack.conditions, *pack.coverages, *pack.categories, *pack.items, *pack.benefits)
-    named: tuple[PackTreasury | Department | CodedRule, ...] = (*pack.treasuries, *pack.departments, *rules)
+    named: tuple[PackTreasury | CodedRule, ...] = (*pack.treasuries, *rules)
     return {each.code: each.title for each in named}
 
 
@@ -220,7 +224,7 @@ def _item_facets(pack: Pack, item: Item) -> Facets:
 
 def _task(pack: Pack, task: Task) -> str:
     where = "市级" if task.level is TaskLevel.CITY else ""
-    return f"{where}{titled(pack, task.department)}{task.title}（{_days(task.limit_working_days)}）"
+    return f"{where}{department_title(pack, task.department)}{task.title}（{_days(task.limit_working_days)}）"
 
 
 def _longest(item: Item) -> int:
