@@ -46,6 +46,7 @@ def test_the_standard_lists_items_flow_and_limits_and_what_is_assumed_says_so() 
     )
     assert "2 个工作日内到达受益人账户。\n" in told.stdout
     assert "科技类柔性引进人才\n" in told.stdout
+    assert "定向选调生｜清华大学、北京大学定向类硕士以上学位选调生｜" in told.stdout
     assert "36,000.00 元（文件未写明，为假定）" in told.stdout
     assert str(anyang().identity) in told.stdout
 

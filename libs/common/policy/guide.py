@@ -25,7 +25,7 @@ from libs.common.policy.model import (
     TaskLevel,
 )
 from libs.common.policy.pack import Pack
-from libs.common.policy.wording import TITLES, department_title, titled
+from libs.common.policy.wording import TITLES, title_in, titled
 
 ASSUMED = "（文件未写明，为假定）"
 
@@ -105,7 +105,7 @@ def _standard(pack: Pack, items: list[Item], on: date) -> Iterator[Entry]:
 
 
 def _overview(pack: Pack, item: Item) -> tuple[str, ...]:
-    departments = dict.fromkeys(department_title(pack, task.department) for stage in item.stages for task in stage)
+    departments = dict.fromkeys(title_in(pack.departments, task.department) for stage in item.stages for task in stage)
     days = f"{total_working_days(item)} 个工作日" if item.stages else "即时"
     return item.title, TITLES[item.kind], f"{len(item.materials)} 份", "、".join(departments) or "无", days
 
@@ -149,7 +149,7 @@ def _who(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
                 for rule in pack.conditions
                 if rule.covers(on) and (category.coverage in rule.coverages or category.code in rule.categories)
             ]
-            rows.append((category.title, titled(pack, category.coverage), "；".join(asks) or "无"))
+            rows.append((category.title, title_in(pack.coverages, category.coverage), "；".join(asks) or "无"))
         yield Entry("对象和条件", table=(head, *rows))
         months = pack.rule(CertificationTerm, on=on)
         yield Entry("有效期", (f"{months.validity_months} 个月。{_assumed(months)}",))
@@ -166,7 +166,9 @@ def _what(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
     yield Entry("申领", (f"已取得人才认定的，每{TITLES[benefit.claim_subject]}申领一份。{_assumed(benefit)}",))
     excluded = [rule for rule in pack.exclusions if item.code in rule.benefits and rule.covers(on)]
     if excluded:
-        yield Entry("不享受的人员", tuple(f"{titled(pack, rule.coverage)}{_assumed(rule)}" for rule in excluded))
+        yield Entry(
+            "不享受的人员", tuple(f"{title_in(pack.coverages, rule.coverage)}{_assumed(rule)}" for rule in excluded)
+        )
     if benefit.form is BenefitForm.MONEY:
         head = ("人才类别", "标准（含用人单位承担部分）")
         yield Entry("标准", table=(head, *_amounts(pack, item, on)))
@@ -194,7 +196,7 @@ def _flow(pack: Pack, item: Item) -> Entry:
     rows = [
         (
             f"第 {n} 步",
-            f"{'市' if task.level is TaskLevel.CITY else ''}{department_title(pack, task.department)}",
+            f"{'市' if task.level is TaskLevel.CITY else ''}{title_in(pack.departments, task.department)}",
             task.title,
             f"{task.limit_working_days} 个工作日",
         )

@@ -1,7 +1,7 @@
 """A rule in the words of a policy office: what kind of rule it is, what it is about, what it says, and whom a change
 of it helps or costs. One entry for each kind of rule; `policy diff` reads them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from libs.common.policy.model import (
     Condition,
     CorrectionTerms,
     Coverage,
+    Department,
     EmployerShareRule,
     Exclusion,
     InstalmentPlan,
@@ -122,9 +123,10 @@ def titled(pack: Pack, code: str) -> str:
     return TITLES.get(code) or _titles(pack).get(code, code)
 
 
-def department_title(pack: Pack, code: str) -> str:
-    """The title of a department; `titled` would take `tax` for a kind of affiliation."""
-    return next(department.title for department in pack.departments if department.code == code)
+def title_in(records: Iterable[Department | CodedRule], code: str) -> str:
+    """The title of a code among records of one sort: where another sort may have the same code (the department `tax`,
+    the coverage and the category `flexible`), `titled` would mix them up."""
+    return next(record.title for record in records if record.code == code)
 
 
 def source_of(pack: Pack, rule: Cited) -> Facets:
@@ -214,7 +216,9 @@ def _item_facets(pack: Pack, item: Item) -> Facets:
     return {
         "名称": item.title,
         "种类": TITLES[item.kind],
-        **({"认定范围": "、".join(titled(pack, code) for code in item.certifies)} if item.certifies else {}),
+        **(
+            {"认定范围": "、".join(title_in(pack.coverages, code) for code in item.certifies)} if item.certifies else {}
+        ),
         **({"变更内容": TITLES[item.changes]} if item.changes else {}),
         "材料": "、".join(material.title for material in item.materials) or "无",
         "流程": "；".join("、".join(_task(pack, task) for task in stage) for stage in item.stages) or "无须部门办理",
@@ -224,7 +228,7 @@ def _item_facets(pack: Pack, item: Item) -> Facets:
 
 def _task(pack: Pack, task: Task) -> str:
     where = "市级" if task.level is TaskLevel.CITY else ""
-    return f"{where}{department_title(pack, task.department)}{task.title}（{_days(task.limit_working_days)}）"
+    return f"{where}{title_in(pack.departments, task.department)}{task.title}（{_days(task.limit_working_days)}）"
 
 
 def _longest(item: Item) -> int:
@@ -261,7 +265,7 @@ WORDINGS: Mapping[type[Rule], Wording] = {
     Coverage: Wording("政策覆盖范围", lambda _, rule: {"名称": rule.title}, _there("该类人才")),
     Category: Wording(
         "人才类别",
-        lambda pack, rule: {"名称": rule.title, "覆盖范围": titled(pack, rule.coverage)},
+        lambda pack, rule: {"名称": rule.title, "覆盖范围": title_in(pack.coverages, rule.coverage)},
         _there("该类人才"),
     ),
     Condition: Wording("条件", _condition_facets),
