@@ -134,7 +134,7 @@ def _described(pack: Pack, decision: Decision) -> dict[str, object]:
             {
                 "rule": clause.rule.id,
                 "title": clause.title,
-                "source": _source(pack, clause.rule),
+                "source": pack.citation(clause.rule),
                 "assumption": clause.rule.assumption,
                 "verdict": clause.verdict,
                 "sentence": clause.sentence,
@@ -155,7 +155,7 @@ def _for_people(pack: Pack, decision: Decision) -> Iterator[str]:
         yield f"   {clause.sentence}"
         yield from (f"   {each.fact.title}：{each.words}" for each in clause.seen)
         yield from _still_missing(pack, clause)
-        yield f"   依据：{_source(pack, clause.rule)} {clause.rule.id}{_assumed(clause.rule)}"
+        yield f"   依据：{pack.citation(clause.rule)} {clause.rule.id}{_assumed(clause.rule)}"
     yield f"政策包：{pack.identity}"
 
 
@@ -166,10 +166,6 @@ def _still_missing(pack: Pack, clause: Clause) -> Iterator[str]:
         by = departments[fact.department] if fact.department else "申请人"
         shown = f"，材料：{materials[fact.material]}" if fact.material else ""
         yield f"   尚缺：{fact.title}（由{by}说明{shown}）"
-
-
-def _source(pack: Pack, rule: Rule) -> str:
-    return f"{pack.document(rule.document).number}{rule.article or ''}"
 
 
 def _assumed(rule: Rule) -> str:

@@ -1,14 +1,13 @@
 """What the policy says of a person before anything is filed. Nothing is kept; a decision is shown as it was made."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.dated import Day
-from libs.common.errors import FieldError
 from libs.common.money import Amount
 from libs.common.policy import (
     Clause,
@@ -21,13 +20,10 @@ from libs.common.policy import (
     Seen,
     Verdict,
     decide,
-    fact_faults,
     worth_trying,
 )
 from libs.common.policy.model import Fact, FactFrom, FactType
-from services.intake.filing import WORDS, FactName, FactValue, FilingWrong, wrong_field
-
-Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+from services.intake.filing import Code, StatedFacts, fault, refusal, wrong_facts
 
 
 class AskedItem(BaseModel):
@@ -58,8 +54,8 @@ class Question(BaseModel):
     on: Annotated[Day | None, Field(description="按某日受理计；不填为今日")] = None
     items: Annotated[list[AskedItem], Field(max_length=20)] = []
     facts: Annotated[
-        dict[FactName, FactValue],
-        Field(max_length=100, description="已知的事实，名称和取值见 GET /intake/v1/policy；不清楚的不填"),
+        StatedFacts,
+        Field(description="已知的事实，名称和取值见 GET /intake/v1/policy；不清楚的不填"),
     ] = {}
 
 
@@ -69,7 +65,7 @@ class Candidate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ref: Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
-    facts: Annotated[dict[FactName, FactValue], Field(max_length=100)] = {}
+    facts: StatedFacts = {}
 
 
 class EntitlementView(BaseModel):
@@ -151,38 +147,29 @@ class DecidedView(BaseModel):
 def answer(pack: Pack, question: Question, today: date) -> Eligibility:
     """Decide what was asked. Raises FilingWrong where a code, a fact or a value is not the policy's."""
     on = question.on or today
-    wrong = _wrong_facts(pack, question.facts)
-    for n, item in enumerate(question.items):
-        wrong += _unknown(pack, item, n, on)
-    if wrong:
-        raise FilingWrong(errors=wrong)
+    unknown = (each for n, item in enumerate(question.items) for each in _unknown(pack, item, n, on))
+    if wrong := [*wrong_facts(question.facts, pack), *unknown]:
+        raise refusal(wrong, question.model_dump())
     found = _asked(pack, question, on) if question.items else Screening(pack, on).decisions(question.facts)
     return Eligibility(policy=pack.identity, on=on, decisions=[shown(pack, decision) for decision in found])
 
 
 def check_facts(pack: Pack, facts: Facts) -> None:
     """Raises FilingWrong where a fact or its value is not the policy's."""
-    if wrong := _wrong_facts(pack, facts):
-        raise FilingWrong(errors=wrong)
+    if wrong := list(wrong_facts(facts, pack)):
+        raise refusal(wrong, {"facts": facts})
 
 
-def _wrong_facts(pack: Pack, facts: Facts) -> list[FieldError]:
-    return [
-        FieldError(f"/facts/{fault.name}", fault.code, WORDS[fault.code][0], fault.detail)
-        for fault in fact_faults(pack, facts)
-    ]
-
-
-def _unknown(pack: Pack, item: AskedItem, n: int, on: date) -> Iterable[FieldError]:
+def _unknown(pack: Pack, item: AskedItem, n: int, on: date) -> Iterable[Mapping[str, Any]]:
     try:
         pack.item(item.code, on)
     except PolicyError:
-        yield wrong_field(f"/items/{n}/code", "unknown-item")
+        yield fault("unknown-item", ("items", n, "code"))
     try:
         if item.category is not None:
             pack.category(item.category, on)
     except PolicyError:
-        yield wrong_field(f"/items/{n}/category", "unknown-category")
+        yield fault("unknown-category", ("items", n, "category"))
 
 
 def _asked(pack: Pack, question: Question, on: date) -> Iterable[Decision]:

@@ -68,23 +68,23 @@ def read_filing(raw: Mapping[str, Any], pack: Pack, today: date, *, window: str 
 def read_correction(filed: Mapping[str, Any], raw: Mapping[str, Any], pack: Pack, today: date) -> "Filing":
     """Read a filing with a correction on it, both as they were sent. Raises what `read_filing` does."""
     fixed = set(Filing.model_fields) - set(Correction.model_fields)
-    barred = [_fault("not-correctable", (field,)) for field in raw if field in fixed]
+    barred = [fault("not-correctable", (field,)) for field in raw if field in fixed]
     given = {field: value for field, value in raw.items() if field not in fixed}
     return _read(corrected(filed, given), Reading(pack, today), barred)
 
 
 def _read(raw: Mapping[str, Any], reading: Reading, faults: Iterable[Mapping[str, Any]]) -> "Filing":
-    found = [*faults, *_at_odds(raw), *_wrong_facts(raw.get("facts"), reading.pack)]
+    found = [*faults, *_at_odds(raw), *_applicants_facts(raw.get("facts"), reading.pack)]
     try:
         filing = Filing.model_validate(raw, context=reading)
     except ValidationError as error:
-        raise _refusal([*error.errors(include_url=False, include_input=False), *found], raw) from None
+        raise refusal([*error.errors(include_url=False, include_input=False), *found], raw) from None
     if found:
-        raise _refusal(found, raw)
+        raise refusal(found, raw)
     return filing
 
 
-def _refusal(defects: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> DomainError:
+def refusal(defects: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> DomainError:
     """The refusal of these defects: of form where any of them is of form, else of substance."""
     found = field_errors([{**defect, "loc": ("body", *defect["loc"])} for defect in defects], raw)
     return (InvalidRequest if of_form(defects) else FilingWrong)(errors=[_titled(error) for error in found])
@@ -370,6 +370,7 @@ class FiledMaterial(Shape):
 
 FactName = Annotated[str, Field(max_length=80)]
 FactValue = StrictBool | StrictInt | Annotated[StrictStr, Field(max_length=64)]
+StatedFacts = Annotated[dict[FactName, FactValue], Field(max_length=100)]
 
 
 class FiledExternalRef(Shape):
@@ -396,8 +397,8 @@ class Filing(Shape):
     items: Annotated[list[FiledItem], Field(min_length=1, max_length=20)]
     materials: Annotated[list[FiledMaterial], Field(max_length=50)] = []
     facts: Annotated[
-        dict[FactName, FactValue],
-        Field(max_length=100, description="由申请人说明的事实，名称和取值见 GET /intake/v1/policy；不清楚的不填"),
+        StatedFacts,
+        Field(description="由申请人说明的事实，名称和取值见 GET /intake/v1/policy；不清楚的不填"),
     ] = {}
     external_refs: Annotated[list[FiledExternalRef], Field(max_length=10)] = []
 
@@ -429,7 +430,7 @@ class Correction(Shape):
     payee_account: FiledAccount | None = None
     items: Annotated[list[FiledItem], Field(min_length=1, max_length=20)] | None = None
     materials: Annotated[list[FiledMaterial], Field(max_length=50)] = []
-    facts: Annotated[dict[FactName, FactValue], Field(max_length=100)] | None = None
+    facts: StatedFacts | None = None
 
 
 PEOPLE = frozenset({"applicant", "beneficiary", "handler"})
@@ -459,24 +460,30 @@ def _at_odds(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for place, one in _objects(raw):
         first, last = _day(one.get("from")), _day(one.get("to"))
         if first and last and last < first:
-            yield _fault("ends-before-it-begins", (*place, "to"))
+            yield fault("ends-before-it-begins", (*place, "to"))
         birth = _day(one.get("birth_date"))
         if birth and any(stated != birth for stated in _births(one.get("documents"))):
-            yield _fault("birth-date-differs", (*place, "birth_date"))
+            yield fault("birth-date-differs", (*place, "birth_date"))
 
 
-def _wrong_facts(stated: object, pack: Pack) -> Iterator[Mapping[str, Any]]:
-    if not isinstance(stated, dict):
-        return
+def wrong_facts(stated: Mapping[str, object], pack: Pack) -> Iterator[Mapping[str, Any]]:
+    """The facts that the policy does not hold, as `refusal` takes them."""
     for wrong in fact_faults(pack, stated):
         yield {"type": wrong.code, "loc": ("facts", wrong.name), "msg": wrong.detail}
+
+
+def _applicants_facts(stated: object, pack: Pack) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(stated, dict):
+        return
+    yield from wrong_facts(stated, pack)
     for name in stated:
         fact = pack.facts_by_name.get(name)
         if fact is not None and fact.stated_by is not FactFrom.APPLICANT:
-            yield _fault("fact-not-yours", ("facts", name))
+            yield fault("fact-not-yours", ("facts", name))
 
 
-def _fault(code: str, place: tuple[str | int, ...]) -> Mapping[str, Any]:
+def fault(code: str, place: tuple[str | int, ...]) -> Mapping[str, Any]:
+    """What is wrong at a place, in the words of `WORDS`, as `refusal` takes it."""
     return {"type": code, "loc": place, "msg": WORDS[code][1]}
 
 
@@ -486,7 +493,7 @@ def _twice(entries: object, code: str, field: str) -> Iterator[Mapping[str, Any]
         named = entry.get("code") if isinstance(entry, dict) else None
         if isinstance(named, str):
             if named in seen:
-                yield _fault(code, (field, index, "code"))
+                yield fault(code, (field, index, "code"))
             seen.add(named)
 
 

@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli import app
 from deploy.policy_guide import as_page
-from libs.common.policy.guide import guide, total_working_days
+from libs.common.policy.guide import guide
+from libs.common.policy.wording import total_working_days
 from tests.common.packs import ANYANG, a_pack, anyang
 
 DAY = date(2026, 3, 2)

@@ -82,3 +82,8 @@ async def test_the_facts_that_count_are_listed_with_the_policy(house: House) -> 
     assert facts["person.degree"]["values"]["doctor"] == "博士"
     assert facts["person.degree"]["stated_by"] == "applicant"
     assert facts["person.household_here"]["department"] == "public_security"
+
+
+async def test_a_fact_s_name_is_a_pointer_whatever_stands_in_it(house: House) -> None:
+    problem = (await house.portal().post("/eligibility", {"facts": {"a/b~c": True}})).problem(422, "filing-wrong")
+    assert [error["field"] for error in problem["errors"]] == ["/facts/a~1b~0c"]

@@ -22,7 +22,7 @@ from libs.common.policy.source import read_source
 from libs.common.policy.wording import TITLES
 from libs.common.treasuries import EmployerKind
 
-_YES_NO: Mapping[str, bool] = {"是": True, "否": False}
+_YES_NO: Mapping[str | int, FactValueType] = {"是": True, "否": False}
 _EMPLOYER = "用人单位"
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -107,7 +107,7 @@ def _fact(facts: Iterable[Fact], title: str, told: str | int) -> tuple[str, Fact
         raise _NotSo(f"没有“{title}”这一情况")
     values: dict[str | int, FactValueType] = {value.title: value.code for value in fact.values}
     if fact.type is FactType.BOOL:
-        values = dict(_YES_NO.items())
+        values = dict(_YES_NO)
     elif fact.type is FactType.INT and isinstance(told, int):
         values = {told: told}
     if told not in values:

@@ -58,7 +58,8 @@ class Compiled(NamedTuple):
         return found.value() if found.type() == cel.Type.BOOL else None
 
 
-def compile_condition(source: str, facts: Collection[Fact]) -> Compiled:
+@lru_cache(maxsize=1024)  # a pack is checked at load with what it is asked by later
+def compile_condition(source: str, facts: tuple[Fact, ...]) -> Compiled:
     """Compile a condition against the declared facts. Raises ConditionWrong."""
     declared = {fact.name: fact.type for fact in facts}
     expression = _compile(source, declared)

@@ -132,9 +132,8 @@ class Screening:
     def entitled(self, facts: Facts) -> list[Decision]:
         """The items that a person is entitled to, each by the category that gives most: of several that give alike,
         the first of the pack."""
-        held: dict[str, bool] = {}
         tried: dict[str, Clause] = {}
-        found = (next((it for it in trials if self._all_hold(it, facts, held)), None) for trials in self._most_first)
+        found = (next((it for it in trials if self._passes(it, facts, tried)), None) for trials in self._most_first)
         return [_decided(self._pack, trial, facts, tried) for trial in found if trial is not None]
 
     @cached_property
@@ -146,13 +145,9 @@ class Screening:
                 by_item.setdefault(trial.item.code, []).append(trial)
         return [sorted(trials, key=lambda trial: -(trial.fen or 0)) for trials in by_item.values()]
 
-    def _all_hold(self, trial: "_Trial", facts: Facts, held: dict[str, bool]) -> bool:
-        for rule in trial.conditions:
-            if rule.id not in held:
-                held[rule.id] = self._pack.compiled[rule.id].holds(facts) is True
-            if not held[rule.id]:
-                return False
-        return True
+    def _passes(self, trial: "_Trial", facts: Facts, tried: dict[str, Clause]) -> bool:
+        clauses = (_tried_once(self._pack, rule, facts, tried) for rule in trial.conditions)
+        return all(clause.verdict is Verdict.PASSED for clause in clauses)
 
 
 def worth_trying(pack: Pack, *, item: str, on: date) -> list[str]:
@@ -217,10 +212,8 @@ def _trial(pack: Pack, item: Item, category: Category, on: date) -> _Trial:
 
 
 def _decided(pack: Pack, trial: _Trial, facts: Facts, tried: dict[str, Clause]) -> Decision:
-    for rule in trial.conditions:
-        if rule.id not in tried:
-            tried[rule.id] = _tried(pack, rule, facts)
-    clauses = (*trial.fixed, *(tried[rule.id] for rule in trial.conditions))
+    conditions = (_tried_once(pack, rule, facts, tried) for rule in trial.conditions)
+    clauses = (*trial.fixed, *conditions)
     return Decision(trial.item, trial.category, trial.on, clauses, trial.fen)
 
 
@@ -260,6 +253,12 @@ def _conditions(pack: Pack, item: Item, category: Category, on: date) -> Iterato
         named = category.coverage in rule.coverages or category.code in rule.categories or item.code in rule.items
         if named and rule.covers(on):
             yield rule
+
+
+def _tried_once(pack: Pack, rule: Condition, facts: Facts, tried: dict[str, Clause]) -> Clause:
+    if rule.id not in tried:
+        tried[rule.id] = _tried(pack, rule, facts)
+    return tried[rule.id]
 
 
 def _tried(pack: Pack, rule: Condition, facts: Facts) -> Clause:

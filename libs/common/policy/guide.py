@@ -25,7 +25,7 @@ from libs.common.policy.model import (
     TaskLevel,
 )
 from libs.common.policy.pack import Pack
-from libs.common.policy.wording import TITLES, title_in, titled
+from libs.common.policy.wording import TITLES, title_in, titled, total_working_days
 
 ASSUMED = "（文件未写明，为假定）"
 
@@ -69,11 +69,6 @@ def guide(pack: Pack, on: date) -> Guide:
     return Guide(f"{pack.title}：服务规范和办事指南", str(pack.identity), on, tuple(_standard(pack, items, on)), guides)
 
 
-def total_working_days(item: Item) -> int:
-    """The longest that an item may take: stages follow one another, the tasks of one go on side by side."""
-    return sum(max(task.limit_working_days for task in stage) for stage in item.stages)
-
-
 # -- the standard
 
 
@@ -115,7 +110,7 @@ def _overview(pack: Pack, item: Item) -> tuple[str, ...]:
 
 def _entries(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
     yield Entry("类型", (TITLES[item.kind],))
-    yield Entry("依据", (f"{pack.document(item.document).number}{item.article or ''}{_assumed(item)}",))
+    yield Entry("依据", (f"{pack.citation(item)}{_assumed(item)}",))
     yield from _who(pack, item, on)
     yield from _what(pack, item, on)
     materials = tuple(f"{n}. {material.title}" for n, material in enumerate(item.materials, 1))

@@ -114,6 +114,10 @@ class Pack(Contents):
         """Give a document of the stack."""
         return next(document for document in self.documents if document.id == code)
 
+    def citation(self, record: Cited) -> str:
+        """The number of a record's document and its article, as 安人才〔2021〕4 号第五条."""
+        return f"{self.document(record.document).number}{record.article or ''}"
+
     def treasury(self, code: str, on: date) -> PackTreasury:
         """Give a treasury as it is on a day. Raises UnknownCode, or NoRuleInForce before or after its days."""
         versions = [treasury for treasury in self.treasuries if treasury.code == code]

@@ -131,8 +131,7 @@ def title_in(records: Iterable[Department | CodedRule], code: str) -> str:
 
 def source_of(pack: Pack, rule: Cited) -> Facets:
     """What a rule rests on."""
-    number = next(document.number for document in pack.documents if document.id == rule.document)
-    return {"依据": f"{number}{rule.article or ''}", "性质": f"假定（{rule.note}）" if rule.assumption else "文件规定"}
+    return {"依据": pack.citation(rule), "性质": f"假定（{rule.note}）" if rule.assumption else "文件规定"}
 
 
 _OF_A_PLATFORM = ("platform", "treasury")  # what the subjects of a platform begin with
@@ -222,7 +221,7 @@ def _item_facets(pack: Pack, item: Item) -> Facets:
         **({"变更内容": TITLES[item.changes]} if item.changes else {}),
         "材料": "、".join(material.title for material in item.materials) or "无",
         "流程": "；".join("、".join(_task(pack, task) for task in stage) for stage in item.stages) or "无须部门办理",
-        "总时限": _days(_longest(item)),
+        "总时限": _days(total_working_days(item)),
     }
 
 
@@ -231,7 +230,8 @@ def _task(pack: Pack, task: Task) -> str:
     return f"{where}{title_in(pack.departments, task.department)}{task.title}（{_days(task.limit_working_days)}）"
 
 
-def _longest(item: Item) -> int:
+def total_working_days(item: Item) -> int:
+    """The longest that an item may take: stages follow one another, the tasks of one go on side by side."""
     return sum(max(task.limit_working_days for task in stage) for stage in item.stages)
 
 
@@ -239,8 +239,8 @@ def _item_effect(pack: Pack, was: Item | None, becomes: Item | None) -> Effect:
     if was is None or becomes is None:
         return _there("申请人")(pack, was, becomes)
     asked = {material.code for material in was.materials}, {material.code for material in becomes.materials}
-    easier = bool(asked[0] - asked[1]) or _longest(becomes) < _longest(was)
-    harder = bool(asked[1] - asked[0]) or _longest(becomes) > _longest(was)
+    easier = bool(asked[0] - asked[1]) or total_working_days(becomes) < total_working_days(was)
+    harder = bool(asked[1] - asked[0]) or total_working_days(becomes) > total_working_days(was)
     return Effect(("申请人",) if easier else (), ("申请人",) if harder else ())
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from libs.common.auth import Principal
@@ -17,10 +17,8 @@ from libs.common.db import Database
 from libs.common.errors import (
     DomainError,
     IdempotencyKeyMissing,
-    MalformedBody,
     TooLarge,
 )
-from libs.common.field_errors import refusal
 from libs.common.idempotency import Reply, valid_key
 from libs.common.problems import failure_response, problem_response
 from libs.common.telemetry import current_traceparent
@@ -28,19 +26,23 @@ from libs.common.web import Caller, body_limit, guarded_router, requires
 from services.intake.api.desk import AtDesk
 from services.intake.api.examples import LINE
 from services.intake.api.group import MOST, Answer, Wanted, canonical, file_together
-from services.intake.api.lines import MAX_FILE_BYTES, MEDIA_TYPE, check_media_type, lines_of
+from services.intake.api.lines import (
+    MAX_FILE_BYTES,
+    answered,
+    check_media_type,
+    documented,
+    lines_of,
+    loaded,
+    validated,
+    written,
+)
 from services.intake.applications import Desk
 
 MAX_LINES = 1_000
 
-_EXAMPLE = json.dumps(LINE, ensure_ascii=False, separators=(",", ":"))
-_DOCUMENTED = {
-    "requestBody": {
-        "required": True,
-        "description": f"每行一个 JSON 对象：idempotency_key 和 application（同“提交申请”）；至多 {MAX_LINES} 行。",
-        "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE + "\n"}},
-    }
-}
+_DOCUMENTED = documented(
+    f"每行一个 JSON 对象：idempotency_key 和 application（同“提交申请”）；至多 {MAX_LINES} 行。", LINE
+)
 _ANSWER = (
     "每行一个 JSON 对象，次序同请求：line、idempotency_key、status，收件的为 application（回执），否则为 problem；"
     "problem 中的位置以 application 为起点。"
@@ -69,17 +71,16 @@ class _Line(BaseModel):
     dependencies=[requires("intake:file"), body_limit(MAX_FILE_BYTES)],
     openapi_extra=_DOCUMENTED,
     response_class=Response,
-    responses={200: {"description": _ANSWER, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+    responses=answered(_ANSWER),
 )
 async def file_batch(request: Request, caller: Caller, desk: AtDesk) -> Response:
     """逐行提交：每行自带幂等键，各自成功或失败，互不影响；同一文件重复提交不会重复收件。"""
     check_media_type(request)
     database: Database = request.app.state.service.database
-    results: list[str] = []
+    results: list[dict[str, Any]] = []
     async for group in _groups(request):
-        answers = await _answers(database, desk, caller, group)
-        results += [json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in answers]
-    return Response("".join(f"{result}\n" for result in results), media_type=MEDIA_TYPE)
+        results += await _answers(database, desk, caller, group)
+    return written(results)
 
 
 async def _groups(request: Request) -> AsyncIterator[list[tuple[int, bytes | DomainError]]]:
@@ -124,7 +125,7 @@ def _read(raw: bytes | DomainError) -> _Read:
     try:
         if isinstance(raw, DomainError):
             raise raw
-        found = _loaded(raw)
+        found = loaded(raw)
         key = _readable_key(found)
         line = _checked(found)
         body = canonical(line.application)
@@ -140,13 +141,6 @@ def _told(answer: Answer) -> dict[str, Any]:
     return {"status": problem.status_code, "problem": json.loads(bytes(problem.body))}
 
 
-def _loaded(raw: bytes) -> Any:
-    try:
-        return json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        raise MalformedBody from None
-
-
 def _readable_key(found: Any) -> dict[str, str]:
     """The key of a line, also of one that is refused: by it the sender knows which line was meant."""
     key = found.get("idempotency_key") if isinstance(found, dict) else None
@@ -154,11 +148,7 @@ def _readable_key(found: Any) -> dict[str, str]:
 
 
 def _checked(found: Any) -> _Line:
-    try:
-        line = _Line.model_validate(found)
-    except ValidationError as error:
-        defects = [{**defect, "loc": ("body", *defect["loc"])} for defect in error.errors(include_input=False)]
-        raise refusal(defects, found) from None
+    line = validated(_Line, found)
     if not valid_key(line.idempotency_key):
         raise IdempotencyKeyMissing
     return line

@@ -6,34 +6,34 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import Query, Request
-from pydantic import ValidationError
 from starlette.responses import Response
 
 from libs.common.calendar import local_date
 from libs.common.dated import Day
-from libs.common.errors import DomainError, MalformedBody, NotFound, TooLarge
-from libs.common.field_errors import refusal
+from libs.common.errors import DomainError, NotFound, TooLarge
 from libs.common.policy import Pack, Screening
 from libs.common.problems import problem_response
 from libs.common.web import body_limit, guarded_router, requires
 from services.intake.api.desk import AtDesk
-from services.intake.api.lines import MAX_FILE_BYTES, MEDIA_TYPE, check_media_type, lines_of
+from services.intake.api.lines import (
+    MAX_FILE_BYTES,
+    answered,
+    check_media_type,
+    documented,
+    lines_of,
+    loaded,
+    validated,
+    written,
+)
 from services.intake.eligibility import Candidate, check_facts, entitlement_view
 
 MAX_LINES = 10_000
 TURN = 50  # people who are screened before other requests have their turn
 
-_EXAMPLE = json.dumps(
-    {"ref": "ry-000001", "facts": {"person.degree": "master", "employer.demand_declared": True}}, ensure_ascii=False
+_DOCUMENTED = documented(
+    "每行一个 JSON 对象：ref（调用方自编的编号，勿用证件号码）和 facts（同“资格自测”）；" + f"至多 {MAX_LINES} 行。",
+    {"ref": "ry-000001", "facts": {"person.degree": "master", "employer.demand_declared": True}},
 )
-_DOCUMENTED = {
-    "requestBody": {
-        "required": True,
-        "description": "每行一个 JSON 对象：ref（调用方自编的编号，勿用证件号码）和 facts（同“资格自测”）；"
-        f"至多 {MAX_LINES} 行。",
-        "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE + "\n"}},
-    }
-}
 _ANSWER = (
     "每行一个 JSON 对象，次序同请求：可享受的为 line、ref 和 entitled（每个事项取金额最高的类别），"
     "读不懂的为 line 和 problem；不能确定可享受的不列。末行为合计：lines、entitled、refused。"
@@ -55,7 +55,7 @@ class TooManyCandidates(DomainError):
     dependencies=[requires("intake:screen"), body_limit(MAX_FILE_BYTES)],
     openapi_extra=_DOCUMENTED,
     response_class=Response,
-    responses={200: {"description": _ANSWER, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+    responses=answered(_ANSWER),
 )
 async def find_candidates(
     request: Request,
@@ -68,9 +68,7 @@ async def find_candidates(
     pack = desk.packs.find_on(day)
     if pack is None:
         raise NotFound
-    screened = await _screened(request, pack, day)
-    told = [f"{json.dumps(each, ensure_ascii=False, separators=(',', ':'))}\n" for each in screened]
-    return Response("".join(told), media_type=MEDIA_TYPE)
+    return written(await _screened(request, pack, day))
 
 
 async def _screened(request: Request, pack: Pack, day: date) -> list[dict[str, Any]]:
@@ -79,6 +77,8 @@ async def _screened(request: Request, pack: Pack, day: date) -> list[dict[str, A
         lines += 1
         if lines > MAX_LINES:
             raise TooManyCandidates(lines=MAX_LINES)
+        if lines % TURN == 0:
+            await asyncio.sleep(0)
         try:
             candidate = _read(pack, raw)
         except DomainError as refused:
@@ -88,8 +88,6 @@ async def _screened(request: Request, pack: Pack, day: date) -> list[dict[str, A
             entitled += 1
             views = [entitlement_view(each).model_dump(mode="json") for each in found]
             told.append({"line": number, "ref": candidate.ref, "entitled": views})
-        if lines % TURN == 0:
-            await asyncio.sleep(0)
     refused_lines = len(told) - entitled
     return [*told, {"lines": lines, "entitled": entitled, "refused": refused_lines}]
 
@@ -97,14 +95,6 @@ async def _screened(request: Request, pack: Pack, day: date) -> list[dict[str, A
 def _read(pack: Pack, raw: bytes | None) -> Candidate:
     if raw is None:
         raise TooLarge
-    try:
-        found = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        raise MalformedBody from None
-    try:
-        candidate = Candidate.model_validate(found)
-    except ValidationError as error:
-        defects = [{**defect, "loc": ("body", *defect["loc"])} for defect in error.errors(include_input=False)]
-        raise refusal(defects, found) from None
+    candidate = validated(Candidate, loaded(raw))
     check_facts(pack, candidate.facts)
     return candidate

@@ -1,16 +1,60 @@
 """JSON lines as callers send them: read as they come, each with its number, none longer than the limit."""
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Iterable
 from email.message import Message
+from typing import Any, TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
 
-from libs.common.errors import UnsupportedMediaType
+from libs.common.errors import MalformedBody, UnsupportedMediaType
+from libs.common.field_errors import refusal
 from libs.common.settings import MIB
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_LINE_BYTES = MIB // 4
 MAX_FILE_BYTES = 16 * MIB
 MEDIA_TYPE = "application/x-ndjson"
+
+
+def documented(description: str, example: object) -> dict[str, Any]:
+    """The body of JSON lines as OpenAPI shows it, with an example of one line."""
+    content = {MEDIA_TYPE: {"schema": {"type": "string"}, "example": f"{_line(example)}\n"}}
+    return {"requestBody": {"required": True, "description": description, "content": content}}
+
+
+def answered(description: str) -> dict[int | str, dict[str, Any]]:
+    """The answer in JSON lines as OpenAPI shows it."""
+    return {200: {"description": description, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+
+
+def written(results: Iterable[object]) -> Response:
+    """An answer of one line a result."""
+    return Response("".join(f"{_line(result)}\n" for result in results), media_type=MEDIA_TYPE)
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def loaded(raw: bytes) -> Any:
+    """What stands in a line. Raises MalformedBody."""
+    try:
+        return json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise MalformedBody from None
+
+
+def validated(model: type[M], found: Any) -> M:
+    """What stands in a line, as its model. Raises InvalidRequest or ContentWrong, naming every field."""
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        defects = [{**defect, "loc": ("body", *defect["loc"])} for defect in error.errors(include_input=False)]
+        raise refusal(defects, found) from None
 
 
 def check_media_type(request: Request) -> None:
