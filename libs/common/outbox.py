@@ -21,7 +21,7 @@ from pydantic_core import to_json
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.bus.protocol import Bus, Message
+from libs.common.bus.protocol import Bus, Message, Shared
 from libs.common.db import EMITTED, Database, columns, passing
 from libs.common.events import Event
 from libs.common.settings import DEVELOPMENT_URL
@@ -125,26 +125,29 @@ def continuing(traces: Mapping[str, str]) -> Iterator[None]:
         _CAUSES.reset(token)
 
 
-def headers_of(event: Event) -> dict[str, str]:
-    """What the relay of a deployment that serves its schemas nowhere would send beside this event."""
-    return attributes(_row(event)[:-1])
+def message(event: Event) -> Message:
+    """What the relay of a deployment that serves its schemas nowhere would send."""
+    row = _row(event)
+    return message_of(row[:-1], row[-1])
 
 
-def attributes(told: Told, *, schemas: str = "") -> dict[str, str]:
+def message_of(told: Told, value: bytes, *, schemas: str = "") -> Message:
     """CloudEvents 1.0 in Kafka's binary mode: the attributes as `ce_` headers, the data as the value. Made when an
     event leaves: where a deployment serves its schemas (`schemas`) is not known to the transaction that emits."""
     event_id, topic, key, kind, time, traceparent = told
-    return {
-        "ce_specversion": "1.0",
-        "ce_id": str(event_id),
-        "ce_source": f"/huanquan/{topic}",
-        "ce_type": kind,
-        "ce_subject": key,
-        "ce_time": time,
-        "ce_dataschema": f"{schemas}/events/{kind}.json",
-        "ce_traceparent": traceparent,
-        "content-type": "application/json",
-    }
+    own = {"ce_id": str(event_id), "ce_subject": key, "ce_time": time, "ce_traceparent": traceparent}
+    return Message(topic, key, own, value, _shared(topic, kind, schemas))
+
+
+@lru_cache
+def _shared(topic: str, kind: str, schemas: str) -> Shared:
+    return (
+        ("ce_specversion", "1.0"),
+        ("ce_source", f"/huanquan/{topic}"),
+        ("ce_type", kind),
+        ("ce_dataschema", f"{schemas}/events/{kind}.json"),
+        ("content-type", "application/json"),
+    )
 
 
 class Relay:
@@ -221,7 +224,7 @@ class Relay:
             await ended(task for task in (sending, marking, reading) if task)
 
     def _message(self, row: Record) -> Message:
-        return Message(row[2], row[3], attributes(row[1:7], schemas=self._schemas), row[7])
+        return message_of(row[1:7], row[7], schemas=self._schemas)
 
     async def _send(self, messages: Sequence[Message], *, after: asyncio.Task[None]) -> None:
         began = monotonic()

@@ -15,7 +15,7 @@ from deploy.engine import EmbeddedPostgres
 from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.events import DeptAssigned, Event
-from libs.common.outbox import headers_of
+from libs.common.outbox import message
 from libs.common.service import Service
 from libs.common.settings import Settings
 from services.audit.app import create
@@ -112,7 +112,7 @@ def at(event: E, time: datetime) -> E:
 
 def a_record(event: Event, partition: int = 0, **headers: str) -> Record:
     value = event.model_dump_json().encode()
-    return Record(Slot(event.topic, partition), 0, event.key, headers_of(event) | headers, value)
+    return Record(Slot(event.topic, partition), 0, event.key, message(event).headers | headers, value)
 
 
 def undecodable(topic: str = "dept.assigned") -> Record:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from libs.common.bus.protocol import Record, Slot
 from libs.common.db import connect
-from libs.common.outbox import headers_of
+from libs.common.outbox import message
 from services.audit import trail
 from services.audit.models import entry
 from services.audit.verifier import GENESIS, Anchor, Entry
@@ -30,7 +30,7 @@ async def fill(url: str, size: int) -> None:
 
 def _records(first: int, count: int) -> Iterator[tuple[UUID, Record]]:
     event = told(1, UUID(int=0))
-    headers, value = headers_of(event), event.model_dump_json().encode()
+    headers, value = message(event).headers, event.model_dump_json().encode()
     for number in range(first, first + count):
         own = UUID(int=number)
         yield own, Record(Slot(event.topic, 0), number, event.key, headers | {"ce_id": str(own)}, value)

@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaProducer
 from deploy.host import settle_memory
 from libs.common.bus.kafka import MAX_BATCH_BYTES, KafkaBus
 from libs.common.bus.postgres import PostgresBus
-from libs.common.bus.protocol import Message, partition_of
+from libs.common.bus.protocol import partition_of
 from libs.common.db import Database, connect
-from libs.common.outbox import BATCH, Relay, attributes
+from libs.common.outbox import BATCH, Relay, message_of
 from tests.bench.worker import ready, serve
 
 READ = """
@@ -58,12 +58,13 @@ async def producer(*, outbox: str, rows: int, kafka: str) -> dict[str, float]:
     found = await connection.fetch(
         "SELECT event_id, topic, key, type, time, traceparent, value FROM outbox ORDER BY id"
     )
-    messages = [Message(row["topic"], row["key"], attributes(row[:-1]), row["value"]) for row in found]
+    made_ready = [message_of(row[:-1], row["value"]) for row in found]
+    messages = [(each.topic, each.key, each.headers, each.value) for each in made_ready]
     made = AIOKafkaProducer(
         bootstrap_servers=kafka, enable_idempotence=True, acks="all", max_batch_size=MAX_BATCH_BYTES
     )
     await made.start()
-    partitions = {topic: len(await made.partitions_for(topic)) for topic in {message.topic for message in messages}}
+    partitions = {topic: len(await made.partitions_for(topic)) for topic in {message[0] for message in messages}}
 
     async def send() -> int:
         for at in range(0, len(messages), BATCH):

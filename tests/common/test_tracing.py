@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from libs.common.bus.protocol import Record, Slot
-from libs.common.outbox import caused_by, headers_of
+from libs.common.outbox import caused_by, message
 from libs.common.settings import Settings
 from libs.common.telemetry import use, valid_traceparent
 from libs.common.tracing import Tracing, handled_as
@@ -34,7 +34,7 @@ def tracing_to(collector: Collector, home: Path, **more: float) -> Tracing:
 def a_record(number: int, trace: str = GIVEN) -> Record:
     event = Happened(policy=PACK, of=f"k{number}", number=number)
     with use(trace):
-        return Record(Slot("toy", 0), number, event.key, headers_of(event), event.model_dump_json().encode())
+        return Record(Slot("toy", 0), number, event.key, message(event).headers, event.model_dump_json().encode())
 
 
 def _event(record: Record) -> Happened:
@@ -74,7 +74,7 @@ async def test_in_a_batch_each_event_goes_on_in_its_own_trace(collector: Collect
     first, second, foreign = a_record(1), a_record(2, other), a_record(3)
     with tracing.handling([first, second, foreign], lambda record: record is not foreign):
         with caused_by([_event(first), _event(second)]):
-            told = [headers_of(Happened(policy=PACK, of=f"k{n}", number=9))["ce_traceparent"] for n in (1, 2)]
+            told = [message(Happened(policy=PACK, of=f"k{n}", number=9)).headers["ce_traceparent"] for n in (1, 2)]
         await asyncio.sleep(0.01)
     tracing.close()
     spans = {span.attributes["huanquan.key"]: span for span in collector.spans}

@@ -23,7 +23,7 @@ from libs.common.bus.protocol import Bus, BusUnavailable, Message
 from libs.common.consumer import Consumer
 from libs.common.db import Database
 from libs.common.inbox import RELEASE, Early, Inbox, cause
-from libs.common.outbox import Relay, headers_of
+from libs.common.outbox import Relay, message
 from libs.common.ticker import Ticker
 from tests.conftest import BusKit, MakeDatabase
 from tests.contracts.toy import PACK, Happened, Recorder, count_up, happened_on, metadata
@@ -65,10 +65,6 @@ def has_effects(database: Database, count: int) -> Callable[[], Awaitable[bool]]
 
 def follower(kit: BusKit, database: Database, inbox: Inbox, topic: str, name: str = "0") -> Consumer:
     return Consumer(database, kit.client(), inbox, group=topic, topics=[topic], instance=name)
-
-
-def message(event: Happened) -> Message:
-    return Message(event.topic, event.key, headers_of(event), event.model_dump_json().encode())
 
 
 def in_order(found: list[tuple[str, int, str]]) -> bool:

@@ -7,9 +7,9 @@ from deploy.bus_diff import Comparison, Difference
 from deploy.topics import Topic
 from libs.common.db import Database
 from libs.common.inbox import Inbox
-from libs.common.outbox import Relay
+from libs.common.outbox import Relay, message
 from tests.conftest import BusKit, MakeDatabase
-from tests.contracts.test_bus import effects, follower, has_effects, message, running, until
+from tests.contracts.test_bus import effects, follower, has_effects, running, until
 from tests.contracts.toy import PACK, Happened, Recorder, count_up, happened_on, metadata
 
 

@@ -7,9 +7,10 @@ from sqlalchemy.exc import DBAPIError
 from libs.common.bus.protocol import Record, Slot
 from libs.common.db import Database
 from libs.common.inbox import Inbox, Outcome
+from libs.common.outbox import message
 from libs.common.replay import rebuild, replay
 from tests.conftest import BusKit, MakeDatabase
-from tests.contracts.test_bus import effects, follower, message, running, until
+from tests.contracts.test_bus import effects, follower, running, until
 from tests.contracts.test_refusals import records_of, taken
 from tests.contracts.toy import PACK, Recorder, happened_on, metadata
 

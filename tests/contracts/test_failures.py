@@ -20,11 +20,11 @@ from libs.common.bus.protocol import BusUnavailable, Message, Record, Slot
 from libs.common.consumer import Consumer
 from libs.common.db import POOL_SIZE, Database, connect
 from libs.common.inbox import Batch, Inbox
-from libs.common.outbox import Relay
+from libs.common.outbox import Relay, message
 from libs.common.ticker import Ticker
 from tests.conftest import BusKit, MakeDatabase, Postgres, create_database
 from tests.contracts.stall import Stall
-from tests.contracts.test_bus import effects, follower, has_effects, message, parked_count, running, until
+from tests.contracts.test_bus import effects, follower, has_effects, parked_count, running, until
 from tests.contracts.test_leader import leaders, led, process
 from tests.contracts.toy import PACK, Recorder, happened_on, metadata
 

@@ -18,12 +18,13 @@ from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import Bus, Record, Slot
 from libs.common.db import Database
 from libs.common.inbox import EventHandler, Inbox
+from libs.common.outbox import message
 from libs.common.packs import Packs
 from libs.common.service import Service
 from libs.common.settings import Settings
 from tests.conftest import BusKit, MakeDatabase
 from tests.contracts.stall import Stall
-from tests.contracts.test_bus import effects, has_effects, message, parked_count, until
+from tests.contracts.test_bus import effects, has_effects, parked_count, until
 from tests.contracts.test_leader import led, process
 from tests.contracts.toy import PACK, Recorder, an_app, happened_on, metadata
 

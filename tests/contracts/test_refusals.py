@@ -15,11 +15,11 @@ from libs.common.bus.protocol import Record, Slot
 from libs.common.db import Database, passing
 from libs.common.db import metadata as make_metadata
 from libs.common.inbox import Inbox, Outcome
-from libs.common.outbox import headers_of
+from libs.common.outbox import message
 from libs.common.replay import rebuild, replay
 from libs.common.ticker import Due, Ticker, schedule
 from tests.conftest import BusKit, MakeDatabase, Postgres
-from tests.contracts.test_bus import effects, follower, has_effects, message, parked_count, running, until
+from tests.contracts.test_bus import effects, follower, has_effects, parked_count, running, until
 from tests.contracts.toy import PACK, Happened, Recorder, happened_on, metadata
 
 strict = make_metadata()
@@ -37,7 +37,7 @@ Table(
 def records_of(events: Sequence[Happened], first: int = 0) -> list[Record]:
     """As a log of one partition would hold them."""
     return [
-        Record(Slot(e.topic, 0), first + n, e.key, headers_of(e), e.model_dump_json().encode())
+        Record(Slot(e.topic, 0), first + n, e.key, message(e).headers, e.model_dump_json().encode())
         for n, e in enumerate(events)
     ]
 

@@ -3,9 +3,10 @@
 from sqlalchemy import text
 
 from libs.common.inbox import Inbox, Outcome
+from libs.common.outbox import message
 from libs.common.replay import rebuild, replay
 from tests.conftest import BusKit, MakeDatabase
-from tests.contracts.test_bus import effects, follower, has_effects, message, running, until
+from tests.contracts.test_bus import effects, follower, has_effects, running, until
 from tests.contracts.toy import PACK, Recorder, happened_on, metadata
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.events import BY_TYPE, BenefitApproved
-from libs.common.outbox import headers_of
+from libs.common.outbox import message
 from libs.common.service import Service
 from libs.common.settings import Settings
 from services.housing.app import create
@@ -74,7 +74,7 @@ class House:
             slot = Slot("talent.certified", 0)
             position = await self.service.inbox.position(tx, slot)
             records = [
-                Record(slot, position + n, event.key, headers_of(event), event.model_dump_json().encode())
+                Record(slot, position + n, event.key, message(event).headers, event.model_dump_json().encode())
                 for n, event in enumerate(events)
             ]
             await self.service.inbox.take(tx, slot, position, records)

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.events import BY_TYPE, Event
-from libs.common.outbox import headers_of
+from libs.common.outbox import message
 from libs.common.service import Service
 from libs.common.settings import Settings
 from services.intake.app import create
@@ -92,7 +92,7 @@ class House:
             slot = Slot(event.topic, 0)
             async with self.service.database.transaction() as tx:
                 position = await self.service.inbox.position(tx, slot)
-                record = Record(slot, position, event.key, headers_of(event), event.model_dump_json().encode())
+                record = Record(slot, position, event.key, message(event).headers, event.model_dump_json().encode())
                 await self.service.inbox.take(tx, slot, position, [record])
 
     async def tick(self, now: datetime) -> None:

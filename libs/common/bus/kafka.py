@@ -7,6 +7,7 @@ The group's committed offsets exist for lag tools only. Kafka may hand a paused 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -15,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Slot, by_slot
+from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Shared, Slot, by_slot
 from libs.common.tasks import being_stopped
 
 log = structlog.get_logger()
@@ -268,9 +269,13 @@ async def _append(producer: Any, slot: Slot, batches: Sequence[Any]) -> None:
 
 
 def _add(batch: Any, message: Message) -> bool:
-    headers = [(name, value.encode()) for name, value in message.headers.items()]
-    added = batch.append(timestamp=None, key=message.key.encode(), value=message.value, headers=headers)
-    return added is not None
+    headers = _encoded(message.shared) + [(name, value.encode()) for name, value in message.own.items()]
+    return batch.append(timestamp=None, key=message.key.encode(), value=message.value, headers=headers) is not None
+
+
+@lru_cache
+def _encoded(headers: Shared) -> list[tuple[str, bytes]]:
+    return [(name, value.encode()) for name, value in headers]
 
 
 def _record(slot: Slot, message: Any) -> Record:

@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 from pydantic_core import from_json, to_json
 
-from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Slot, by_slot
+from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Shared, Slot, by_slot
 from libs.common.db import connect, connect_arguments
 from libs.common.gathering import Gathering
 from libs.common.tasks import being_stopped, set_within
@@ -40,51 +40,71 @@ AWAY = (
     asyncpg.OperatorInterventionError,
 )
 
+# `slot` is a `partition.id`; `heading` the headers that many records have in common, which are written once.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS partition (
-    topic text NOT NULL, partition integer NOT NULL, next bigint NOT NULL DEFAULT 0, PRIMARY KEY (topic, partition));
+    id integer GENERATED ALWAYS AS IDENTITY UNIQUE, topic text NOT NULL, partition integer NOT NULL,
+    next bigint NOT NULL DEFAULT 0, PRIMARY KEY (topic, partition));
+CREATE TABLE IF NOT EXISTS heading (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, headers text NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS log (
-    topic text NOT NULL, partition integer NOT NULL, "offset" bigint NOT NULL, key text NOT NULL,
-    headers jsonb NOT NULL, value bytea NOT NULL, appended_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (topic, partition, "offset"));
+    slot integer NOT NULL, "offset" bigint NOT NULL, key text NOT NULL, heading integer NOT NULL, headers text NOT NULL,
+    value bytea NOT NULL, appended_at timestamptz NOT NULL DEFAULT statement_timestamp(), PRIMARY KEY (slot, "offset"));
 CREATE TABLE IF NOT EXISTS member (
     "group" text NOT NULL, member text NOT NULL, pid integer NOT NULL, seen_at timestamptz NOT NULL,
     PRIMARY KEY ("group", member));
 """
 GRANTS = """
 GRANT SELECT, UPDATE ON partition TO {role};
+GRANT SELECT, INSERT ON heading TO {role};
 GRANT SELECT, INSERT ON log TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON member TO {role};
+"""
+
+# A log of before docs/decisions/0021 named topic and partition in each record, and held all its headers.
+_OLD = "SELECT true FROM pg_attribute WHERE attrelid = to_regclass('log') AND attname = 'topic' AND NOT attisdropped"
+_ALTER = """
+ALTER TABLE partition ADD id integer GENERATED ALWAYS AS IDENTITY UNIQUE;
+ALTER TABLE log RENAME TO log_before;
+ALTER INDEX log_pkey RENAME TO log_before_pkey;
+"""
+_MOVE = """
+INSERT INTO heading (headers) VALUES ('{}');
+INSERT INTO log (slot, "offset", key, heading, headers, value, appended_at)
+SELECT p.id, b."offset", b.key, h.id, b.headers, b.value, b.appended_at
+  FROM log_before AS b JOIN partition AS p USING (topic, partition), heading AS h;
+DROP TABLE log_before;
 """
 
 # Counters are locked in order, so two publishers cannot wait for each other. A notice for each partition: a payload
 # holds 8000 bytes. They are told at the commit.
 _TAKE_PLACES = """
-    WITH wanted AS (SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[]) AS r (topic, partition, n)),
-         locked AS (SELECT p.topic, p.partition FROM partition p JOIN wanted USING (topic, partition)
-                     ORDER BY 1, 2 FOR UPDATE OF p),
-         moved AS (UPDATE partition p SET next = p.next + w.n FROM wanted w JOIN locked USING (topic, partition)
-                    WHERE p.topic = w.topic AND p.partition = w.partition
-                RETURNING p.topic, p.partition, p.next - w.n AS base)
-    SELECT topic, partition, base, pg_notify($4, json_build_array(topic, partition)::text) FROM moved
+    WITH wanted AS (SELECT * FROM unnest($1::int[], $2::bigint[]) AS r (id, n)),
+         locked AS (SELECT p.id FROM partition p JOIN wanted USING (id) ORDER BY id FOR UPDATE OF p),
+         moved AS (UPDATE partition p SET next = p.next + w.n FROM wanted w JOIN locked USING (id) WHERE p.id = w.id
+                RETURNING p.id, p.topic, p.partition, p.next - w.n AS base)
+    SELECT id, base, pg_notify($3, json_build_array(topic, partition)::text) FROM moved
 """
-_COLUMNS = ("topic", "partition", "offset", "key", "headers", "value")
+_COLUMNS = ("slot", "offset", "key", "heading", "headers", "value")
+_PARTITIONS = "SELECT id FROM partition WHERE topic = $1 ORDER BY partition"
+_ADD_HEADING = "INSERT INTO heading (headers) VALUES ($1) ON CONFLICT DO NOTHING"
+_HEADING = "SELECT id FROM heading WHERE headers = $1"
+_HEADINGS = "SELECT id, headers FROM heading"
 # One statement, and so one moment: a record that is counted is seen.
 _READ = """
-    SELECT r.n, p.next, l."offset", l.key, l.headers, l.value
+    SELECT r.n, p.next, l."offset", l.key, l.heading, l.headers, l.value
       FROM unnest($1::text[], $2::int[], $3::bigint[], $4::int[])
            WITH ORDINALITY AS r (topic, partition, start, most, n)
       JOIN partition p ON p.topic = r.topic AND p.partition = r.partition
       LEFT JOIN LATERAL (SELECT * FROM log
-                          WHERE topic = r.topic AND partition = r.partition AND "offset" >= r.start
+                          WHERE slot = p.id AND "offset" >= r.start
                           ORDER BY "offset" LIMIT r.most) l ON true
      ORDER BY r.n, l."offset"
 """
 _COUNTERS = "SELECT topic, partition, next FROM partition WHERE topic = ANY($1::text[])"
 _ENDS = """
     SELECT p.topic, p.partition, p.next,
-           coalesce((SELECT min(l."offset") FROM log l
-                      WHERE l.topic = p.topic AND l.partition = p.partition), p.next) AS start
+           coalesce((SELECT min(l."offset") FROM log l WHERE l.slot = p.id), p.next) AS start
       FROM partition p WHERE p.topic = ANY($1::text[])
 """
 _BEAT = """
@@ -107,11 +127,17 @@ _UNLOCK = "SELECT pg_advisory_unlock($1, $2)"
 
 
 async def create_schema(url: str, *, topics: Sequence[str], partitions: int, app_role: str) -> None:
-    """Make the bus's tables and the partitions of each topic, as the owner. Running it again changes nothing."""
+    """Make the bus's tables and the partitions of each topic, as the owner. Running it again changes nothing; a log
+    of an older form is taken over."""
     connection = await connect(url)
     try:
         async with connection.transaction():
+            old = await connection.fetchval(_OLD)
+            if old:
+                await connection.execute(_ALTER)
             await connection.execute(SCHEMA)
+            if old:
+                await connection.execute(_MOVE)
             await connection.execute(GRANTS.format(role=app_role))
             slots = [(topic, n) for topic in topics for n in range(partitions)]
             statement = "INSERT INTO partition (topic, partition) VALUES ($1, $2) ON CONFLICT DO NOTHING"
@@ -128,7 +154,9 @@ class PostgresBus:
         self._pool_size = pool_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._connecting = asyncio.Lock()
-        self._partitions: dict[str, int] = {}
+        self._partitions: dict[str, Sequence[int]] = {}  # their ids, by topic
+        self._headings: dict[int, Mapping[str, str]] = {}
+        self._heading_ids: dict[Shared, int] = {}
 
     async def start(self) -> None:
         """Nothing to do: the pool is made at its first use, for the database may still be away."""
@@ -164,36 +192,48 @@ class PostgresBus:
         except AWAY as error:
             raise BusUnavailable(f"{type(error).__name__}: {error}") from error
 
-    async def _partitions_of(self, connection: Any, topic: str) -> int:
+    async def _partitions_of(self, connection: Any, topic: str) -> Sequence[int]:
         if topic not in self._partitions:
-            count = await connection.fetchval("SELECT count(*) FROM partition WHERE topic = $1", topic)
-            if not count:
+            found = [row["id"] for row in await connection.fetch(_PARTITIONS, topic)]
+            if not found:
                 raise LookupError(f"the bus has no topic {topic!r}: run `huanquan migrate`")
-            self._partitions[topic] = count
+            self._partitions[topic] = found
         return self._partitions[topic]
+
+    async def _heading_of(self, connection: Any, shared: Shared) -> int:
+        if shared not in self._heading_ids:
+            headers = to_json(dict(shared)).decode()
+            await connection.execute(_ADD_HEADING, headers)
+            self._heading_ids[shared] = await connection.fetchval(_HEADING, headers)
+        return self._heading_ids[shared]
+
+    async def _know_headings(self, connection: Any, wanted: set[int]) -> None:
+        if not wanted <= self._headings.keys():
+            self._headings = {row["id"]: from_json(row["headers"]) for row in await connection.fetch(_HEADINGS)}
 
     async def publish(self, messages: Sequence[Message], *, after: Awaitable[None] | None = None) -> None:
         """Append all in one transaction."""
         async with self._connection() as connection:
             topics = {message.topic for message in messages}
-            partitions = {topic: await self._partitions_of(connection, topic) for topic in topics}
-            slots = {
-                slot: [(each.key, to_json(each.headers).decode(), each.value) for each in batch]
-                for slot, batch in sorted(by_slot(messages, partitions).items())
+            ids = {topic: await self._partitions_of(connection, topic) for topic in topics}
+            shared = {message.shared for message in messages}
+            headings = {each: await self._heading_of(connection, each) for each in shared}
+            by_partition = by_slot(messages, {topic: len(found) for topic, found in ids.items()})
+            batches = {
+                ids[slot.topic][slot.partition]: [_row(message, headings[message.shared]) for message in batch]
+                for slot, batch in by_partition.items()
             }
             if after is not None:
                 await after
             async with connection.transaction():
-                await self._append(connection, slots)
+                await self._append(connection, batches)
 
-    async def _append(self, connection: Any, slots: Mapping[Slot, Sequence[tuple[str, str, bytes]]]) -> None:
-        topics, partitions = [slot.topic for slot in slots], [slot.partition for slot in slots]
-        counts = [len(batch) for batch in slots.values()]
-        taken = await connection.fetch(_TAKE_PLACES, topics, partitions, counts, CHANNEL)
-        bases = {(row[0], row[1]): row[2] for row in taken}
+    async def _append(self, connection: Any, batches: Mapping[int, Sequence["_Row"]]) -> None:
+        counts = [len(batch) for batch in batches.values()]
+        bases = {row[0]: row[1] for row in await connection.fetch(_TAKE_PLACES, list(batches), counts, CHANNEL)}
         rows = [
-            (*slot, offset, *row)
-            for slot, batch in slots.items()
+            (slot, offset, *row)
+            for slot, batch in sorted(batches.items())
             for offset, row in enumerate(batch, start=bases[slot])
         ]
         # COPY takes rows as they are; arrays for `unnest` take the driver half as long again, and the server too.
@@ -213,10 +253,11 @@ class PostgresBus:
         ]
         async with self._connection() as connection:
             rows = await connection.fetch(_READ, *columns, timeout=LOOK_SECONDS)
+            await self._know_headings(connection, {row["heading"] for row in rows} - {None})
         found: dict[int, list[Any]] = defaultdict(list)
         for row in rows:
             found[row["n"] - 1].append(row)
-        return [_found(look, found[n]) for n, look in enumerate(looks)]
+        return [_found(look, found[n], self._headings) for n, look in enumerate(looks)]
 
     async def ends(self, topics: Sequence[str]) -> Mapping[Slot, tuple[int, int]]:
         """First and next offset of every partition."""
@@ -259,7 +300,15 @@ class Look(NamedTuple):
     limit: int
 
 
-def _found(look: Look, rows: Sequence[Any]) -> list[Record] | Exception:
+_Row = tuple[str, int, str, bytes]
+"""Key, heading, own headers as JSON, value."""
+
+
+def _row(message: Message, heading: int) -> _Row:
+    return message.key, heading, to_json(message.own).decode(), message.value
+
+
+def _found(look: Look, rows: Sequence[Any], headings: Mapping[int, Mapping[str, str]]) -> list[Record] | Exception:
     if not rows:
         return LookupError(f"the bus has no {look.slot}: run `huanquan migrate`")
     first = rows[0]["offset"]
@@ -268,7 +317,10 @@ def _found(look: Look, rows: Sequence[Any]) -> list[Record] | Exception:
         return OffsetGone(begins)
     if first is None:
         return []
-    return [Record(look.slot, r["offset"], r["key"], from_json(r["headers"]), r["value"]) for r in rows]
+    return [
+        Record(look.slot, r["offset"], r["key"], {**headings[r["heading"]], **from_json(r["headers"])}, r["value"])
+        for r in rows
+    ]
 
 
 async def _leave_as_it_is(_connection: Any) -> None:

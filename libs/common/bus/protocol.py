@@ -33,13 +33,23 @@ class Slot(NamedTuple):
     partition: int
 
 
+Shared = tuple[tuple[str, str], ...]
+"""Headers that many messages have alike, name and value: a driver makes them ready once and writes them once."""
+
+
 class Message(NamedTuple):
-    """One event on its way out: key, CloudEvents headers, JSON bytes."""
+    """One event on its way out: key, its own CloudEvents headers, JSON bytes, and the headers of all of its type."""
 
     topic: str
     key: str
-    headers: Mapping[str, str]
+    own: Mapping[str, str]
     value: bytes
+    shared: Shared = ()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All of them, as whoever reads the record finds them."""
+        return {**dict(self.shared), **self.own}
 
 
 class Record(NamedTuple):

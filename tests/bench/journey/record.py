@@ -24,7 +24,7 @@ from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.calendar import local_date
 from libs.common.db import connect
-from libs.common.outbox import attributes
+from libs.common.outbox import message_of
 from libs.common.paging import etag
 from libs.common.service import Service
 from libs.common.settings import Settings
@@ -205,7 +205,8 @@ class Composed:
             slot = Slot(topic, 0)
             records = []
             for row in group:
-                records.append(Record(slot, self._ends[slot], row["key"], attributes(row[:-1]), row["value"]))
+                headers = message_of(row[:-1], row["value"]).headers
+                records.append(Record(slot, self._ends[slot], row["key"], headers, row["value"]))
                 self._ends[slot] += 1
             for part in _parts(records, size):
                 await self._take(slot, part)
