@@ -93,6 +93,8 @@ def counts(unit: dict[str, Any]) -> dict[str, int]:
     return {name: n for name, n in unit.items() if isinstance(n, int) and n}
 
 
+@pytest.mark.article("第三条")
+@pytest.mark.article("第九条")
 async def test_a_task_is_overdue_from_the_day_after_its_due_day_and_says_who_holds_it(hall: Hall) -> None:
     task = assigned(due_on=date(2026, 2, 13))
     await hall.hear(task)
@@ -112,6 +114,7 @@ async def test_a_task_is_overdue_from_the_day_after_its_due_day_and_says_who_hol
     assert await hall.rows("SELECT 1 FROM information_schema.columns WHERE column_name LIKE '%overdue%'") == []
 
 
+@pytest.mark.article("第七条")
 async def test_what_was_done_is_not_overdue_but_on_an_earlier_day_it_was(hall: Hall) -> None:
     task = assigned(due_on=date(2026, 2, 11))
     await hall.hear(task, completed(task, date(2026, 2, 13)))
@@ -225,6 +228,8 @@ async def test_a_batch_of_many_stories_is_measured_as_each_alone(hall: Hall) -> 
     assert by_kind == {"task": {"in_time": 20}, "payout": {"late": 20}}
 
 
+@pytest.mark.article("第八条")
+@pytest.mark.article("第九条")
 async def test_lights_follow_the_pack_and_the_filters_name_a_unit(hall: Hall) -> None:
     await hall.hear(
         assigned(due_on=date(2026, 2, 11)),

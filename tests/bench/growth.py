@@ -1,5 +1,5 @@
 """Settlement, reconciliation and trail verification against size: 10^4, 10^5 and 10^6 rows of ledger and of trail; and
-screening, of as many people.
+screening and simulation, of as many people.
 
 Each size is worked by a process of its own, which tells its time and its peak memory; the largest once, in the first
 round, whose figures stand for it in all. Judged is, as ratios that fall where growth is worse than asked: the speed
@@ -56,7 +56,7 @@ async def of_people(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
     """So many people, whose facts are all that there is of them; the database stays empty."""
     async with ground.empty_database() as name:
         url = ground.postgres.url(name, "bench_app")
-        yield {f"screening {size}": _turn("screening", url, size) for size in SIZES}
+        yield {f"{job} {size}": _turn(job, url, size) for job in ("screening", "simulation") for size in SIZES}
 
 
 def _turn(job: str, url: str, size: int) -> Contender:
@@ -100,5 +100,5 @@ def _judged(*jobs: str) -> Iterator[Judged]:
 BENCHMARKS = (
     Benchmark("growth-books", of_books, tuple(_judged("settlement", "reconciliation"))),
     Benchmark("growth-trail", of_trails, tuple(_judged("trail"))),
-    Benchmark("growth-screening", of_people, tuple(_judged("screening"))),
+    Benchmark("growth-people", of_people, tuple(_judged("screening", "simulation"))),
 )

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import Database
 from libs.common.policy import Facts, Pack, Screening
+from libs.common.policy.simulation import Simulation, drawn
 from services.audit.trail import verify_trail
 from services.finance import reconcile, settlement
 from tests.bench import books
@@ -57,6 +58,15 @@ async def screened(_tx: AsyncConnection, pack: Pack, size: int) -> None:
         raise RuntimeError(f"{found} are entitled")
 
 
+async def simulated(_tx: AsyncConnection, pack: Pack, size: int) -> None:
+    """What so many people cost over ten years, each of them another."""
+    simulation = Simulation(pack)
+    for people in drawn(pack, size, first_year=DAY.year, years=10, seed=size):
+        simulation.take(people)
+    if simulation.account.outcomes.total() != size or not simulation.account.fen:
+        raise RuntimeError(str(simulation.account.outcomes))
+
+
 DAY = date(2026, 3, 2)
 SOUND: Facts = {"employer.good_standing": True, "employer.demand_declared": True}
 PEOPLE: tuple[Facts, ...] = (
@@ -65,7 +75,13 @@ PEOPLE: tuple[Facts, ...] = (
     {"person.startup_here": True, "person.household_here": False, "person.insured_here": False},
     {"person.degree": "master"},
 )
-JOBS = {"settlement": settle, "reconciliation": reconciled, "trail": verified, "screening": screened}
+JOBS = {
+    "settlement": settle,
+    "reconciliation": reconciled,
+    "trail": verified,
+    "screening": screened,
+    "simulation": simulated,
+}
 
 
 async def measure(*, job: str, url: str, size: int) -> dict[str, float]:

@@ -37,6 +37,19 @@ def test_every_rule_cites_its_article_or_says_what_it_assumes() -> None:
         assert rule.note or not rule.assumption, rule.id
 
 
+@pytest.mark.article("第一条")
+@pytest.mark.article("第十条")
+def test_the_older_policy_goes_on_below_the_newer_one_and_what_rests_on_it_alone_is_an_assumption() -> None:
+    older, newer, *_ = anyang().documents
+    assert [(each.number, each.kind) for each in (older, newer)] == [
+        ("安办文〔2020〕2 号", "base"),
+        ("安人才〔2021〕4 号", "amendment"),
+    ]
+    resting = [rule for rule in anyang().rules() if rule.document == older.id]
+    assert resting
+    assert all(rule.assumption for rule in resting)
+
+
 def test_every_amount_is_labelled_a_sample() -> None:
     assert all(amount.assumption and amount.note.startswith("示例") for amount in anyang().amounts)
 

@@ -90,6 +90,7 @@ async def test_another_treasurys_flat_looks_like_an_unknown_one(house: House) ->
     assert (await stranger.get("/flats")).body["items"] == []
 
 
+@pytest.mark.article("第四条")
 async def test_a_talent_sees_the_flats_that_suit_their_eligibility(house: House) -> None:
     eligibility = await house.eligibility()
     own, city = await house.flat(COUNTY), await house.flat(CITY)

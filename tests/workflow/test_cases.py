@@ -114,6 +114,7 @@ async def test_a_change_without_departments_is_done_at_once(house: House) -> Non
     assert (closed.state, closed.items[0].result) == ("closed", "done")
 
 
+@pytest.mark.article("第六条")
 async def test_a_service_ends_with_its_departments_result_and_says_why_it_was_refused(house: House) -> None:
     done, failed = an_acceptance("medical_care"), an_acceptance("medical_care")
     await house.hear(done, failed)
@@ -212,6 +213,7 @@ async def test_cases_are_listed_by_state_page_by_page(house: House) -> None:
     assert (closed["application"], closed["light"]) == (str(done.application), None)
 
 
+@pytest.mark.article("第三条")
 async def test_every_department_result_is_one_event(house: House) -> None:
     application = an_acceptance()
     await house.hear(application)
