@@ -28,7 +28,7 @@ from libs.common.policy import (
 from libs.common.policy.sharing import RuleDescription, SplitDescription
 from libs.common.treasuries import EmployerKind
 
-ANYANG = Path(__file__).parent / "policies" / "anyang" / "2021-4.1.yaml"
+ANYANG = Path(__file__).parent / "policies" / "anyang" / "2021-4.2.yaml"
 
 policy = typer.Typer(help="Ask a policy pack what its rules give. Nothing is stored or started.", no_args_is_help=True)
 

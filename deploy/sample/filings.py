@@ -28,7 +28,7 @@ _WITHOUT_BIRTH = frozenset({DocumentType.PASSPORT, DocumentType.HM_TRAVEL_PERMIT
 @cache
 def pack() -> Pack:
     """The policy that the sample is filed under."""
-    return load_pack(POLICIES / "anyang" / "2021-4.1.yaml")
+    return load_pack(POLICIES / "anyang" / "2021-4.2.yaml")
 
 
 @dataclass

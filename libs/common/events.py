@@ -197,6 +197,9 @@ class DeptCompleted(ApplicationEvent):
     item: UUID
     result: Literal["passed", "failed"]
     completed_on: date
+    facts: Mapping[str, bool | int | str] = Field(
+        default={}, description="what it found of the facts that the policy declares, by their names"
+    )
 
 
 class CaseSuspended(ApplicationEvent):

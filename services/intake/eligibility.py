@@ -193,6 +193,15 @@ def shown(pack: Pack, decision: Decision) -> DecisionView:
     )
 
 
+def decided_anew(pack: Pack, kept: Mapping[str, Any], *, on: date, found: Facts) -> dict[str, Any]:
+    """A decision that was kept, made again as of the day of acceptance: by what was seen until now, and what was found
+    since. What no clause looks at was not kept, and changes nothing."""
+    before = DecisionView.model_validate(kept)
+    seen = {each.name: each.value for clause in before.clauses for each in clause.seen if each.value is not None}
+    decision = decide(pack, item=before.item, category=before.category, facts={**seen, **found}, on=on)
+    return shown(pack, decision).model_dump(mode="json")
+
+
 def entitlement_view(decision: Decision) -> EntitlementView:
     """An entitlement as people read it."""
     return EntitlementView(

@@ -5,6 +5,8 @@ tables of `PROJECTION_TABLES` can be emptied and made anew from the log; the tim
 step told once is not told again.
 """
 
+import json
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -39,8 +41,9 @@ from libs.common.events import (
 from libs.common.inbox import Early, EventHandler, cause
 from libs.common.money import format_yuan
 from libs.common.packs import Packs
-from libs.common.policy import Pack
+from libs.common.policy import FactValueType, Pack
 from services.intake.domain import TITLES
+from services.intake.eligibility import decided_anew
 from services.intake.timeline import Step, tell
 from services.intake.views import benefit_title, category_title, department_title, item_title
 
@@ -68,6 +71,17 @@ _COMPLETED = text("""
     ON CONFLICT (task) DO UPDATE SET
         item = excluded.item, department = excluded.department, treasury = excluded.treasury,
         result = excluded.result, completed_on = excluded.completed_on
+""")
+_DECIDED = text("""
+    SELECT i.id, i.application, i.decision, a.accepted_on
+      FROM application_item AS i JOIN application AS a ON a.id = i.application
+     WHERE a.id = ANY(CAST(:ids AS uuid[])) AND i.decision IS NOT NULL AND a.accepted_on IS NOT NULL
+     ORDER BY i.id FOR UPDATE OF i
+""")
+_DECIDE = text("""
+    UPDATE application_item SET decision = r.decision::jsonb
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:decisions AS text[])) AS r (id, decision)
+     WHERE application_item.id = r.id
 """)
 _SUSPENDED = text("""
     INSERT INTO task_holder AS t (task, application, suspended_at)
@@ -215,6 +229,23 @@ class Feedback:
 
         await self._take(tx, events, words)
         await tx.execute(_COMPLETED, _columns(events, "task application item department treasury result completed_on"))
+        await self._decide_anew(tx, [event for event in events if event.facts])
+
+    async def _decide_anew(self, tx: AsyncConnection, events: Sequence[DeptCompleted]) -> None:
+        """What the policy says of each application by what departments found: their word counts before what was seen
+        until now."""
+        found: dict[UUID, dict[str, FactValueType]] = defaultdict(dict)
+        for event in events:
+            found[event.application].update(event.facts)
+        if not found:
+            return
+        packs = {event.application: self._packs.for_events([event])[event.policy] for event in events}
+        decided = {
+            row.id: decided_anew(packs[row.application], row.decision, on=row.accepted_on, found=found[row.application])
+            for row in await tx.execute(_DECIDED, {"ids": list(found)})
+        }
+        told = [json.dumps(each, ensure_ascii=False) for each in decided.values()]
+        await tx.execute(_DECIDE, {"ids": list(decided), "decisions": told})
 
     async def on_case_suspended(self, tx: AsyncConnection, events: Sequence[CaseSuspended]) -> None:
         """A clock stands still (特别程序)."""

@@ -4,9 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from libs.common.errors import DomainError
+from libs.common.policy import Facts, Pack, fact_faults
+from libs.common.policy.model import SUBJECTS, FactFrom
 from services.workflow.clock import Clock
 
 
@@ -137,6 +139,14 @@ class ReasonMissing(DomainError):
 
     status, code, title = 422, "reason-missing", "请填写原因"
     detail = "结果为不通过或不予认定、不予批准时，应以中文写明具体原因，申请人将看到该原因。"
+    semantic = True
+
+
+class JudgementWrong(DomainError):
+    """422: a fact of a result is not one that the policy lets this department state, or has a value of another kind."""
+
+    status, code, title = 422, "judgement-wrong", "核验结论不符合政策"
+    detail = "facts 中的 {name}：{advice}"
     semantic = True
 
 
@@ -357,3 +367,21 @@ VERDICTS: Final[Mapping[str, tuple[str, ...]]] = {
     "service": (),
     "change": (),
 }
+
+
+def judgements(pack: Pack, department: str, facts: Mapping[str, Any]) -> Facts:
+    """What a department found of the facts that the policy declares; what else it tells stays with the task.
+
+    It may find what the policy leaves to it, and what the applicant stated; a fact without a value is not known. Raises
+    JudgementWrong.
+    """
+    stated = {name: value for name, value in facts.items() if name.startswith(SUBJECTS) and value is not None}
+    for fault in fact_faults(pack, stated):
+        raise JudgementWrong(name=fault.name, advice=fault.detail)
+    for name in stated:
+        fact = pack.facts_by_name[name]
+        if fact.stated_by is FactFrom.PLATFORM:
+            raise JudgementWrong(name=name, advice=f"“{fact.title}”由平台认定，请勿填写。")
+        if fact.stated_by is FactFrom.DEPARTMENT and fact.department != department:
+            raise JudgementWrong(name=name, advice=f"“{fact.title}”由其他部门认定，请勿填写。")
+    return stated

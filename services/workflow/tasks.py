@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, select, text
@@ -18,6 +18,7 @@ from libs.common.errors import DomainError, NotFound
 from libs.common.events import CaseResumed, CaseSuspended, DeptCompleted, Event, SlaBreached
 from libs.common.outbox import emit
 from libs.common.packs import Packs
+from libs.common.policy import Facts
 from libs.common.ticker import Due, schedule
 from services.workflow.access import among, locked, pack_of, policy_of, visible
 from services.workflow.assignment import NewTask, assign, deadline_of, stage_tasks
@@ -32,6 +33,7 @@ from services.workflow.domain import (
     TaskState,
     check_resumption,
     check_suspension,
+    judgements,
     next_step,
     task_state_after,
 )
@@ -85,6 +87,14 @@ class Completion:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+class _Result(NamedTuple):
+    """A task, what was returned of it, and what that says of the facts that the policy declares."""
+
+    task: Row[Any]
+    line: Completion
+    judged: Facts
+
+
 # -- results
 
 
@@ -93,14 +103,16 @@ async def complete(
 ) -> dict[UUID, DomainError]:
     """Take the results of tasks (each named once) and go on with their cases; gives the refusal of each bad line.
 
-    A refusal is NotFound, TaskNotOpen or ReasonMissing; the other lines take effect.
+    A refusal is NotFound, TaskNotOpen, ReasonMissing or JudgementWrong; the other lines take effect.
     """
     held, found = await _held(tx, [line.task for line in lines], caller)
     refused: dict[UUID, DomainError] = {}
-    good: list[tuple[Row[Any], Completion]] = []
+    good: list[_Result] = []
     for line in lines:
         try:
-            good.append((_completable(found.get(line.task), line), line))
+            row = _completable(found.get(line.task), line)
+            judged = judgements(pack_of(packs, held[row.application]), row.department, line.facts)
+            good.append(_Result(row, line, judged))
         except DomainError as error:
             refused[line.task] = error
     if good:
@@ -121,16 +133,16 @@ async def _complete(
     tx: AsyncConnection,
     packs: Packs,
     held: Mapping[UUID, Row[Any]],
-    good: Sequence[tuple[Row[Any], Completion]],
+    good: Sequence["_Result"],
     *,
     caller: Principal,
     now: datetime,
 ) -> None:
     today = local_date(now)
-    rows = [row for row, _ in good]
+    rows = [row for row, *_ in good]
     out: list[Event] = [*await _announce_late(tx, held, rows, now=now)]
-    await _store_results(tx, [line for _, line in good], by=caller.subject, today=today)
-    await record(tx, [_completed_entry(row, line, caller.subject) for row, line in good], at=now)
+    await _store_results(tx, [line for _, line, _ in good], by=caller.subject, today=today)
+    await record(tx, [_completed_entry(row, line, caller.subject) for row, line, _ in good], at=now)
     out += [
         DeptCompleted(
             policy=policy_of(held[row.application]),
@@ -141,8 +153,9 @@ async def _complete(
             item=row.item,
             result=line.result,
             completed_on=today,
+            facts=judged,
         )
-        for row, line in good
+        for row, line, judged in good
     ]
     out += await _advance(tx, packs, held, {row.item for row in rows}, now=now)
     await emit(tx, *out)

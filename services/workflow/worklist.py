@@ -17,7 +17,7 @@ from libs.common.errors import NotFound
 from libs.common.packs import Packs
 from libs.common.paging import Page, PageRequest, page_of, read_after
 from libs.common.policy import Pack
-from libs.common.policy.model import Lights
+from libs.common.policy.model import FactType, Lights
 from services.workflow.access import among, pack_of, visible
 from services.workflow.clock import Clock
 from services.workflow.domain import SpecialProcedure, TaskState
@@ -65,6 +65,15 @@ class TaskItem(BaseModel):
     benefit: str | None
 
 
+class Judgement(BaseModel):
+    """A fact that the policy leaves to this department to find out."""
+
+    name: str
+    title: str
+    type: FactType
+    values: dict[str, str] = Field(description="文本型事实可取的值：代码和名称")
+
+
 class TaskView(BaseModel):
     """One task with its clock. `beneficiary` is a person_ref, which intake alone resolves."""
 
@@ -79,6 +88,7 @@ class TaskView(BaseModel):
     state: TaskState
     beneficiary: UUID
     materials: str = Field(description="材料目录地址（办件系统，用自己的令牌读取）")
+    judgements: list[Judgement] = Field(description="政策交由本部门认定的事实，随结果在 facts 中反馈")
     required_materials: list[dict[str, str]] = Field(description="该事项应有的材料：{code, title}")
     limit_working_days: int
     start_on: date = Field(description="起算日，当日不计入")
@@ -245,6 +255,16 @@ def _view(row: Row[Any], pack: Pack, ledger: Sequence[Stretch], today: date) -> 
         beneficiary=row.beneficiary,
         materials=f"/intake/v1/applications/{row.application}/materials",
         required_materials=[{"code": each.code, "title": each.title} for each in definition.materials],
+        judgements=[
+            Judgement(
+                name=fact.name,
+                title=fact.title,
+                type=fact.type,
+                values={value.code: value.title for value in fact.values},
+            )
+            for fact in pack.facts
+            if fact.department == row.department
+        ],
         limit_working_days=row.limit_working_days,
         start_on=row.start_on,
         due_on=due_on,

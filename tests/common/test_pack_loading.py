@@ -16,7 +16,7 @@ from tests.common.packs import ANYANG, anyang, anyang_text, edited
 
 def test_the_identity_is_the_hash_of_the_bytes() -> None:
     identity = anyang().identity
-    assert (identity.city, identity.version) == ("anyang", "2021-4.1")
+    assert (identity.city, identity.version) == ("anyang", "2021-4.2")
     assert identity.sha256 == hashlib.sha256(ANYANG.read_bytes()).hexdigest()
     assert anyang().source == ANYANG.read_bytes()
 
@@ -145,6 +145,12 @@ WRONG = {
         "code: talent_apartment\n    kind: service",
         "code: talent_apartment",
         "no item of kind benefit",
+    ),
+    "a promise beyond what the law allows": (
+        "    visits: 1\n    result: 落户登记\n",
+        "    visits: 1\n    result: 落户登记\n    statutory_working_days: 1\n",
+        "id: item.household-registration",
+        "the law allows 1",
     ),
     "a clearing treasury that is no province": (
         'id: route.huaxian.via-province\n    treasuries: ["410526"]\n    route: via_province\n    through: "410000"',

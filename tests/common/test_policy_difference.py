@@ -13,7 +13,7 @@ from libs.common.policy.model import Contents, Rule
 from libs.common.policy.wording import WORDINGS, Effect
 from tests.common.packs import a_pack, anyang
 
-VERSION = ('version: "2021-4.1"', 'version: "2024-1"')
+VERSION = ('version: "2021-4.2"', 'version: "2024-1"')
 COUNTY = """    shares: [{bearer: "410500", share: 3/10}, {bearer: affiliated, share: 7/10}]
     remainder_to: affiliated
     document: anyang-2021-4
@@ -112,9 +112,20 @@ def test_a_shorter_limit_and_a_material_more_help_and_cost_the_applicant() -> No
     limit = "title: 推荐配偶就业, limit_working_days: 10}"
     (found,) = differences(anyang(), a_pack(VERSION, (marriage, more), (limit, limit.replace("10", "8"))))
     assert found.about == ("配偶就业",)
-    assert set(found.becomes) == {"材料", "流程", "总时限"}
-    assert (found.was["总时限"], found.becomes["总时限"]) == ("10 个工作日", "8 个工作日")
+    assert set(found.becomes) == {"材料", "流程", "承诺时限"}
+    assert (found.was["承诺时限"], found.becomes["承诺时限"]) == ("10 个工作日", "8 个工作日")
     assert found.effect == Effect(gains=("申请人",), loses=("申请人",))
+
+
+@pytest.mark.article("第三条")
+def test_a_visit_less_helps_and_a_remedy_in_other_words_costs_nobody() -> None:
+    visit, remedy = "    visits: 1\n    result: 落户登记\n", "result: 落户登记\n    remedy: 对办理结果"
+    (found,) = differences(anyang(), a_pack(VERSION, (visit, visit.replace("1", "0"))))
+    assert (found.was, found.becomes) == ({"到办事现场": "1 次"}, {"到办事现场": "0 次"})
+    assert found.effect == Effect(gains=("申请人",))
+    (found,) = differences(anyang(), a_pack(VERSION, (remedy, remedy.replace("对办理结果", "对结果"))))
+    assert set(found.becomes) == {"救济途径"}
+    assert found.effect == Effect()
 
 
 def test_the_same_for_several_things_is_told_once() -> None:

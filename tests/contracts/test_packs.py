@@ -45,13 +45,13 @@ async def test_the_pack_of_a_day_began_last_and_is_the_highest_version(
     await Packs(database, folder).load()
     begins = ("in_force_from: 2021-03-23", "in_force_from: 2030-01-01")
     for version, *more in (("2030-1", begins), ("2030-10", begins), ("2030-2", begins)):
-        body = edited(('version: "2021-4.1"', f'version: "{version}"'), *more)
+        body = edited(('version: "2021-4.2"', f'version: "{version}"'), *more)
         (folder / "anyang" / f"{version}.yaml").write_text(body, encoding="utf-8")
         await Packs(database, folder).load()
     packs = Packs(database, folder / "no files here")
     await packs.load()
     days = date(2021, 3, 23), date(2029, 12, 31), date(2030, 1, 1)
-    assert [packs.on(day).version for day in days] == ["2021-4.1", "2021-4.1", "2030-10"]
+    assert [packs.on(day).version for day in days] == ["2021-4.2", "2021-4.2", "2030-10"]
     assert packs.find_on(date(2021, 3, 22)) is None
     with pytest.raises(LookupError, match="2021-03-22"):
         packs.on(date(2021, 3, 22))

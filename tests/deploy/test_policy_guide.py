@@ -11,7 +11,6 @@ from typer.testing import CliRunner, Result
 from deploy.cli import app
 from deploy.policy_guide import as_page
 from libs.common.policy.guide import guide
-from libs.common.policy.wording import total_working_days
 from tests.common.packs import ANYANG, a_pack, anyang
 
 DAY = date(2026, 3, 2)
@@ -34,7 +33,13 @@ def test_every_item_has_a_guide_with_its_materials_its_flow_and_its_limit() -> N
         assert [row[2] for row in flow.table[1:]] == [task.title for task in tasks]
         assert [row[1].removeprefix("市") for row in flow.table[1:]] == [offices[task.department] for task in tasks]
         if item.stages:
-            assert f"全程至多 {total_working_days(item)} 个工作日" in flow.lines[0]
+            assert f"全程至多 {item.promised_working_days} 个工作日" in flow.lines[0]
+        assert entries["到办事现场次数"].lines == (f"{item.visits} 次。",)
+        assert entries["办理时限"].lines[1] == "法定时限：无规定。"
+        assert (entries["办理结果"].lines[0], entries["救济途径"].lines[0]) == (
+            f"{item.result}，由受理平台集中反馈。",
+            f"{item.remedy}。",
+        )
         assert entries["依据"].lines[0].startswith("安人才〔2021〕4 号")
 
 
@@ -43,7 +48,8 @@ def test_the_standard_lists_items_flow_and_limits_and_what_is_assumed_says_so() 
     told = run(str(ANYANG), "--on", "2026-03-02")
     assert told.exit_code == 0, told.output
     assert (
-        "人才认定｜认定｜3 份｜公安局、教育局、人力资源和社会保障局、人才工作领导小组办公室｜5 个工作日" in told.stdout
+        "人才认定｜认定｜3 份｜公安局、教育局、人力资源和社会保障局、人才工作领导小组办公室｜5 个工作日｜无规定｜0 次"
+        in told.stdout
     )
     assert "2 个工作日内到达受益人账户。\n" in told.stdout
     assert "科技类柔性引进人才\n" in told.stdout

@@ -85,7 +85,7 @@ def test_two_packs_side_by_side_and_their_difference_also_as_a_workbook(
         ("{", "1: line: "),
         (json.dumps(LINE | {"accepted_on": "2026-02-30"}), "1: accepted_on: "),
         (json.dumps(LINE | {"accepted_on": "2025-12-31"}), "is not in 2026 to 2035"),
-        (json.dumps(LINE | {"treasury": "999999"}), "1: anyang/2021-4.1 knows no treasury 999999"),
+        (json.dumps(LINE | {"treasury": "999999"}), "1: anyang/2021-4.2 knows no treasury 999999"),
         (json.dumps(LINE | {"number": 0}), "1: number: "),
         (json.dumps(LINE | {"name": "张三"}), "1: name: "),
         (json.dumps(LINE | {"facts": {"person.degree": "phd"}}), "1: facts.person.degree: “最高学位”可填"),

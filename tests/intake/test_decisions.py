@@ -1,9 +1,12 @@
 """What the policy says of an application: kept with it, told clause by clause, and never guessed."""
 
+from uuid import uuid4
+
 import pytest
 
 from tests.intake.builders import ALLOWANCE, CERTIFICATION, DISTRICT, SCHOOLING, a_filing, licences
-from tests.intake.conftest import House
+from tests.intake.conftest import House, uuids
+from tests.intake.test_course import completed
 
 
 @pytest.mark.article("第二条")
@@ -41,6 +44,34 @@ async def test_who_states_what_the_policy_excludes_is_told_the_clause(house: Hou
     assert any("没有硕士以上学位；请按实际学位改报人才类别" in step["detail"] for step in steps)
     kept = (await portal.get(f"/applications/{receipt['id']}/decision")).body
     assert "fail" in {one["verdict"] for one in kept["decisions"]}
+
+
+@pytest.mark.article("第二条")
+async def test_what_a_department_finds_is_decided_anew_clause_by_clause(house: House) -> None:
+    portal = house.portal()
+    receipt = await portal.file(facts={"person.degree": "master", "employer.demand_declared": True})
+    application, items = uuids(receipt)
+    certification = items["talent_certification"]
+    path = f"/applications/{receipt['id']}/decision"
+    assert {one["verdict"] for one in (await portal.get(path)).body["decisions"]} == {"undetermined"}
+    await house.hear(completed(application, certification, uuid4(), facts={"employer.good_standing": True}))
+    kept = (await portal.get(path)).body["decisions"]
+    assert {one["verdict"] for one in kept} == {"pass"}
+    [standing] = [each for each in kept[0]["clauses"] if each["rule"] == "condition.employer-in-good-standing"]
+    assert (standing["seen"][0]["words"], standing["missing"]) == ("是", [])
+    await house.hear(completed(application, certification, uuid4(), facts={"person.degree": "none"}))
+    kept = (await portal.get(path)).body["decisions"]
+    assert {one["verdict"] for one in kept} == {"fail"}
+    assert "没有硕士以上学位；请按实际学位改报人才类别" in {each["sentence"] for each in kept[0]["clauses"]}
+
+
+async def test_a_result_without_findings_leaves_the_decision(house: House) -> None:
+    portal = house.portal()
+    receipt = await portal.file(facts={"person.degree": "master"})
+    application, items = uuids(receipt)
+    before = (await portal.get(f"/applications/{receipt['id']}/decision")).body
+    await house.hear(completed(application, items["talent_certification"], uuid4()))
+    assert (await portal.get(f"/applications/{receipt['id']}/decision")).body == before
 
 
 async def test_a_correction_is_decided_anew(house: House) -> None:

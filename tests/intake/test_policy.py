@@ -14,7 +14,9 @@ async def test_a_policy_is_shown_of_today_of_a_day_and_of_a_version(house: House
     portal, identity = house.portal(), anyang().identity
     today = (await portal.get("/policy")).body
     assert today["identity"] == identity.model_dump()
-    assert "talent_certification" in {item["code"] for item in today["items"]}
+    items = {item["code"]: item for item in today["items"]}
+    assert (items["talent_certification"]["promised_working_days"], items["household_registration"]["visits"]) == (5, 1)
+    assert items["talent_certification"]["statutory_working_days"] is None
     then = (await portal.get("/policy?on=2021-12-31")).body
     assert (then["on"], then["identity"]) == ("2021-12-31", today["identity"])
     same = (await portal.get(f"/policy?sha256={identity.sha256}&on=2021-03-23")).body

@@ -64,6 +64,49 @@ async def test_a_department_reads_its_task_and_returns_the_result(house: House) 
     assert (str(told.task), told.result, told.completed_on) == (shown["id"], "passed", today())
 
 
+@pytest.mark.article("第二条")
+async def test_what_the_policy_leaves_to_a_department_is_asked_of_it_and_told_with_its_result(house: House) -> None:
+    application = an_acceptance()
+    await house.hear(application)
+    task = await house.task(application, "human_resources")
+    office = house.department("human_resources")
+    asked = (await office.get(f"/tasks/{task.id}")).ok()["judgements"]
+    assert [(each["name"], each["type"]) for each in asked] == [
+        ("employer.good_standing", "bool"),
+        ("person.insured_here", "bool"),
+    ]
+    found = {"employer.good_standing": True, "person.degree": "doctor", "person.insured_here": None, "checked": 3}
+    (await office.post(f"/tasks/{task.id}:complete", {"result": "passed", "facts": found})).ok()
+    (told,) = await house.emitted(DeptCompleted)
+    assert told.facts == {"employer.good_standing": True, "person.degree": "doctor"}
+
+
+@pytest.mark.article("第二条")
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("employer.good_standing", "yes", "请填 true 或 false"),
+        ("person.degree", "phd", "可填：doctor（博士）"),
+        ("employer.good_fortune", True, "请按 GET /intake/v1/policy 列出的事实名称填写"),
+        ("person.household_here", True, "由其他部门认定"),
+    ],
+)
+async def test_a_judgement_that_the_policy_does_not_take_is_refused_and_the_task_stays_open(
+    house: House, name: str, value: object, advice: str
+) -> None:
+    application = an_acceptance()
+    await house.hear(application)
+    task, office = await house.task(application, "human_resources"), house.department("human_resources")
+    body = {"result": "passed", "facts": {name: value}}
+    refused = (await office.post(f"/tasks/{task.id}:complete", body)).problem(422, "judgement-wrong")
+    assert name in refused["detail"]
+    assert advice in refused["detail"]
+    assert (await office.get(f"/tasks/{task.id}")).ok()["state"] == "open"
+    lines = {"tasks": [{"task": str(task.id), **body}]}
+    (line,) = (await office.post("/tasks:complete", lines)).ok()["tasks"]
+    assert line["problem"]["code"] == "judgement-wrong"
+
+
 async def test_a_wrong_fact_is_told_of_the_form_that_it_has(house: House) -> None:
     application = an_acceptance()
     await house.hear(application)

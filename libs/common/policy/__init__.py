@@ -3,7 +3,7 @@
 Services, command line and simulation all ask here; nobody else does policy arithmetic.
 """
 
-from libs.common.policy.conditions import Facts
+from libs.common.policy.conditions import Facts, FactValueType
 from libs.common.policy.coverage import categories_of, certifies, exclusion
 from libs.common.policy.decision import (
     Clause,
@@ -54,6 +54,7 @@ __all__ = [
     "Defect",
     "Difference",
     "FactFault",
+    "FactValueType",
     "Facts",
     "Instalment",
     "Leg",

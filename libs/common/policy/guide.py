@@ -25,7 +25,7 @@ from libs.common.policy.model import (
     TaskLevel,
 )
 from libs.common.policy.pack import Pack
-from libs.common.policy.wording import TITLES, title_in, titled, total_working_days
+from libs.common.policy.wording import TITLES, title_in, titled
 
 ASSUMED = "（文件未写明，为假定）"
 
@@ -75,7 +75,7 @@ def guide(pack: Pack, on: date) -> Guide:
 def _standard(pack: Pack, items: list[Item], on: date) -> Iterator[Entry]:
     numbers = (f"{document.number} {document.title}（{document.issued_by}）" for document in pack.documents)
     yield Entry("依据文件", tuple(numbers))
-    head = ("事项", "类型", "材料", "办理部门", "办理时限")
+    head = ("事项", "类型", "材料", "办理部门", "承诺时限", "法定时限", "到现场")
     yield Entry("服务项目", table=(head, *(_overview(pack, item) for item in items)))
     terms = pack.rule(CorrectionTerms, on=on)
     tell, correct = terms.tell_defects_within_working_days, terms.correct_within_working_days
@@ -101,8 +101,16 @@ def _standard(pack: Pack, items: list[Item], on: date) -> Iterator[Entry]:
 
 def _overview(pack: Pack, item: Item) -> tuple[str, ...]:
     departments = dict.fromkeys(title_in(pack.departments, task.department) for stage in item.stages for task in stage)
-    days = f"{total_working_days(item)} 个工作日" if item.stages else "即时"
-    return item.title, TITLES[item.kind], f"{len(item.materials)} 份", "、".join(departments) or "无", days
+    told = item.title, TITLES[item.kind], f"{len(item.materials)} 份", "、".join(departments) or "无"
+    return *told, _promised(item), _statutory(item), f"{item.visits} 次"
+
+
+def _promised(item: Item) -> str:
+    return f"{item.promised_working_days} 个工作日" if item.stages else "即时"
+
+
+def _statutory(item: Item) -> str:
+    return f"{item.statutory_working_days} 个工作日" if item.statutory_working_days else "无规定"
 
 
 # -- an item
@@ -122,15 +130,10 @@ def _entries(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
     if notice is not None:
         kind = "须" if notice.required else "可以"
         yield Entry("公示", (f"认定前{kind}公示 {notice.working_days} 个工作日，不计入办理时限。{_assumed(notice)}",))
-    yield Entry("结果", (f"{_RESULTS[item.kind]}由受理平台集中反馈。",))
-
-
-_RESULTS = {
-    ItemKind.CERTIFICATION: "认定结果和认定编号",
-    ItemKind.BENEFIT: "兑现结果",
-    ItemKind.SERVICE: "办理结果",
-    ItemKind.CHANGE: "变更结果",
-}
+    yield Entry("办理时限", (f"承诺时限：{_promised(item)}。", f"法定时限：{_statutory(item)}。"))
+    yield Entry("到办事现场次数", (f"{item.visits} 次。",))
+    yield Entry("办理结果", (f"{item.result}，由受理平台集中反馈。",))
+    yield Entry("救济途径", (f"{item.remedy}。",))
 
 
 def _who(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
@@ -198,7 +201,7 @@ def _flow(pack: Pack, item: Item) -> Entry:
         for n, stage in enumerate(item.stages, 1)
         for task in stage
     ]
-    total = f"同一步的各部门同时办理；全程至多 {total_working_days(item)} 个工作日。"
+    total = f"同一步的各部门同时办理；全程至多 {item.promised_working_days} 个工作日。"
     return (
         Entry("办理流程", (total,), (("步骤", "部门", "内容", "时限"), *rows))
         if rows

@@ -159,6 +159,9 @@ class ManualDecisionRule(EligibilityRule):
         return tuple((kind,) for kind in (*self.employer_kinds, *self.treasury_kinds))
 
 
+SUBJECTS = ("person.", "employer.")
+"""What facts are of: the beginnings of their names."""
+
 FactName = Annotated[str, Field(pattern=r"^(person|employer)\.[a-z][a-z0-9_]{0,63}$")]
 Expression = Annotated[str, Field(min_length=1, max_length=2000)]
 """A condition in CEL, over the facts that the pack declares."""
@@ -288,7 +291,9 @@ class Item(CodedRule):
 
     An item of kind `benefit` has the code of its benefit. A certification names the coverages whose categories it
     certifies. A change may have no stage at all; `changes` is what it makes otherwise once its departments have passed
-    it.
+    it. The tasks' limits are what the city promises; `statutory_working_days` is what a law or a higher measure allows
+    for the whole item, where one does. `visits` counts how often an applicant must come in person (到办事现场次数),
+    `result` says what they get, `remedy` what they may do against it.
     """
 
     kind: ItemKind
@@ -296,6 +301,15 @@ class Item(CodedRule):
     changes: Changed | None = None
     materials: tuple[Material, ...] = ()
     stages: tuple[Annotated[tuple[Task, ...], Field(min_length=1)], ...] = ()
+    statutory_working_days: Annotated[int, Field(ge=1, le=1000)] | None = None
+    visits: Annotated[int, Field(ge=0, le=9)]
+    result: Title
+    remedy: Title
+
+    @property
+    def promised_working_days(self) -> int:
+        """The longest that the item may take: stages follow one another, the tasks of one go on side by side."""
+        return sum(max(task.limit_working_days for task in stage) for stage in self.stages)
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -311,6 +325,9 @@ class Item(CodedRule):
             raise ValueError("certifies names coverages exactly where the kind is certification")
         if self.changes is not None and self.kind is not ItemKind.CHANGE:
             raise ValueError("only a change makes something otherwise")
+        allowed = self.statutory_working_days
+        if allowed is not None and self.promised_working_days > allowed:
+            raise ValueError(f"the tasks may take {self.promised_working_days} working days, the law allows {allowed}")
         return self
 
 

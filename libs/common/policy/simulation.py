@@ -24,7 +24,6 @@ from libs.common.policy.instalments import Instalment, schedule
 from libs.common.policy.model import EmployerShareRule, Fact, FactType
 from libs.common.policy.pack import Pack, PolicyDates
 from libs.common.policy.sharing import Split, split
-from libs.common.policy.wording import total_working_days
 from libs.common.treasuries import EmployerKind, TreasuryKind
 
 EMPLOYER = "employer"
@@ -154,7 +153,7 @@ class Simulation:
             undetermined = any(each.verdict is Verdict.UNDETERMINED for each in screening.decisions(facts))
             return _Grants(Outcome.UNDETERMINED if undetermined else Outcome.NOTHING, 0, ())
         money = tuple((each.item.code, each.category.code, each.fen) for each in found if each.fen is not None)
-        return _Grants(Outcome.ENTITLED, max(total_working_days(each.item) for each in found), money)
+        return _Grants(Outcome.ENTITLED, max(each.item.promised_working_days for each in found), money)
 
     def _pay(self, benefit: str, category: str, accepted_on: date, working_days: int) -> Sequence[Instalment] | str:
         decided_on = self._calendar.add_working_days(accepted_on, working_days)

@@ -221,7 +221,11 @@ def _item_facets(pack: Pack, item: Item) -> Facets:
         **({"变更内容": TITLES[item.changes]} if item.changes else {}),
         "材料": "、".join(material.title for material in item.materials) or "无",
         "流程": "；".join("、".join(_task(pack, task) for task in stage) for stage in item.stages) or "无须部门办理",
-        "总时限": _days(total_working_days(item)),
+        "承诺时限": _days(item.promised_working_days),
+        "法定时限": _days(item.statutory_working_days) if item.statutory_working_days else "无规定",
+        "到办事现场": f"{item.visits} 次",
+        "办理结果": item.result,
+        "救济途径": item.remedy,
     }
 
 
@@ -230,17 +234,13 @@ def _task(pack: Pack, task: Task) -> str:
     return f"{where}{title_in(pack.departments, task.department)}{task.title}（{_days(task.limit_working_days)}）"
 
 
-def total_working_days(item: Item) -> int:
-    """The longest that an item may take: stages follow one another, the tasks of one go on side by side."""
-    return sum(max(task.limit_working_days for task in stage) for stage in item.stages)
-
-
 def _item_effect(pack: Pack, was: Item | None, becomes: Item | None) -> Effect:
     if was is None or becomes is None:
         return _there("申请人")(pack, was, becomes)
     asked = {material.code for material in was.materials}, {material.code for material in becomes.materials}
-    easier = bool(asked[0] - asked[1]) or total_working_days(becomes) < total_working_days(was)
-    harder = bool(asked[1] - asked[0]) or total_working_days(becomes) > total_working_days(was)
+    burden = [(item.promised_working_days, item.visits) for item in (was, becomes)]
+    easier = bool(asked[0] - asked[1]) or any(after < before for before, after in zip(*burden, strict=True))
+    harder = bool(asked[1] - asked[0]) or any(after > before for before, after in zip(*burden, strict=True))
     return Effect(("申请人",) if easier else (), ("申请人",) if harder else ())
 
 

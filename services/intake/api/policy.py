@@ -34,6 +34,11 @@ class PolicyItem(Titled):
     kind: str
     materials: list[Titled]
     categories: list[str] = Field(description="认定事项所认定的人才类别的代码；其他事项为空")
+    promised_working_days: int = Field(description="承诺时限（工作日）；0 为即时办结")
+    statutory_working_days: int | None = Field(description="法定时限（工作日）；没有规定的为空")
+    visits: int = Field(description="须到办事现场的次数")
+    result: str = Field(description="办理结果")
+    remedy: str = Field(description="救济途径")
 
 
 class Policy(BaseModel):
@@ -80,6 +85,11 @@ async def show_policy(
                 kind=item.kind.value,
                 materials=[Titled(code=material.code, title=material.title) for material in item.materials],
                 categories=[category.code for category in categories_of(pack, item=item.code, on=on)],
+                promised_working_days=item.promised_working_days,
+                statutory_working_days=item.statutory_working_days,
+                visits=item.visits,
+                result=item.result,
+                remedy=item.remedy,
             )
             for item in pack.items
             if item.covers(on)

@@ -56,13 +56,14 @@ Facts = Annotated[
     dict[FactName, Fact],
     Field(
         max_length=50,
-        description='核验所得事实，如 {"degree": "master"}；不得含姓名、证件号和账号',
+        description='核验所得事实，如 {"person.degree": "master"}；不得含姓名、证件号和账号。以 person. 或 employer. '
+        "开头的，名称和取值见 GET /intake/v1/policy，申请随即按此重新对照政策；其余的只留存于任务",
         json_schema_extra={"additionalProperties": False},
     ),
 ]
 
 
-_PASSED: dict[str, Any] = {"result": "passed", "facts": {"degree": "master"}}
+_PASSED: dict[str, Any] = {"result": "passed", "facts": {"person.degree": "master"}}
 _LINE: dict[str, Any] = {"task": "0197c1b5-d003-7c30-8d43-5e7f9a1b2c4d", "result": "failed", "reason": "未查到参保记录"}
 
 
