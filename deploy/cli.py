@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
-from deploy import backup_cli, decision_cli, rules_cli, simulation_cli
+from deploy import backup_cli, decision_cli, rules_cli, simulation_cli, version_cli
 from deploy.backup_cli import user_of_this_system
 from deploy.local import TOGETHER_PORT, Addresses, Local, home_of_environment
 from deploy.refusals import Refusal
@@ -60,6 +60,8 @@ rules_cli.policy.command()(decision_cli.explain)
 rules_cli.policy.command("test")(decision_cli.decide_cases)
 rules_cli.policy.command("guide")(decision_cli.write_guide)
 rules_cli.policy.command()(simulation_cli.simulate)
+rules_cli.policy.command()(version_cli.interpret)
+rules_cli.policy.command()(version_cli.publish)
 app.command("due-date")(rules_cli.due_date)
 app.command("token")(token)
 app.add_typer(parked, name="parked")

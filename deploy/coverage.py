@@ -39,7 +39,7 @@ from libs.common.policy.model import (
 )
 
 MARKER = "article"
-OF_THE_POLICY = frozenset(DocumentKind) - {DocumentKind.LAW, DocumentKind.STANDARD}
+OF_THE_POLICY = frozenset(DocumentKind) - {DocumentKind.INTERPRETATION, DocumentKind.LAW, DocumentKind.STANDARD}
 
 _FILING = ("POST /intake/v1/applications",)
 _ASKING = (

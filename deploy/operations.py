@@ -23,6 +23,8 @@ from libs.common.db import Database, connect
 from libs.common.events import TOPICS
 from libs.common.inbox import Outcome
 from libs.common.migration import upgrade
+from libs.common.packs import PackChanged, check_version, store
+from libs.common.policy import Pack
 from libs.common.replay import rebuild, replay
 from libs.common.service import Service
 from libs.common.settings import Settings, SettingsMissing, variable
@@ -188,6 +190,30 @@ async def _prepare_bus(settings: Settings) -> list[str]:
     await _check_database(owner, BUS_MIGRATION_URL)
     await create_schema(owner, topics=TOPICS, partitions=PARTITIONS, app_role="bus_app")
     return ["bus: up to date"]
+
+
+# -- publishing a policy
+
+
+async def publish(pack: Pack) -> list[str]:
+    """Store a pack with every service, intake last: nobody files under it before the others can read it. Running
+    processes take it in by themselves. Doing it again changes nothing. Raises Refusal, and stores nothing, where the
+    version is stored with other content."""
+    async with opened(*SERVICES) as settings:
+        databases = {name: Database(settings.database_url(name)) for name in reversed(SERVICES)}
+        try:
+            for database in databases.values():
+                async with database.transaction() as tx:
+                    await check_version(tx, pack)
+            for database in databases.values():
+                async with database.transaction() as tx:
+                    await store(tx, pack)
+        except PackChanged as error:
+            raise Refusal(f"{error}: a changed policy is a new version") from error
+        finally:
+            for database in databases.values():
+                await database.close()
+    return [f"{name}: {pack.identity}" for name in databases]
 
 
 # -- what is parked

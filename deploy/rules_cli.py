@@ -99,8 +99,17 @@ def diff(
     if as_json:
         typer.echo(json.dumps([_difference_as_json(each) for each in found], ensure_ascii=False))
         return
-    heading = f"{packs[0].identity} → {packs[1].identity}：{f'{len(found)} 处不同' if found else '没有不同'}"
-    typer.echo("\n".join([heading, *(_difference_for_people(n, each) for n, each in enumerate(found, 1))]))
+    typer.echo(_told(*packs, found))
+
+
+def told_differences(before: Pack, after: Pack) -> str:
+    """What `policy diff` prints. Raises NotOfOneCity."""
+    return _told(before, after, differences(before, after))
+
+
+def _told(before: Pack, after: Pack, found: Sequence[Difference]) -> str:
+    heading = f"{before.identity} → {after.identity}：{f'{len(found)} 处不同' if found else '没有不同'}"
+    return "\n".join([heading, *(_difference_for_people(n, each) for n, each in enumerate(found, 1))])
 
 
 @policy.command()

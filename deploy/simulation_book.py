@@ -95,7 +95,10 @@ class _Writer:
     def _chart(
         self, sheet: Any, at: int, title: str, lines: Sequence[tuple[str, Sequence[int]]], form: dict[str, str]
     ) -> int:
-        """The figures from row `at` on, and below them their chart; gives the row where the next begins."""
+        """The figures from row `at` on, and below them their chart; gives the row where the next begins. Nothing is
+        drawn where nobody pays."""
+        if not lines:
+            return at
         chart = self._book.add_chart({"type": "column", **form})
         width = len(self._years)
         sheet.write_row(at, 0, [title, *self._headings], self._bold)

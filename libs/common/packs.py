@@ -1,14 +1,17 @@
-"""The policy packs that a service keeps: loaded from the deployment's folder, stored by hash, never changed.
+"""The policy packs that a service keeps: loaded from the deployment's folder or published to its database, stored by
+hash, never changed.
 
 A stored pack stays readable for good, so what was decided under it can be explained later. The same version with other
-content refuses to start (DESIGN §6).
+content refuses to start (DESIGN §6). A running process looks for packs that were published (`follow`).
 """
 
+import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
+import structlog
 from sqlalchemy import Column, DateTime, LargeBinary, MetaData, Table, Text, UniqueConstraint, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,7 +19,12 @@ from libs.common.db import Database
 from libs.common.events import Event
 from libs.common.inbox import Early, cause, wake
 from libs.common.migration import APPEND_ONLY
-from libs.common.policy import Pack, PackIdentity, load_pack
+from libs.common.policy import Pack, PackIdentity, PackRefused, load_pack
+from libs.common.tasks import being_stopped
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 2.0
 
 _PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
 
@@ -25,7 +33,9 @@ _STORE = text("""
     ON CONFLICT DO NOTHING
 """)
 _STORED = text("SELECT sha256 FROM policy_pack WHERE city = :city AND version = :version")
-_ALL = text("SELECT body FROM policy_pack ORDER BY stored_at, sha256")
+_NEW = text(
+    "SELECT sha256, body FROM policy_pack WHERE sha256 <> ALL(CAST(:known AS text[])) ORDER BY stored_at, sha256"
+)
 
 
 class PackChanged(Exception):
@@ -54,6 +64,7 @@ class Packs:
         self._database = database
         self._folder = folder
         self._by_hash: dict[str, Pack] = {}
+        self._unreadable: set[str] = set()
 
     async def load(self) -> None:
         """Store the folder's packs and read every stored one. Raises PackRefused, PackChanged."""
@@ -61,11 +72,29 @@ class Packs:
         async with self._database.transaction() as tx:
             for pack in found:
                 await store(tx, pack)
-            for body in (await tx.execute(_ALL)).scalars():
-                self._keep(Pack.parse(body))
+            for row in await tx.execute(_NEW, {"known": list(self._by_hash)}):
+                self._by_hash[row.sha256] = Pack.parse(row.body)
 
-    def _keep(self, pack: Pack) -> None:
-        self._by_hash[pack.identity.sha256] = pack
+    async def follow(self) -> None:
+        """Take in what is published, until cancelled."""
+        while not being_stopped():
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Take in the packs that were published since, and wake what waits for them. One that this process cannot read,
+        being older than the pack, is told of once: what rests on it waits."""
+        known = [*self._by_hash, *self._unreadable]
+        async with self._database.transaction() as tx:
+            for row in (await tx.execute(_NEW, {"known": known})).all():
+                try:
+                    self._by_hash[row.sha256] = await asyncio.to_thread(Pack.parse, row.body)
+                except PackRefused as error:
+                    self._unreadable.add(row.sha256)
+                    await log.aerror("a published pack cannot be read here", pack=row.sha256, error=str(error))
+                    continue
+                # Whoever published it woke what waits too, maybe before this process had the pack.
+                await wake(tx, [cause("pack", row.sha256)])
 
     def get(self, identity: PackIdentity) -> Pack:
         """The pack that something was decided under. Raises LookupError if this service does not hold it."""
@@ -100,23 +129,29 @@ class Packs:
         if city is None and len(cities) != 1:
             raise LookupError(f"name the city: this deployment serves {', '.join(sorted(cities)) or 'none'}")
         packs = [pack for pack in self._by_hash.values() if city in {None, pack.city} and pack.in_force_from <= day]
-        return max(packs, key=lambda pack: (pack.in_force_from, _natural(pack.version)), default=None)
+        return max(packs, key=lambda pack: (pack.in_force_from, version_order(pack.version)), default=None)
 
     def all(self) -> Iterable[Pack]:
         """Every pack held."""
         return tuple(self._by_hash.values())
 
 
-def _natural(version: str) -> list[tuple[int, str]]:
+def version_order(version: str) -> list[tuple[int, str]]:
     """Versions in the order in which people count: numbers by their value, whoever stored which of them first."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in _PARTS.findall(version)]
+
+
+async def check_version(tx: AsyncConnection, pack: Pack) -> None:
+    """Raises PackChanged where the pack's version is stored with other content."""
+    identity = pack.identity
+    held = (await tx.execute(_STORED, {"city": identity.city, "version": identity.version})).scalar()
+    if held not in {None, identity.sha256}:
+        raise PackChanged(f"{identity.city}/{identity.version} is stored as {held[:12]}, the file is {identity}")
 
 
 async def store(tx: AsyncConnection, pack: Pack) -> None:
     """Store a pack and wake what waits for it. Raises PackChanged."""
     identity = pack.identity
     await tx.execute(_STORE, {**identity.model_dump(), "body": pack.source})
-    held = (await tx.execute(_STORED, {"city": identity.city, "version": identity.version})).scalar_one()
-    if held != identity.sha256:
-        raise PackChanged(f"{identity.city}/{identity.version} is stored as {held[:12]}, the file is {identity}")
+    await check_version(tx, pack)
     await wake(tx, [cause("pack", identity.sha256)])

@@ -138,6 +138,7 @@ class Service:
         tasks = [
             asyncio.create_task(_kept_alive(self._lead), name=f"{self.name} leader"),
             asyncio.create_task(_kept_alive(self.consumer.run), name=f"{self.name} consumer"),
+            asyncio.create_task(_kept_alive(self.packs.follow), name=f"{self.name} packs"),
         ]
         try:
             yield

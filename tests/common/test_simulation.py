@@ -97,8 +97,10 @@ def test_what_people_decide_is_counted_whole_and_said() -> None:
 @pytest.mark.article("第二条")
 def test_what_is_not_known_costs_nothing_and_is_no_refusal() -> None:
     unknown = {name: value for name, value in MASTER.items() if name != "person.degree"}
-    account = cost([a_master()._replace(facts=unknown), a_master()._replace(facts={**MASTER, "person.degree": "none"})])
-    assert account.outcomes == {Outcome.UNDETERMINED: 1, Outcome.NOTHING: 1} or account.outcomes[Outcome.UNDETERMINED]
+    certain: Facts = {"person.degree": "none", "employer.good_standing": False, "employer.demand_declared": False}
+    others: Facts = {fact.name: False for fact in anyang().facts if fact.type == "bool"} | {"person.university": "other"}
+    account = cost([a_master()._replace(facts=unknown), a_master()._replace(facts={**others, **certain})])
+    assert account.outcomes == {Outcome.UNDETERMINED: 1, Outcome.NOTHING: 1}
     assert not account.fen
 
 

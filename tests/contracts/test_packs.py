@@ -1,18 +1,21 @@
 """Packs: stored for good, refused when they change under one version, waited for when they have not come yet."""
 
+import asyncio
 from datetime import date
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from deploy.rules_cli import ANYANG
 from libs.common.db import metadata as make_metadata
 from libs.common.inbox import Early
-from libs.common.packs import PackChanged, Packs, policy_pack_table
+from libs.common.packs import PackChanged, Packs, policy_pack_table, store
 from libs.common.policy import Pack
 from tests.common.packs import edited
 from tests.conftest import MakeDatabase
+from tests.contracts.test_bus import until
 from tests.contracts.toy import PACK, Happened
 
 metadata = make_metadata()
@@ -62,7 +65,7 @@ async def test_the_same_version_with_other_content_refuses_to_start(make_databas
     await Packs(database, folder).load()
     path = folder / "anyang" / ANYANG.name
     path.write_bytes(path.read_bytes() + b"# changed\n")
-    with pytest.raises(PackChanged, match=r"anyang/2021-4\.1 is stored as"):
+    with pytest.raises(PackChanged, match=r"anyang/2021-4\.2 is stored as"):
         await Packs(database, folder).load()
 
 
@@ -82,3 +85,51 @@ async def test_a_stored_pack_cannot_be_altered_by_the_service(make_database: Mak
         with pytest.raises(Exception, match="permission denied"):
             async with database.transaction() as tx:
                 await tx.execute(text(statement))
+
+
+async def test_a_published_pack_is_taken_in_while_the_service_runs_and_wakes_what_waits(
+    make_database: MakeDatabase, folder: Path
+) -> None:
+    database = await make_database(metadata)
+    packs = Packs(database, folder)
+    await packs.load()
+    published = Pack.parse(edited(('version: "2021-4.2"', 'version: "2030-1"')).encode())
+    async with database.transaction() as tx:
+        await tx.execute(
+            text("INSERT INTO parked_key (topic, key, waiting_for) VALUES ('toy', 'a', :pack)"),
+            {"pack": f"pack:{published.identity.sha256}"},
+        )
+        await store(tx, published)
+    assert packs.find(published.identity.sha256) is None
+
+    async def taken_in() -> bool:
+        return packs.find(published.identity.sha256) is not None
+
+    following = asyncio.create_task(packs.follow())
+    await until(taken_in, 20)
+    following.cancel()
+    assert packs.on(date(2026, 3, 2)).version == "2030-1"
+    async with database.transaction() as tx:
+        assert (await tx.execute(text("SELECT key FROM due"))).scalars().all() == ["toy a"]
+
+
+async def test_a_pack_that_this_process_cannot_read_is_told_once_and_harms_no_other(
+    make_database: MakeDatabase, folder: Path
+) -> None:
+    database = await make_database(metadata)
+    packs = Packs(database, folder)
+    await packs.load()
+    later = Pack.parse(edited(('version: "2021-4.2"', 'version: "2030-1"')).encode())
+    strange = {"sha256": "0" * 64, "city": "anyang", "version": "2040-1", "body": b"city: [of a later form]"}
+    async with database.transaction() as tx:
+        await tx.execute(
+            text("INSERT INTO policy_pack (sha256, city, version, body) VALUES (:sha256, :city, :version, :body)"),
+            strange,
+        )
+        await store(tx, later)
+    with capture_logs() as told:
+        await packs.refresh()
+        await packs.refresh()
+    assert [line["pack"] for line in told] == ["0" * 64]
+    assert packs.find(later.identity.sha256) is not None
+    assert packs.find("0" * 64) is None

@@ -24,7 +24,9 @@ from libs.common import telemetry
 from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import Message
 from libs.common.db import connect
+from libs.common.policy import load_pack
 from services.intake.api.examples import FILING
+from tests.common.packs import edited
 from tests.conftest import ROOT, System
 from tests.deploy.conftest import COUNTY, as_superuser, running
 from tests.steps import (
@@ -235,6 +237,35 @@ def test_the_status_names_home_form_and_addresses(paid: tuple[System, str], tmp_
     (tmp_path / "pg" / "PG_VERSION").write_text("18")
     stopped = command(tmp_path, "status")
     assert (stopped.exit_code, "stopped; `huanquan up` starts it" in stopped.stdout) == (1, True)
+
+
+@pytest.mark.article("第十条")
+def test_a_published_version_is_taken_in_by_the_running_services(paid: tuple[System, str], tmp_path: Path) -> None:
+    system, _ = paid
+    later = tmp_path / "2099-1.yaml"
+    begins = "in_force_from: 2021-03-23", "in_force_from: 2099-01-01"  # nothing that is filed today goes by it
+    later.write_text(edited(('version: "2021-4.2"', 'version: "2099-1"'), begins), encoding="utf-8")
+    identity = load_pack(later).identity
+    for _ in range(2):
+        published = huanquan(system, "policy", "publish", str(later))
+        assert published.exit_code == 0, published.stderr
+        assert published.stdout.splitlines()[0] == f"audit: {identity}"
+        assert published.stdout.splitlines()[4] == f"intake: {identity}"
+    asyncio.run(_serves(system, identity.sha256))
+    later.write_bytes(later.read_bytes() + b"# changed\n")
+    refused = huanquan(system, "policy", "publish", str(later)).refusal
+    assert refused.startswith("anyang/2099-1 is stored as")
+    assert refused.endswith("a changed policy is a new version")
+
+
+async def _serves(system: System, sha256: str) -> None:
+    async with desks_of(system) as at:
+        desk = at.desk("supervisor")
+        told = await eventually(
+            lambda: desk.get("/intake/v1/policy", on="2099-01-01"),
+            lambda policy: policy["identity"]["sha256"] == sha256,
+        )
+    assert told["identity"]["version"] == "2099-1"
 
 
 def test_migrate_brings_the_home_up_to_date_where_the_environment_names_no_database(paid: tuple[System, str]) -> None:

@@ -16,6 +16,7 @@ from libs.common.events import (
     SlaBreached,
     WithdrawalIgnored,
 )
+from libs.common.packs import store
 from libs.common.policy import PackIdentity
 from tests.common.packs import a_pack
 from tests.workflow.builders import CITY, COUNTY, a_withdrawal, an_acceptance, today
@@ -104,7 +105,9 @@ async def test_a_change_without_departments_is_done_at_once(house: House) -> Non
       - - {department: talent_office, title: 向受益人本人核实账户变更, limit_working_days: 2}
 """
     trusting = a_pack(('version: "2021-4.2"', 'version: "trusting"'), (stage, "    stages: []\n"))
-    house.service.packs._keep(trusting)
+    async with house.service.database.transaction() as tx:
+        await store(tx, trusting)
+    await house.service.packs.refresh()
     application = an_acceptance("payee_account_change", policy=trusting.identity)
     await house.hear(application)
     assert await house.state(application) == "closed"

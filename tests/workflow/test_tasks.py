@@ -103,7 +103,7 @@ async def test_a_judgement_that_the_policy_does_not_take_is_refused_and_the_task
     assert advice in refused["detail"]
     assert (await office.get(f"/tasks/{task.id}")).ok()["state"] == "open"
     lines = {"tasks": [{"task": str(task.id), **body}]}
-    (line,) = (await office.post("/tasks:complete", lines)).ok()["tasks"]
+    (line,) = (await office.post("/tasks:complete", lines)).ok()["lines"]
     assert line["problem"]["code"] == "judgement-wrong"
 
 

@@ -88,12 +88,14 @@ class CodedRule(EligibilityRule):
 
 
 class DocumentKind(StrEnum):
-    """The place of a document in the stack; `law` (of a higher authority) and `standard` are only cited."""
+    """The place of a document in the stack; an `interpretation` rules on what the others left open; `law` (of a higher
+    authority) and `standard` are only cited."""
 
     BASE = "base"
     AMENDMENT = "amendment"
     DEPARTMENT_MEASURE = "department_measure"
     COUNTY_MEASURE = "county_measure"
+    INTERPRETATION = "interpretation"
     LAW = "law"
     STANDARD = "standard"
 

@@ -1,0 +1,123 @@
+"""An interpretation of the talent office (第十条) written into a policy pack: a new version in which what was assumed
+rests on a document, or holds otherwise."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from io import StringIO
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from libs.common.packs import version_order
+from libs.common.policy import Pack
+from libs.common.policy.model import DocumentKind, Rule
+
+WHOLE = "全文"
+"""What is cited of an interpretation, which has no articles."""
+
+
+class NotInterpreted(Exception):
+    """The ruling does not fit the pack; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the talent office ruled on one assumption. `about` is its name in `policy check`; `changes` are the fields
+    that hold otherwise, from `since` on where it is given; without them the assumption is confirmed as it stands."""
+
+    about: str
+    number: str
+    issued_on: date
+    issued_by: str
+    text: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    since: date | None = None
+
+
+def interpreted(pack: Pack, ruling: Ruling, *, version: str) -> bytes:
+    """The file of the new version; what a person wrote in the old one, comments too, stays. Raises NotInterpreted."""
+    if version_order(version) <= version_order(pack.version):
+        raise NotInterpreted(f"version {version} does not come after {pack.version}")
+    section, index = _place(pack, ruling)
+    yaml = _yaml()
+    data = yaml.load(pack.source.decode())
+    document = f"interpretation-{version.lower()}"
+    data["version"] = DoubleQuotedScalarString(version)
+    data["documents"].append(_document(document, ruling))
+    record = data[section][index]
+    if ruling.since is not None:
+        record = _from_then_on(record, ruling.since)
+        data[section].insert(index + 1, record)
+    _rule_on(record, document, ruling)
+    written = StringIO()
+    yaml.dump(data, written)
+    return written.getvalue().encode()
+
+
+def read_value(text: str) -> Any:
+    """A value as a pack's file would have it. Raises NotInterpreted."""
+    try:
+        return _yaml().load(text)
+    except YAMLError as error:
+        raise NotInterpreted(f"{text!r} is no value of a pack") from error
+
+
+def _place(pack: Pack, ruling: Ruling) -> tuple[str, int]:
+    cited = dict(pack.cited())
+    if ruling.about not in cited:
+        raise NotInterpreted(f"the pack holds no {ruling.about}: `huanquan policy check` lists what it assumes")
+    record = cited[ruling.about]
+    if not record.assumption:
+        raise NotInterpreted(f"{ruling.about} rests on {pack.citation(record)} and not on an assumption")
+    if ruling.since is not None:
+        if not isinstance(record, Rule):
+            raise NotInterpreted(f"{ruling.about} has no days: leave --from out")
+        if not record.covers(ruling.since) or ruling.since == record.valid_from:
+            raise NotInterpreted(f"{ruling.since} is not within {ruling.about}, behind its first day")
+    for section in type(pack).model_fields:
+        records = getattr(pack, section)
+        if isinstance(records, tuple) and any(each is record for each in records):
+            return section, next(n for n, each in enumerate(records) if each is record)
+    raise AssertionError(ruling.about)
+
+
+def _document(document: str, ruling: Ruling) -> dict[str, Any]:
+    return {
+        "id": document,
+        "kind": DocumentKind.INTERPRETATION.value,
+        "number": ruling.number,
+        "title": f"关于 {ruling.about} 的解释",
+        "issued_by": ruling.issued_by,
+        "issued_on": ruling.issued_on,
+        "articles": [WHOLE],
+    }
+
+
+def _rule_on(record: Any, document: str, ruling: Ruling) -> None:
+    """Let a record of the file rest on the ruling."""
+    record |= ruling.changes
+    record["document"] = document
+    record["article"] = WHOLE
+    record.pop("assumption", None)
+    record["note"] = ruling.text
+
+
+def _from_then_on(before: Any, day: date) -> Any:
+    """The record once more, from a day on; the one before it ends on the eve."""
+    after = deepcopy(before)
+    before["valid_to"] = day - timedelta(days=1)
+    after["id"] = f"{before['id']}.{day:%Y%m%d}"
+    after["valid_from"] = day
+    return after
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
