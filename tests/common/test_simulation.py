@@ -98,8 +98,13 @@ def test_what_people_decide_is_counted_whole_and_said() -> None:
 def test_what_is_not_known_costs_nothing_and_is_no_refusal() -> None:
     unknown = {name: value for name, value in MASTER.items() if name != "person.degree"}
     certain: Facts = {"person.degree": "none", "employer.good_standing": False, "employer.demand_declared": False}
-    others: Facts = {fact.name: False for fact in anyang().facts if fact.type == "bool"} | {"person.university": "other"}
-    account = cost([a_master()._replace(facts=unknown), a_master()._replace(facts={**others, **certain})])
+    flags: Facts = {fact.name: False for fact in anyang().facts if fact.type == "bool"}
+    account = cost(
+        [
+            a_master()._replace(facts=unknown),
+            a_master()._replace(facts={**flags, **certain, "person.university": "other"}),
+        ]
+    )
     assert account.outcomes == {Outcome.UNDETERMINED: 1, Outcome.NOTHING: 1}
     assert not account.fen
 
