@@ -16,6 +16,7 @@ from libs.common.packs import version_order
 from libs.common.policy import Pack
 from libs.common.policy.model import DocumentKind, Rule
 
+RULED = frozenset({"id", "document", "article", "assumption", "note", "valid_from", "valid_to"})
 WHOLE = "全文"
 """What is cited of an interpretation, which has no articles."""
 
@@ -40,6 +41,8 @@ class Ruling:
 
 def interpreted(pack: Pack, ruling: Ruling, *, version: str) -> bytes:
     """The file of the new version; what a person wrote in the old one, comments too, stays. Raises NotInterpreted."""
+    if told := sorted(RULED & ruling.changes.keys()):
+        raise NotInterpreted(f"the ruling itself gives {', '.join(told)}: leave it out of --set")
     if version_order(version) <= version_order(pack.version):
         raise NotInterpreted(f"version {version} does not come after {pack.version}")
     section, index = _place(pack, ruling)
@@ -62,7 +65,7 @@ def read_value(text: str) -> Any:
     """A value as a pack's file would have it. Raises NotInterpreted."""
     try:
         return _yaml().load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:
         raise NotInterpreted(f"{text!r} is no value of a pack") from error
 
 

@@ -19,11 +19,11 @@ from deploy.local import PARTITIONS, Local, deployed_settings, home_of_environme
 from deploy.refusals import Refusal
 from deploy.topics import apply_topics
 from libs.common.bus.postgres import create_schema
-from libs.common.db import Database, connect
+from libs.common.db import Database, connect, passing
 from libs.common.events import TOPICS
 from libs.common.inbox import Outcome
 from libs.common.migration import upgrade
-from libs.common.packs import PackChanged, check_version, store
+from libs.common.packs import PackChanged, check_city, check_version, store
 from libs.common.policy import Pack
 from libs.common.replay import rebuild, replay
 from libs.common.service import Service
@@ -134,7 +134,7 @@ async def opened_service(name: str) -> AsyncIterator[Service]:
 async def _opened_with_bus(name: str) -> AsyncIterator[Service]:
     async with opened_service(name) as service:
         if service.settings.bus == "postgres":
-            await _check_database(service.settings.bus_address(), variable("bus_url"), ["partition", "log"])
+            await _check_database(service.settings.bus_address(), variable("bus_url"), ["partition", "heading", "log"])
         elif not await service.bus.reachable():
             brokers = service.settings.bus_address()
             raise Refusal(f"Kafka at {brokers} ({variable('kafka')}) does not answer; is it up?")
@@ -197,19 +197,30 @@ async def _prepare_bus(settings: Settings) -> list[str]:
 
 async def publish(pack: Pack) -> list[str]:
     """Store a pack with every service, intake last: nobody files under it before the others can read it. Running
-    processes take it in by themselves. Doing it again changes nothing. Raises Refusal, and stores nothing, where the
-    version is stored with other content."""
+    processes take it in by themselves. Doing it again changes nothing.
+
+    Raises Refusal: another city's pack, and a version that is stored with other content, before anything is stored; a
+    database that goes away half way, with the services that have it.
+    """
     async with opened(*SERVICES) as settings:
         databases = {name: Database(settings.database_url(name)) for name in reversed(SERVICES)}
+        stored: list[str] = []
         try:
             for database in databases.values():
                 async with database.transaction() as tx:
+                    await check_city(tx, pack)
                     await check_version(tx, pack)
-            for database in databases.values():
+            for name, database in databases.items():
                 async with database.transaction() as tx:
                     await store(tx, pack)
+                stored.append(name)
         except PackChanged as error:
-            raise Refusal(f"{error}: a changed policy is a new version") from error
+            raise Refusal(f"{error}; nothing was published") from error
+        except Exception as error:
+            if not passing(error):
+                raise
+            held = ", ".join(stored) or "nobody"
+            raise Refusal(f"a database went away: {held} has the pack; publish it again") from error
         finally:
             for database in databases.values():
                 await database.close()

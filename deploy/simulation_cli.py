@@ -2,14 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -20,6 +21,7 @@ from libs.common.calendar import local_date
 from libs.common.dated import Day
 from libs.common.policy import Pack, PolicyError, fact_faults
 from libs.common.policy.simulation import (
+    KIND,
     Outcome,
     People,
     Rows,
@@ -46,8 +48,8 @@ class _Line(BaseModel):
     accepted_on: Day
     treasury: TreasuryCode
     employer_kind: EmployerKind = EmployerKind.ENTERPRISE
-    facts: dict[str, bool | int | str] = {}
-    number: Annotated[int, Field(ge=1, le=10_000_000)] = 1
+    facts: dict[str, StrictBool | StrictInt | StrictStr] = {}
+    number: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] = 1
 
 
 def simulate(
@@ -79,6 +81,10 @@ def simulate(
     first = from_year or local_date(datetime.now(UTC)).year
     span = range(first, first + years)
     packs = [load(path) for path in (pack, against) if path is not None]
+    if len({each.city for each in packs}) > 1:
+        refuse(f"{against} is of another city: {packs[1].city}")
+    if book is not None and not book.parent.is_dir():  # before minutes of work
+        refuse(f"{book} cannot be written: there is no folder {book.parent}")
     match people, draw:
         case None, int(number):
             crowd = drawn(packs[0], number, first_year=first, years=years, seed=seed)
@@ -115,19 +121,22 @@ def _run(packs: Sequence[Pack], crowd: Iterator[tuple[int, People]], whole: int)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("simulating", total=whole)
-        for n, (done, people) in enumerate(crowd):
-            for simulation in simulations:
-                simulation.take(people)
-            if n % 1000 == 0:
-                progress.update(bar, completed=done)
+        try:
+            for n, (done, people) in enumerate(crowd):
+                for simulation in simulations:
+                    simulation.take(people)
+                if n % 1000 == 0:
+                    progress.update(bar, completed=done)
+        except PolicyError as error:
+            refuse(str(error))
     return simulations
 
 
-def _read(packs: Sequence[Pack], file: Iterable[bytes], path: Path, span: range) -> Iterator[tuple[int, People]]:
+def _read(packs: Sequence[Pack], file: BinaryIO, path: Path, span: range) -> Iterator[tuple[int, People]]:
     done = 0
-    for number, raw in enumerate(file, 1):
+    for number, raw in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b""), 1):
         done += len(raw)
-        if not raw.strip():
+        if len(raw) <= MAX_LINE_BYTES and not raw.strip():
             continue
         try:
             yield done, _people(packs, raw, span)
@@ -146,6 +155,8 @@ def _people(packs: Sequence[Pack], raw: bytes, span: range) -> People:
         raise ValueError(f"accepted_on {line.accepted_on} is not in {span[0]} to {span[-1]}")
     for pack in packs:
         pack.treasury(line.treasury, line.accepted_on)
+        if KIND in line.facts:
+            raise ValueError(f"facts.{KIND}: it follows from employer_kind; leave it out")
         for fault in fact_faults(pack, line.facts):
             raise ValueError(f"facts.{fault.name}: {fault.detail}")
     return People(line.accepted_on, line.treasury, line.employer_kind, line.facts, line.number)

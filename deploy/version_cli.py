@@ -1,6 +1,7 @@
 """A new version of a policy, on the command line: a ruling of the talent office written into it, and its publishing."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -43,13 +44,12 @@ def interpret(
     loaded = load(pack)
     office = next((each.title for each in loaded.departments if each.code == TALENT_OFFICE), TALENT_OFFICE)
     try:
-        fields = dict(_field(given) for given in changes or ())
+        fields = _fields(changes or ())
         ruling = Ruling(about, number, issued_on or local_date(datetime.now(UTC)), office, text, fields, since)
         body = interpreted(loaded, ruling, version=version)
         becomes = Pack.parse(body, str(out))
         told = told_differences(loaded, becomes)
-        with out.open("xb") as file:
-            file.write(body)
+        _write_new(out, body)
     except (NotInterpreted, PackRefused, PolicyError) as error:
         refuse(str(error))
     except OSError as error:
@@ -67,7 +67,31 @@ def publish(pack: Annotated[Path, typer.Argument(metavar="PACK", help="File of t
 
     loaded = load(pack)
     lines = asyncio.run(operations.publish(loaded))
-    typer.echo("\n".join([*lines, f"自 {loaded.in_force_from} 起受理的申请适用；运行中的服务在数秒内取用。"]))
+    typer.echo(
+        "\n".join(
+            [
+                *lines,
+                f"自 {loaded.in_force_from} 起施行；运行中的服务数秒内取用，此后新受理的申请按施行中的最高版本办理。",
+            ]
+        )
+    )
+
+
+def _write_new(out: Path, body: bytes) -> None:
+    """Raises OSError, and leaves nothing half written."""
+    with out.open("xb") as file:
+        try:
+            file.write(body)
+        except OSError:
+            out.unlink()
+            raise
+
+
+def _fields(given: Sequence[str]) -> dict[str, object]:
+    fields = dict(map(_field, given))
+    if len(fields) < len(given):
+        raise NotInterpreted("--set names a field twice")
+    return fields
 
 
 def _field(given: str) -> tuple[str, object]:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import structlog
-from sqlalchemy import Column, DateTime, LargeBinary, MetaData, Table, Text, UniqueConstraint, func, text
+from sqlalchemy import Column, DateTime, LargeBinary, MetaData, Row, Table, Text, UniqueConstraint, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import Database
@@ -33,9 +34,14 @@ _STORE = text("""
     ON CONFLICT DO NOTHING
 """)
 _STORED = text("SELECT sha256 FROM policy_pack WHERE city = :city AND version = :version")
+_OTHER_CITIES = text("SELECT DISTINCT city FROM policy_pack WHERE city <> :city ORDER BY city")
 _NEW = text(
     "SELECT sha256, body FROM policy_pack WHERE sha256 <> ALL(CAST(:known AS text[])) ORDER BY stored_at, sha256"
 )
+
+
+class PackNotHere(OSError):
+    """A pack has not come to this process yet, or it is too old to read it: an error of the moment."""
 
 
 class PackChanged(Exception):
@@ -72,8 +78,8 @@ class Packs:
         async with self._database.transaction() as tx:
             for pack in found:
                 await store(tx, pack)
-            for row in await tx.execute(_NEW, {"known": list(self._by_hash)}):
-                self._by_hash[row.sha256] = Pack.parse(row.body)
+            for row in (await tx.execute(_NEW, {"known": list(self._by_hash)})).all():
+                await self._keep(row)
 
     async def follow(self) -> None:
         """Take in what is published, until cancelled."""
@@ -82,25 +88,30 @@ class Packs:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Take in the packs that were published since, and wake what waits for them. One that this process cannot read,
-        being older than the pack, is told of once: what rests on it waits."""
+        """Take in the packs that were published since, and wake what waits for them."""
         known = [*self._by_hash, *self._unreadable]
         async with self._database.transaction() as tx:
             for row in (await tx.execute(_NEW, {"known": known})).all():
-                try:
-                    self._by_hash[row.sha256] = await asyncio.to_thread(Pack.parse, row.body)
-                except PackRefused as error:
-                    self._unreadable.add(row.sha256)
-                    await log.aerror("a published pack cannot be read here", pack=row.sha256, error=str(error))
-                    continue
-                # Whoever published it woke what waits too, maybe before this process had the pack.
-                await wake(tx, [cause("pack", row.sha256)])
+                if await self._keep(row):
+                    # Whoever published it woke what waits too, maybe before this process had the pack.
+                    await wake(tx, [cause("pack", row.sha256)])
+
+    async def _keep(self, row: Row[Any]) -> bool:
+        """Hold a stored pack. One that this process cannot read, being older than the pack, is told of once: what rests
+        on it waits."""
+        try:
+            self._by_hash[row.sha256] = await asyncio.to_thread(Pack.parse, row.body)
+        except PackRefused as error:
+            self._unreadable.add(row.sha256)
+            await log.aerror("a stored pack cannot be read here", pack=row.sha256, error=str(error))
+            return False
+        return True
 
     def get(self, identity: PackIdentity) -> Pack:
-        """The pack that something was decided under. Raises LookupError if this service does not hold it."""
+        """The pack that something was decided under. Raises PackNotHere."""
         found = self.find(identity.sha256)
         if found is None:
-            raise LookupError(f"the pack {identity} is not stored here")
+            raise PackNotHere(f"the pack {identity} is not here")
         return found
 
     def find(self, sha256: str) -> Pack | None:
@@ -141,12 +152,20 @@ def version_order(version: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in _PARTS.findall(version)]
 
 
+async def check_city(tx: AsyncConnection, pack: Pack) -> None:
+    """Raises PackChanged where the database serves another city: a pack is never taken back."""
+    others = (await tx.execute(_OTHER_CITIES, {"city": pack.city})).scalars().all()
+    if others:
+        raise PackChanged(f"this deployment serves {', '.join(others)}, the pack is of {pack.city}")
+
+
 async def check_version(tx: AsyncConnection, pack: Pack) -> None:
     """Raises PackChanged where the pack's version is stored with other content."""
     identity = pack.identity
     held = (await tx.execute(_STORED, {"city": identity.city, "version": identity.version})).scalar()
     if held not in {None, identity.sha256}:
-        raise PackChanged(f"{identity.city}/{identity.version} is stored as {held[:12]}, the file is {identity}")
+        stored = f"{identity.city}/{identity.version} is stored as {held[:12]}"
+        raise PackChanged(f"{stored}, the file is {identity}: a changed policy is a new version")
 
 
 async def store(tx: AsyncConnection, pack: Pack) -> None:

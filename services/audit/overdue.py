@@ -11,7 +11,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.calendar import CALENDAR, Light
-from libs.common.packs import Packs
+from libs.common.packs import PackNotHere, Packs
 from libs.common.paging import PageRequest, read_after
 from libs.common.policy import NoRuleInForce, PackIdentity
 from libs.common.policy.model import Lights
@@ -169,7 +169,7 @@ def _yellow(packs: Packs, row: Row[Any]) -> int:
     policy = PackIdentity(city=row.policy_city, version=row.policy_version, sha256=row.policy_sha256)
     try:
         return packs.get(policy).rule(Lights, on=row.accepted_on).yellow_working_days_left
-    except (LookupError, NoRuleInForce):
+    except (PackNotHere, NoRuleInForce):
         return 0
 
 

@@ -82,5 +82,5 @@ def policy_of(case: Row[Any]) -> PackIdentity:
 
 
 def pack_of(packs: Packs, case: Row[Any]) -> Pack:
-    """The pack that a case is worked under. Raises LookupError where this service does not hold it."""
+    """The pack that a case is worked under. Raises PackNotHere."""
     return packs.get(policy_of(case))

@@ -401,3 +401,10 @@ def test_a_mutated_pack_is_refused_or_sound_and_never_a_stack_trace(data: st.Dat
         assert str(refused).startswith("the pack was refused:\n  ")  # noqa: PT017 (either outcome is right)
     else:
         assert pack.identity.sha256 == hashlib.sha256(raw).hexdigest()
+
+
+def test_a_pack_of_before_visits_results_and_remedies_were_told_stays_readable() -> None:
+    told = ("    visits: ", "    result: ", "    remedy: ")
+    before = "".join(line for line in anyang_text().splitlines(keepends=True) if not line.startswith(told))
+    item = Pack.parse(before.encode()).items[0]
+    assert (item.visits, item.result) == (0, "办理结果")

@@ -145,3 +145,27 @@ def test_the_same_seed_draws_the_same_people_spread_over_the_years() -> None:
     assert people != list(drawn(anyang(), 1000, first_year=2026, years=10, seed=6))
     assert {each.accepted_on.year for each in people} == set(SPAN)
     assert EmployerKind.CENTRAL_OR_PROVINCIAL not in {each.employer_kind for each in people}
+
+
+def test_the_kind_of_employer_is_the_fact_that_the_platform_would_see() -> None:
+    facts = "facts:\n"
+    kinds = "".join(f"      - {{code: {kind.value}, title: {kind.value}}}\n" for kind in EmployerKind)
+    declared = f"""facts:
+  - name: employer.kind
+    title: 单位性质
+    type: string
+    stated_by: platform
+    values:
+{kinds}    document: anyang-2021-4
+    article: 第二条
+"""
+    condition = "    when: employer.demand_declared\n"
+    pack = a_pack((facts, declared), (condition, condition.rstrip() + " && employer.kind == 'enterprise'\n"))
+    assert cost([a_master()], pack).outcomes == {Outcome.ENTITLED: 1}
+    assert Outcome.ENTITLED not in cost([a_master(1, EmployerKind.INSTITUTION)], pack).outcomes
+
+
+def test_what_falls_due_behind_the_calendar_is_left_to_people() -> None:
+    account = cost([a_master()._replace(accepted_on=date(2099, 12, 30))])
+    assert account.outcomes == {Outcome.ENTITLED: 1}
+    assert borne(account, "purchase_subsidy") == {MANUAL: 5_000_000}

@@ -255,7 +255,10 @@ def test_a_published_version_is_taken_in_by_the_running_services(paid: tuple[Sys
     later.write_bytes(later.read_bytes() + b"# changed\n")
     refused = huanquan(system, "policy", "publish", str(later)).refusal
     assert refused.startswith("anyang/2099-1 is stored as")
-    assert refused.endswith("a changed policy is a new version")
+    assert refused.endswith("a changed policy is a new version; nothing was published")
+    later.write_text(edited(("city: anyang\n", "city: elsewhere\n")), encoding="utf-8")
+    refused = huanquan(system, "policy", "publish", str(later)).refusal
+    assert refused == "this deployment serves anyang, the pack is of elsewhere; nothing was published"
 
 
 async def _serves(system: System, sha256: str) -> None:

@@ -87,6 +87,9 @@ def test_two_packs_side_by_side_and_their_difference_also_as_a_workbook(
         (json.dumps(LINE | {"accepted_on": "2025-12-31"}), "is not in 2026 to 2035"),
         (json.dumps(LINE | {"treasury": "999999"}), "1: anyang/2021-4.2 knows no treasury 999999"),
         (json.dumps(LINE | {"number": 0}), "1: number: "),
+        (json.dumps(LINE | {"number": "5"}), "1: number: "),
+        (json.dumps(LINE | {"facts": {"employer.kind": "enterprise"}}), "it follows from employer_kind"),
+        (" " * 70_000 + "{}", "the line has more than 65536 bytes"),
         (json.dumps(LINE | {"name": "张三"}), "1: name: "),
         (json.dumps(LINE | {"facts": {"person.degree": "phd"}}), "1: facts.person.degree: “最高学位”可填"),
     ],
@@ -108,4 +111,8 @@ def test_who_files_must_be_said_once_and_readable(people: Path, tmp_path: Path) 
         assert "--people FILE or --draw N" in refused.stderr
     assert "cannot be read" in run("--people", str(tmp_path / "none")).stderr
     assert "cannot be written" in run("--draw", "1", "--book", str(tmp_path / "none" / "x.xlsx")).stderr
+    assert "has no treasury on 2020-01-01: begin later" in run("--draw", "50", "--from-year", "2020").stderr
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text(edited(("city: anyang\n", "city: elsewhere\n")), encoding="utf-8")
+    assert "is of another city" in run("--draw", "1", "--against", str(elsewhere)).stderr
     assert "cannot be read" in run("--draw", "1", "--against", str(ANYANG.parent / "none.yaml")).stderr

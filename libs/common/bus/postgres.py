@@ -26,6 +26,7 @@ from libs.common.tasks import being_stopped, set_within
 log = structlog.get_logger()
 
 CHANNEL = "bus"
+MAKING_LOCK = 0x6275_7300  # held while the tables are made, or an older log is taken over
 TICK_SECONDS = 1.0
 STALE_SECONDS = 8.0
 ACQUIRE_SECONDS = 10.0
@@ -132,6 +133,7 @@ async def create_schema(url: str, *, topics: Sequence[str], partitions: int, app
     connection = await connect(url)
     try:
         async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", MAKING_LOCK)
             old = await connection.fetchval(_OLD)
             if old:
                 await connection.execute(_ALTER)
@@ -209,7 +211,7 @@ class PostgresBus:
 
     async def _know_headings(self, connection: Any, wanted: set[int]) -> None:
         if not wanted <= self._headings.keys():
-            self._headings = {row["id"]: from_json(row["headers"]) for row in await connection.fetch(_HEADINGS)}
+            self._headings |= {row["id"]: from_json(row["headers"]) for row in await connection.fetch(_HEADINGS)}
 
     async def publish(self, messages: Sequence[Message], *, after: Awaitable[None] | None = None) -> None:
         """Append all in one transaction."""

@@ -295,7 +295,7 @@ class Item(CodedRule):
     certifies. A change may have no stage at all; `changes` is what it makes otherwise once its departments have passed
     it. The tasks' limits are what the city promises; `statutory_working_days` is what a law or a higher measure allows
     for the whole item, where one does. `visits` counts how often an applicant must come in person (到办事现场次数),
-    `result` says what they get, `remedy` what they may do against it.
+    `result` says what they get, `remedy` what they may do against it; a pack of before they were told stays readable.
     """
 
     kind: ItemKind
@@ -304,9 +304,9 @@ class Item(CodedRule):
     materials: tuple[Material, ...] = ()
     stages: tuple[Annotated[tuple[Task, ...], Field(min_length=1)], ...] = ()
     statutory_working_days: Annotated[int, Field(ge=1, le=1000)] | None = None
-    visits: Annotated[int, Field(ge=0, le=9)]
-    result: Title
-    remedy: Title
+    visits: Annotated[int, Field(ge=0, le=9)] = 0
+    result: Title = "办理结果"
+    remedy: Title = "依法申请行政复议或者提起行政诉讼"
 
     @property
     def promised_working_days(self) -> int:

@@ -19,12 +19,15 @@ from libs.common.calendar import CALENDAR, Calendar
 from libs.common.dated import Dated
 from libs.common.policy.conditions import Facts, FactValueType
 from libs.common.policy.decision import Screening, Verdict
-from libs.common.policy.errors import PolicyError
+from libs.common.policy.errors import NoRuleInForce, PolicyError
 from libs.common.policy.instalments import Instalment, schedule
 from libs.common.policy.model import EmployerShareRule, Fact, FactType
 from libs.common.policy.pack import Pack, PolicyDates
 from libs.common.policy.sharing import Split, split
 from libs.common.treasuries import EmployerKind, TreasuryKind
+
+KIND = "employer.kind"
+"""The fact that the platform knows of each filing; here it follows from the kind of employer."""
 
 EMPLOYER = "employer"
 MANUAL = "manual"
@@ -110,7 +113,8 @@ class Simulation:
         """Add what these people cost. Raises UnknownCode for a treasury that the pack does not know."""
         on = people.accepted_on
         self.pack.treasury(people.treasury, on)
-        grants = self._granted(self._period(on), frozenset(people.facts.items()))
+        shown = {KIND: people.employer_kind.value} if KIND in self.pack.facts_by_name else {}
+        grants = self._granted(self._period(on), frozenset({**people.facts, **shown}.items()))
         self.account.outcomes[grants.outcome] += people.number
         for benefit, category, fen in grants.money:
             self.account.granted[benefit, on.year] += people.number
@@ -156,17 +160,16 @@ class Simulation:
         return _Grants(Outcome.ENTITLED, max(each.item.promised_working_days for each in found), money)
 
     def _pay(self, benefit: str, category: str, accepted_on: date, working_days: int) -> Sequence[Instalment] | str:
-        decided_on = self._calendar.add_working_days(accepted_on, working_days)
         try:
             return schedule(
                 self.pack,
                 benefit=benefit,
                 category=category,
-                decided_on=decided_on,
+                decided_on=self._calendar.add_working_days(accepted_on, working_days),
                 accepted_on=accepted_on,
                 calendar=self._calendar,
             )
-        except PolicyError as error:
+        except (PolicyError, ValueError) as error:  # ValueError: behind the last day of the calendar
             return str(error)
 
     def _bear(self, payment: _Payment) -> Split | str:
@@ -199,11 +202,13 @@ def drawn(pack: Pack, number: int, *, first_year: int, years: int, seed: int) ->
     rng, first = Random(seed), date(first_year, 1, 1)
     days = (date(first_year + years, 1, 1) - first).days
     kinds = sorted({kind for subject, _ in pack.by_subject(EmployerShareRule) for kind in subject[1:]})
-    facts = [(fact.name, _values(fact)) for fact in pack.facts]
+    facts = [(fact.name, _values(fact)) for fact in pack.facts if fact.name != KIND]
     for n in range(number):
         day = first + timedelta(days=n * days // number)
         bearing = [each.code for each in pack.treasuries if each.kind is not TreasuryKind.PROVINCE and each.covers(day)]
         known = {name: value(rng) for name, value in facts if rng.random() < _KNOWN}
+        if not bearing:
+            raise NoRuleInForce(f"{pack.city}/{pack.version} has no treasury on {day}: begin later")
         yield People(day, rng.choice(bearing), EmployerKind(rng.choice(kinds)), known)
 
 
