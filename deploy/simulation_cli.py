@@ -153,10 +153,10 @@ def _people(packs: Sequence[Pack], raw: bytes, span: range) -> People:
     line = _Line.model_validate_json(raw)
     if line.accepted_on.year not in span:
         raise ValueError(f"accepted_on {line.accepted_on} is not in {span[0]} to {span[-1]}")
+    if KIND in line.facts:
+        raise ValueError(f"facts.{KIND}: it follows from employer_kind; leave it out")
     for pack in packs:
         pack.treasury(line.treasury, line.accepted_on)
-        if KIND in line.facts:
-            raise ValueError(f"facts.{KIND}: it follows from employer_kind; leave it out")
         for fault in fact_faults(pack, line.facts):
             raise ValueError(f"facts.{fault.name}: {fault.detail}")
     return People(line.accepted_on, line.treasury, line.employer_kind, line.facts, line.number)

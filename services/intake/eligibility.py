@@ -220,7 +220,7 @@ def fact_view(fact: Fact) -> FactView:
         title=fact.title,
         type=fact.type,
         stated_by=fact.stated_by,
-        values={value.code: value.title for value in fact.values},
+        values=fact.titles,
         material=fact.material,
         department=fact.department,
     )

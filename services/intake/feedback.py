@@ -239,7 +239,7 @@ class Feedback:
             found[event.application].update(event.facts)
         if not found:
             return
-        packs = {event.application: self._packs.for_events([event])[event.policy] for event in events}
+        packs = {event.application: self._packs.get(event.policy) for event in events}
         decided = {
             row.id: decided_anew(packs[row.application], row.decision, on=row.accepted_on, found=found[row.application])
             for row in await tx.execute(_DECIDED, {"ids": list(found)})

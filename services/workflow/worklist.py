@@ -260,7 +260,7 @@ def _view(row: Row[Any], pack: Pack, ledger: Sequence[Stretch], today: date) -> 
                 name=fact.name,
                 title=fact.title,
                 type=fact.type,
-                values={value.code: value.title for value in fact.values},
+                values=fact.titles,
             )
             for fact in pack.facts
             if fact.department == row.department

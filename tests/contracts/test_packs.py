@@ -13,10 +13,12 @@ from libs.common.db import metadata as make_metadata
 from libs.common.inbox import Early
 from libs.common.packs import PackChanged, Packs, policy_pack_table, store
 from libs.common.policy import Pack
-from tests.common.packs import edited
+from tests.common.packs import a_pack, edited
 from tests.conftest import MakeDatabase
 from tests.contracts.test_bus import until
 from tests.contracts.toy import PACK, Happened
+
+LATER = a_pack(('version: "2021-4.2"', 'version: "2030-1"'))
 
 metadata = make_metadata()
 policy_pack_table(metadata)
@@ -93,17 +95,16 @@ async def test_a_published_pack_is_taken_in_while_the_service_runs_and_wakes_wha
     database = await make_database(metadata)
     packs = Packs(database, folder)
     await packs.load()
-    published = Pack.parse(edited(('version: "2021-4.2"', 'version: "2030-1"')).encode())
     async with database.transaction() as tx:
         await tx.execute(
             text("INSERT INTO parked_key (topic, key, waiting_for) VALUES ('toy', 'a', :pack)"),
-            {"pack": f"pack:{published.identity.sha256}"},
+            {"pack": f"pack:{LATER.identity.sha256}"},
         )
-        await store(tx, published)
-    assert packs.find(published.identity.sha256) is None
+        await store(tx, LATER)
+    assert packs.find(LATER.identity.sha256) is None
 
     async def taken_in() -> bool:
-        return packs.find(published.identity.sha256) is not None
+        return packs.find(LATER.identity.sha256) is not None
 
     following = asyncio.create_task(packs.follow())
     await until(taken_in, 20)
@@ -119,17 +120,16 @@ async def test_a_pack_that_this_process_cannot_read_is_told_once_and_harms_no_ot
     database = await make_database(metadata)
     packs = Packs(database, folder)
     await packs.load()
-    later = Pack.parse(edited(('version: "2021-4.2"', 'version: "2030-1"')).encode())
     strange = {"sha256": "0" * 64, "city": "anyang", "version": "2040-1", "body": b"city: [of a later form]"}
     async with database.transaction() as tx:
         await tx.execute(
             text("INSERT INTO policy_pack (sha256, city, version, body) VALUES (:sha256, :city, :version, :body)"),
             strange,
         )
-        await store(tx, later)
+        await store(tx, LATER)
     with capture_logs() as told:
         await packs.refresh()
         await packs.refresh()
     assert [line["pack"] for line in told] == ["0" * 64]
-    assert packs.find(later.identity.sha256) is not None
+    assert packs.find(LATER.identity.sha256) is not None
     assert packs.find("0" * 64) is None

@@ -55,8 +55,7 @@ class Seen(NamedTuple):
             return "未知"
         if self.fact.type is FactType.BOOL:
             return "是" if self.value else "否"
-        titles = {value.code: value.title for value in self.fact.values}
-        return titles.get(str(self.value), str(self.value))
+        return self.fact.titles.get(str(self.value), str(self.value))
 
 
 class Clause(NamedTuple):

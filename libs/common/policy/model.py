@@ -208,6 +208,11 @@ class Fact(Cited):
     material: Code | None = None
     department: Code | None = None
 
+    @property
+    def titles(self) -> dict[str, str]:
+        """The title of each value that it may have, by its code; empty where the type is not `string`."""
+        return {value.code: value.title for value in self.values}
+
     @model_validator(mode="after")
     def _as_its_type_asks(self) -> Self:
         if bool(self.values) != (self.type is FactType.STRING):
