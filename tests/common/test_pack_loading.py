@@ -354,7 +354,7 @@ def test_all_defects_are_told_at_once() -> None:
         (b"#" * (MAX_BYTES + 1), "larger than"),
         (b"[" * 5000, "nested too deeply"),
         (b"? [a]\n: b\n", "plain text"),
-        (b'city: "\\ud800"\n', "hex escape"),
+        (b'city: "\\ud800"\n', "invalid Unicode"),
         (b"city: " + b"9" * 5000, "match pattern"),
     ],
 )

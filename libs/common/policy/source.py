@@ -6,13 +6,14 @@ Only what a policy needs is YAML here: mappings, lists, text, whole numbers, `tr
 
 import re
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import yaml
 
 from libs.common.policy.errors import Defect, PackRefused
 
 MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 50
 
 Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | bool | None"
 Path: TypeAlias = tuple[str | int, ...]
@@ -22,17 +23,10 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(_[0-9]{3})*")
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None, "": None}
 
 
-class _PackLoader(yaml.SafeLoader):
-    """The YAML subset above; anchors are refused, so that no value stands in two places."""
+class _PackLoader(yaml.CSafeLoader):
+    """The YAML subset above."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 (PyYAML declares it so)
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="write the value out; aliases are not read", problem_mark=mark)
-        node: yaml.Node | None = super().compose_node(parent, index)
-        return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +58,7 @@ def read_source(raw: bytes, name: str) -> Source:
     """
     text = _canonical_text(raw, name)
     try:
+        _check_shape(text)
         node = yaml.compose(text, _PackLoader)
         lines: dict[Path, int] = {}
         data = _plain(node, (), lines) if node is not None else None
@@ -73,9 +68,20 @@ def read_source(raw: bytes, name: str) -> Source:
         raise PackRefused(name, [Defect(mark.line + 1 if mark else 0, "", reason)]) from error
     except yaml.YAMLError as error:
         raise PackRefused(name, [Defect(0, "", f"is not YAML: {error}")]) from error
-    except RecursionError as error:
-        raise PackRefused(name, [Defect(0, "", "is nested too deeply")]) from error
     return Source(name, data, lines)
+
+
+def _check_shape(text: str) -> None:
+    """Refuse aliases, so that no value stands in two places, and what is nested deeper than any policy is. Raises
+    MarkedYAMLError."""
+    depth = 0
+    for event in yaml.parse(text, _PackLoader):
+        mark = cast("yaml.Mark", event.start_mark)  # libyaml's has the same fields
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="write the value out; aliases are not read", problem_mark=mark)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="is nested too deeply", problem_mark=mark)
 
 
 def _canonical_text(raw: bytes, name: str) -> str:
@@ -120,7 +126,7 @@ def _mapping(node: yaml.MappingNode, path: Path, lines: dict[Path, int]) -> dict
 
 def _scalar(node: yaml.ScalarNode) -> str | int | bool | None:
     text: str = node.value
-    if node.style is not None:  # quoted or block text stays text
+    if node.style:  # quoted or block text stays text
         return text
     if text in _WORDS:
         return _WORDS[text]
