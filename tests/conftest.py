@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import asyncpg
 import pytest
 import structlog
 from hypothesis import settings
@@ -102,17 +103,25 @@ async def _hurry(engine: EmbeddedPostgres) -> None:
 
 
 async def create_database(postgres: Postgres, name: str, owner: str, template: str = "template1") -> None:
-    """A fresh database; roles are shared by the whole cluster."""
+    """A fresh database; roles are shared by the whole cluster. Copying files takes two thirds of the time that copying
+    blocks takes where nothing is synced."""
     connection = await connect(postgres.url("postgres"))
     try:
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(1)")  # workers make the same roles
-            for role in (f"{owner}_owner", f"{owner}_app"):
-                if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
-                    await connection.execute(f"CREATE ROLE {role} LOGIN")
-        await connection.execute(f'CREATE DATABASE "{name}" OWNER {owner}_owner TEMPLATE "{template}"')
+        if template == "template1":  # nobody has copied this owner's tables yet
+            await _create_roles(connection, owner)
+        await connection.execute(
+            f'CREATE DATABASE "{name}" OWNER {owner}_owner TEMPLATE "{template}" STRATEGY FILE_COPY'
+        )
     finally:
         await connection.close()
+
+
+async def _create_roles(connection: "asyncpg.Connection[asyncpg.Record]", owner: str) -> None:
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(1)")  # workers make the same roles
+        for role in (f"{owner}_owner", f"{owner}_app"):
+            if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+                await connection.execute(f"CREATE ROLE {role} LOGIN")
 
 
 async def drop_database(postgres: Postgres, name: str) -> None:

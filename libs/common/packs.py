@@ -78,6 +78,7 @@ class Packs:
         async with self._database.transaction() as tx:
             for pack in found:
                 await store(tx, pack)
+                self._by_hash[pack.identity.sha256] = pack
             for row in (await tx.execute(_NEW, {"known": list(self._by_hash)})).all():
                 await self._keep(row)
 
