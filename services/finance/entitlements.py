@@ -87,7 +87,6 @@ class Award:
             benefit=event.benefit,
             beneficiary=event.beneficiary,
             payee_account=event.payee_account,
-            treasury=event.treasury,
             split=self.first,
             due_on=first.due_on,
             policy=event.policy,
@@ -139,19 +138,11 @@ class Shared(Protocol):
 
 
 def share(pack: Pack, benefit: Shared, *, due_on: date, fen: int, employer_kind: EmployerKind) -> Split:
-    """The split of one instalment of `fen`, the employer's part included. Pure. Raises the errors of `split`.
-
-    ManualDecision also where the books could not settle it: a payer that is not the affiliated treasury, or a bearer
-    beside it and the city.
-    """
+    """The split of one instalment of `fen`, the employer's part included. Pure. Raises the errors of `split`."""
     when = PolicyDates(accepted_on=benefit.accepted_on, due_on=due_on)
-    treasury = benefit.treasury
-    result = split(
-        pack, benefit=benefit.benefit, treasury=treasury, on=when, total_fen=fen, employer_kind=employer_kind
+    return split(
+        pack, benefit=benefit.benefit, treasury=benefit.treasury, on=when, total_fen=fen, employer_kind=employer_kind
     )
-    if result.advanced_by != treasury or not set(result.receivables) <= {pack.city_treasury(due_on).code}:
-        raise ManualDecision(f"no settlement is defined where {result.advanced_by} pays for {sorted(result.shares)}")
-    return result
 
 
 def _employer_kind(event: BenefitApproved) -> EmployerKind:
@@ -294,7 +285,6 @@ def _later(packs: Packs, row: Any, calendar: Calendar) -> Draft:
         benefit=row.benefit,
         beneficiary=row.beneficiary,
         payee_account=row.payee_account,
-        treasury=row.treasury,
         split=share(packs.get(policy), row, due_on=due_on, fen=row.amount_fen, employer_kind=kind),
         due_on=due_on,
         policy=policy,

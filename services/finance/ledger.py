@@ -113,19 +113,20 @@ def payout_entries(*, payer: str, shares: Mapping[str, int]) -> dict[Account, in
     return entries
 
 
-def leg_entries(*, debtor: str, creditor: str, city: str, treasury: str, fen: int) -> dict[Account, int]:
-    """Entries of one leg of the settlement of what `city` owes `treasury`; a negative amount goes the other way.
+def leg_entries(*, debtor: str, creditor: str, treasury: str, owed: Mapping[str, int]) -> dict[Account, int]:
+    """Entries of one leg of the settlement of what others owe `treasury`: `owed`, fen by debtor, all of which goes this
+    way; a negative amount goes the other way.
 
-    On the direct leg, and on the last one, the creditor is the treasury and books the cash against its receivable on
-    the city. A clearing treasury between them holds the money for it meanwhile.
+    On the last leg the creditor is the treasury and books the cash against its receivables. Before that the creditor,
+    the city or a clearing treasury, holds the money for it: it owes it now.
     """
-    against = Account(creditor, "due_from", city) if creditor == treasury else Account(creditor, "due_to", treasury)
-    return {
-        Account(debtor, "due_to", treasury): fen,
-        Account(debtor, "cash"): -fen,
-        Account(creditor, "cash"): fen,
-        against: -fen,
-    }
+    fen = sum(owed.values())
+    entries = {Account(debtor, "due_to", treasury): fen, Account(debtor, "cash"): -fen, Account(creditor, "cash"): fen}
+    if creditor == treasury:
+        entries |= {Account(creditor, "due_from", each): -part for each, part in owed.items()}
+    else:
+        entries[Account(creditor, "due_to", treasury)] = -fen
+    return {account: amount for account, amount in entries.items() if amount}
 
 
 def reversed_entries(entries: Mapping[Account, int]) -> dict[Account, int]:

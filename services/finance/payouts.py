@@ -86,10 +86,14 @@ class Draft:
     benefit: str
     beneficiary: UUID
     payee_account: UUID | None
-    treasury: str
     split: Split
     due_on: date
     policy: PackIdentity
+
+    @property
+    def treasury(self) -> str:
+        """The one that pays."""
+        return self.split.advanced_by
 
     @property
     def line(self) -> Line:

@@ -1,12 +1,14 @@
 """Closing a month and settling it between the city and the treasuries below it.
 
 The city's treasury closes and settles with each treasury below it: one side has to write both books in one transaction,
-and the city is party to all. What the city owes is read from the month's own postings, reversals netted, while the
+and the city is party to all. What is owed is read from the month's own postings, reversals netted, while the
 period is held FOR UPDATE, so nothing can slip in. The settlement's own transfers belong to the month they close. The
-route is that of the month's last day, whatever day somebody closes it on.
+route is that of the month's last day, whatever day somebody closes it on. What a third treasury owes goes to the city
+by that one's route and on with the city's own; where the city itself paid, it ends there.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
@@ -22,7 +24,7 @@ from libs.common.db import passing, savepoint
 from libs.common.errors import DomainError
 from libs.common.events import FiscalSettlementClosed
 from libs.common.outbox import emit
-from libs.common.policy import Pack, Route, settlement_route
+from libs.common.policy import Leg, Pack, Route, settlement_route
 from libs.common.treasuries import TreasuryKind
 from services.finance import ledger
 from services.finance.ledger import Transfer
@@ -46,21 +48,22 @@ _HOLD_PERIODS = text("""
 """)
 _CLOSED_AT = text("SELECT closed_at FROM period WHERE treasury = :treasury AND month = :month")
 _OWED = text("""
-    SELECT coalesce(sum(e.fen), 0)
+    SELECT a.counterparty AS debtor, sum(e.fen)::bigint AS fen
       FROM transfer AS t
       JOIN entry AS e ON e.transfer_id = t.id
       JOIN account AS a ON a.id = e.account_id
      WHERE t.treasury = :treasury AND t.month = :month AND t.kind IN ('payout', 'payout_reversal')
-       AND a.treasury = :treasury AND a.kind = 'due_from' AND a.counterparty = :city
+       AND a.treasury = :treasury AND a.kind = 'due_from'
+     GROUP BY a.counterparty ORDER BY a.counterparty
 """)
 _CLOSE = text("""
     UPDATE period SET closed_at = :now, closed_by = :actor, reason = :reason
      WHERE treasury = :treasury AND month = :month
 """)
 _SETTLEMENT = text("""
-    INSERT INTO settlement (id, treasury, month, city_treasury, fen, route, rule, through, closed_at, closed_by,
+    INSERT INTO settlement (id, treasury, month, city_treasury, fen, owed, route, rule, through, closed_at, closed_by,
                             policy_city, policy_version, policy_sha256)
-    VALUES (:id, :treasury, :month, :city, :fen, :route, :rule, :through, :now, :actor,
+    VALUES (:id, :treasury, :month, :city, :fen, CAST(:owed AS jsonb), :route, :rule, :through, :now, :actor,
             :policy_city, :policy_version, :policy_sha256)
 """)
 
@@ -99,8 +102,8 @@ class MonthAhead(DomainError):
 class Closing:
     """What closing a month came to for one treasury. `result`: `closed`, `already_closed` or `failed`.
 
-    `fen` is positive where the city owes the treasury; it and `route` are absent for the city level itself and where
-    nothing was closed. `why` is the code of a refusal, or the kind of the failure.
+    `fen` is positive where the treasury is owed, `owed` is that by debtor; they and `route` are absent where nothing
+    was closed, and for a city level that nobody owed. `why` is the code of a refusal, or the kind of the failure.
     """
 
     treasury: str
@@ -108,6 +111,7 @@ class Closing:
     result: Literal["closed", "already_closed", "failed"]
     settlement: UUID | None = None
     fen: int | None = None
+    owed: Mapping[str, int] | None = None
     route: str | None = None
     why: str | None = None
 
@@ -135,12 +139,14 @@ async def close(
     if (await tx.execute(_CLOSED_AT, here)).scalar_one() is not None:
         raise PeriodClosed
     await tx.execute(_CLOSE, {**here, "now": now, "actor": actor, "reason": reason})
-    if treasury == city:
+    owed = {row.debtor: row.fen for row in await tx.execute(_OWED, here)}
+    if treasury == city and not owed:
         return Closing(treasury, month, "closed")
-    owed = int((await tx.execute(_OWED, {**here, "city": city})).scalar_one())
-    closing = Closing(treasury, month, "closed", uuid7(), owed, route.kind.value)
+    key = uuid7()
+    closing = Closing(treasury, month, "closed", key, sum(owed.values()), owed, route.kind.value)
     await _record(tx, pack, closing, route, city=city, actor=actor, now=now)
-    await ledger.post(tx, _legs(closing, route, city, on=local_date(now)))
+    posted = transfers(pack, treasury=treasury, month=month, owed=owed, settlement=key, on=local_date(now))
+    await ledger.post(tx, posted)
     return closing
 
 
@@ -155,6 +161,7 @@ async def _record(
             "month": closing.month,
             "city": city,
             "fen": closing.fen,
+            "owed": json.dumps(closing.owed),
             "route": route.kind.value,
             "rule": route.rule,
             "through": route.legs[0].creditor if len(route.legs) > 1 else None,
@@ -177,23 +184,37 @@ async def _record(
     )
 
 
-def _legs(closing: Closing, route: Route, city: str, *, on: date) -> list[Transfer]:
-    if not closing.fen:
-        return []
+def transfers(
+    pack: Pack, *, treasury: str, month: str, owed: Mapping[str, int], settlement: UUID, on: date
+) -> list[Transfer]:
+    """What settles `owed` (fen by debtor; negative is owed back) with a treasury: a transfer a leg, in the order of the
+    money. Pure; `on` is the day of posting, the routes are those of the month's last day. Raises PolicyError."""
+    legs = _legs(pack, treasury, owed, on=last_day(month))
+    entries = [
+        ledger.leg_entries(debtor=leg.debtor, creditor=leg.creditor, treasury=treasury, owed=along)
+        for leg, along in legs
+    ]
     return [
         Transfer(
-            key=f"settlement:{closing.treasury}:{closing.month}:{number}",
+            key=f"settlement:{treasury}:{month}:{number}",
             kind="settlement",
-            treasury=closing.treasury,
-            month=closing.month,
+            treasury=treasury,
+            month=month,
             posted_on=on,
-            entries=ledger.leg_entries(
-                debtor=leg.debtor, creditor=leg.creditor, city=city, treasury=closing.treasury, fen=closing.fen
-            ),
-            settlement=closing.settlement,
+            entries=each,
+            settlement=settlement,
         )
-        for number, leg in enumerate(route.legs, start=1)
+        for number, each in enumerate(filter(None, entries), start=1)
     ]
+
+
+def _legs(pack: Pack, treasury: str, owed: Mapping[str, int], *, on: date) -> Iterator[tuple[Leg, Mapping[str, int]]]:
+    """Every leg, with what goes along it by debtor: others' to the city, then all of it on."""
+    city = pack.city_treasury(on).code
+    for debtor, fen in owed.items():
+        if debtor != city:
+            yield from ((leg, {debtor: fen}) for leg in settlement_route(pack, treasury=debtor, on=on).back)
+    yield from ((leg, owed) for leg in settlement_route(pack, treasury=treasury, on=on).legs)
 
 
 async def close_all(

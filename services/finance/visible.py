@@ -1,5 +1,6 @@
 """Who sees what of finance: one function to select for a caller. Outside it, unknown and not yours look the same."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -23,12 +24,12 @@ def visible(
     *,
     treasury: ColumnElement[str],
     beneficiary: ColumnElement[UUID] | None = None,
-    party: ColumnElement[str] | None = None,
+    party: Callable[[str], ColumnElement[bool]] | None = None,
 ) -> Select[Any]:
     """The rows of a query that the caller may see.
 
-    Supervisor and auditor see all, treasury and talent office those of their own `treasury` (or where theirs is the
-    other `party`; an officer posted outside finance: nothing), everybody else what is about themselves as
+    Supervisor and auditor see all, treasury and talent office those of their own `treasury` (or where theirs is
+    another `party`; an officer posted outside finance: nothing), everybody else what is about themselves as
     `beneficiary`.
     """
     if principal.sees_everything:
@@ -37,7 +38,7 @@ def visible(
         own = treasury_of(principal)
         if own is None:
             return query.where(false())
-        return query.where(treasury == own if party is None else or_(treasury == own, party == own))
+        return query.where(treasury == own if party is None else or_(treasury == own, party(own)))
     person = _uuid(principal.person)
     if beneficiary is None or person is None:
         return query.where(false())

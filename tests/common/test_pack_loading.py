@@ -269,6 +269,18 @@ WRONG = {
         "id: sharing.city-level",
         "bears no share",
     ),
+    "a bearer that nobody settles with": (
+        'shares: [{bearer: affiliated, share: "1"}]',
+        'shares: [{bearer: affiliated, share: 9/10}, {bearer: "410000", share: 1/10}]',
+        'bearer: "410000"',
+        "the treasury 410000, which bears a share, has no settlement route on 2021-03-23",
+    ),
+    "a clearing treasury that pays": (
+        "advanced_by: affiliated",
+        'advanced_by: "410000"',
+        "advanced_by",
+        "410000 only clears settlements: it pays nobody",
+    ),
     "a case prefix that no case number takes": ("case_prefix: AY", "case_prefix: Ay", "case_prefix", "pattern"),
     "no case prefix": ("case_prefix: AY", "# none", "", "Field required"),
     "a key twice": ("city: anyang\n", "city: anyang\ncity: anyang\n", "city: anyang", "twice"),

@@ -59,8 +59,8 @@ def test_a_split_is_whole_and_its_posting_balances_and_mirrors(
 @given(fen=st.integers(min_value=-(10**13), max_value=10**13).filter(bool))
 def test_a_leg_balances_in_both_books_whichever_way_it_goes(fen: int) -> None:
     legs = [
-        ledger.leg_entries(debtor=CITY, creditor=PROVINCE, city=CITY, treasury=COUNTY, fen=fen),
-        ledger.leg_entries(debtor=PROVINCE, creditor=COUNTY, city=CITY, treasury=COUNTY, fen=fen),
+        ledger.leg_entries(debtor=CITY, creditor=PROVINCE, treasury=COUNTY, owed={CITY: fen}),
+        ledger.leg_entries(debtor=PROVINCE, creditor=COUNTY, treasury=COUNTY, owed={CITY: fen}),
     ]
     total: dict[Account, int] = defaultdict(int)
     for leg in legs:

@@ -1,17 +1,23 @@
 """Closing months: what the city owes, by which route, and what a posting does meanwhile."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.events import FiscalSettlementClosed
+from libs.common.packs import store
+from libs.common.policy import Pack
 from services.finance import ledger, settlement
 from services.finance.ledger import Transfer
-from tests.common.packs import anyang
+from tests.common.packs import a_pack, anyang
 from tests.finance.builders import (
     CITY,
     COUNTY,
@@ -31,8 +37,8 @@ PUBLIC = 3_333_334
 
 async def paid(house: House, treasury: str = DISTRICT, **changes: Any) -> Any:
     order = await house.due_order(treasury=treasury, **changes)
-    await house.send(order, treasury=treasury)
-    await house.told(credited(reference(order), order.public_fen), treasury=treasury)
+    await house.send(order, treasury=order.treasury)
+    await house.told(credited(reference(order), order.public_fen), treasury=order.treasury)
     return order
 
 
@@ -207,3 +213,138 @@ async def test_the_route_is_that_of_the_months_last_day(house: House, day: date,
             tx, anyang(), treasury=treasury, month=f"{day:%Y-%m}", reason=None, actor="test", now=datetime.now(UTC)
         )
     assert closing.route == kind
+
+
+# -- what others than the city owe
+
+DISTRICTS_PLAN = """sharing.purchase-subsidy.district
+    benefits: [purchase_subsidy]
+    treasury_kinds: [district]
+    shares: [{bearer: "410500", share: 3/10}, {bearer: affiliated, share: 7/10}]"""
+THREE_BEAR = """sharing.purchase-subsidy.district
+    benefits: [purchase_subsidy]
+    treasury_kinds: [district]
+    shares: [{bearer: "410500", share: 3/10}, {bearer: "410526", share: 2/10}, {bearer: affiliated, share: 5/10}]"""
+LATER_VERSION = ('version: "2021-4.2"', 'version: "2021-4.3"')
+
+
+async def under(house: House, *changes: tuple[str, str]) -> Pack:
+    """The pack, edited, in force in the service."""
+    pack = a_pack(LATER_VERSION, *changes)
+    async with house.service.database.transaction() as tx:
+        await store(tx, pack)
+    await house.service.packs.refresh()
+    return pack
+
+
+async def test_three_treasuries_share_one_payout_and_each_debtor_pays_its_part_by_way_of_the_city(house: House) -> None:
+    pack = await under(house, (DISTRICTS_PLAN, THREE_BEAR))
+    await paid(house, policy=pack.identity)
+    (result,) = await house.close(this_month(), DISTRICT)
+    owed = {CITY: 1_000_000, PROVINCE_MANAGED: 666_666}
+    assert (result["fen"], result["owed"], result["route"]) == (1_666_666, owed, "direct")
+    assert await house.balances() == {
+        (DISTRICT, "cash", ""): -PUBLIC + 1_666_666,
+        (DISTRICT, "expenditure", ""): PUBLIC - 1_666_666,
+        (CITY, "cash", ""): -1_000_000,
+        (CITY, "expenditure", ""): 1_000_000,
+        (PROVINCE_MANAGED, "cash", ""): -666_666,
+        (PROVINCE_MANAGED, "expenditure", ""): 666_666,
+    }
+    moved = await house.rows("""
+        SELECT d.treasury AS debtor, c.treasury AS creditor, c.fen FROM transfer AS t
+          JOIN LATERAL (SELECT a.treasury, e.fen FROM entry e JOIN account a ON a.id = e.account_id
+                         WHERE e.transfer_id = t.id AND a.kind = 'cash' AND e.fen < 0) AS d ON true
+          JOIN LATERAL (SELECT a.treasury, e.fen FROM entry e JOIN account a ON a.id = e.account_id
+                         WHERE e.transfer_id = t.id AND a.kind = 'cash' AND e.fen > 0) AS c ON true
+         WHERE t.kind = 'settlement' ORDER BY t.key
+    """)
+    assert [tuple(row) for row in moved] == [
+        (PROVINCE_MANAGED, PROVINCE, 666_666),
+        (PROVINCE, CITY, 666_666),
+        (CITY, DISTRICT, 1_666_666),
+    ]
+    assert await house.differences() == []
+
+
+async def test_each_debtor_sees_the_settlement_that_it_is_a_party_of(house: House) -> None:
+    pack = await under(house, (DISTRICTS_PLAN, THREE_BEAR))
+    await paid(house, policy=pack.identity)
+    await house.close(this_month(), DISTRICT)
+    for treasury in (DISTRICT, CITY, PROVINCE_MANAGED):
+        (shown,) = (await house.treasurer(treasury).get("/settlements")).ok()["items"]
+        assert {debtor: amount["fen"] for debtor, amount in shown["owed"].items()} == {
+            CITY: 1_000_000,
+            PROVINCE_MANAGED: 666_666,
+        }
+    assert (await house.treasurer(ZONE).get("/settlements")).ok()["items"] == []
+
+
+async def test_a_return_after_the_close_is_owed_back_to_each_debtor(house: House) -> None:
+    pack = await under(house, (DISTRICTS_PLAN, THREE_BEAR))
+    order = await paid(house, policy=pack.identity)
+    await house.close(this_month(), DISTRICT)
+    await house.told(bounced(reference(order), PUBLIC))
+    later = datetime.now(UTC) + timedelta(days=62)
+    async with house.service.database.transaction() as tx:
+        closing = await settlement.close(
+            tx,
+            pack,
+            treasury=DISTRICT,
+            month=ledger.next_month(this_month()),
+            reason=None,
+            actor="test",
+            now=later,
+        )
+    assert closing.owed == {CITY: -1_000_000, PROVINCE_MANAGED: -666_666}
+    assert await house.balances() == {}
+    assert await house.differences() == []
+
+
+async def test_where_the_city_pays_for_a_district_the_district_owes_it(house: House) -> None:
+    pack = await under(
+        house,
+        (DISTRICTS_PLAN, THREE_BEAR),
+        ("advanced_by: affiliated", 'advanced_by: "410500"'),
+    )
+    order = await paid(house, policy=pack.identity)
+    assert order.treasury == CITY
+    (of_the_district,) = await house.close(this_month(), DISTRICT)
+    assert (of_the_district["fen"], of_the_district["owed"]) == (0, {})
+    (result,) = await house.close(this_month(), CITY)
+    assert (result["fen"], result["owed"]) == (2_333_334, {DISTRICT: 1_666_668, PROVINCE_MANAGED: 666_666})
+    assert await house.balances() == {
+        (CITY, "cash", ""): -1_000_000,
+        (CITY, "expenditure", ""): 1_000_000,
+        (DISTRICT, "cash", ""): -1_666_668,
+        (DISTRICT, "expenditure", ""): 1_666_668,
+        (PROVINCE_MANAGED, "cash", ""): -666_666,
+        (PROVINCE_MANAGED, "expenditure", ""): 666_666,
+    }
+    assert await house.differences() == []
+
+
+AMOUNTS = st.integers(-(10**12), 10**12)
+
+
+@given(
+    treasury=st.sampled_from((CITY, DISTRICT, COUNTY, PROVINCE_MANAGED, ZONE)),
+    amounts=st.dictionaries(st.sampled_from((CITY, DISTRICT, COUNTY, PROVINCE_MANAGED, ZONE)), AMOUNTS),
+)
+def test_whoever_owes_whom_a_settlement_pays_every_debt_and_leaves_nothing_on_the_way(
+    treasury: str, amounts: dict[str, int]
+) -> None:
+    owed = {debtor: fen for debtor, fen in amounts.items() if debtor != treasury}
+    moved = Counter[ledger.Account]()
+    for transfer in settlement.transfers(
+        anyang(), treasury=treasury, month="2026-06", owed=owed, settlement=uuid4(), on=date(2026, 7, 1)
+    ):
+        ledger.check_balanced(transfer)
+        moved.update(transfer.entries)
+    wanted = Counter[ledger.Account]()
+    for debtor, fen in owed.items():
+        wanted[ledger.Account(debtor, "due_to", treasury)] += fen
+        wanted[ledger.Account(debtor, "cash")] -= fen
+        wanted[ledger.Account(treasury, "due_from", debtor)] -= fen
+        wanted[ledger.Account(treasury, "cash")] += fen
+    assert {key: fen for key, fen in moved.items() if fen} == {key: fen for key, fen in wanted.items() if fen}

@@ -136,6 +136,31 @@ def treasuries_are_served(pack: Contents) -> Iterator[Finding]:
                 yield path, f"the treasury {treasury.code} has no {what} on {gap}"
 
 
+def bearers_can_be_settled_with(pack: Contents) -> Iterator[Finding]:
+    """A treasury that a sharing plan names exists as long as the plan holds, and what it owes has a way to the city."""
+    kinds = {treasury.code: treasury.kind for treasury in pack.treasuries}
+    for i, plan in enumerate(pack.sharing_plans):
+        for j, born in enumerate(plan.shares):
+            if born.bearer not in kinds:
+                continue
+            parts: dict[str, list[Dated]] = {"day": [each for each in pack.treasuries if each.code == born.bearer]}
+            if kinds[born.bearer] is not TreasuryKind.CITY_LEVEL:
+                parts["settlement route"] = [each for each in pack.settlement_routes if born.bearer in each.treasuries]
+            for what, spans in parts.items():
+                gap = _first_gap(spans, max(plan.valid_from, pack.in_force_from), plan.valid_to)
+                if gap:
+                    where = ("sharing_plans", i, "shares", j, "bearer")
+                    yield where, f"the treasury {born.bearer}, which bears a share, has no {what} on {gap}"
+
+
+def clearing_treasuries_pay_nobody(pack: Contents) -> Iterator[Finding]:
+    """Who advances the cash closes its months: a treasury that only clears has none."""
+    clearing = {each.code for each in pack.treasuries if each.kind is TreasuryKind.PROVINCE}
+    for i, advance in enumerate(pack.cash_advances):
+        if advance.advanced_by in clearing:
+            yield ("cash_advances", i, "advanced_by"), f"{advance.advanced_by} only clears settlements: it pays nobody"
+
+
 def money_benefits_are_complete(pack: Contents) -> Iterator[Finding]:
     """A money benefit has amounts, instalments, an employer's share and a sharing plan on every day."""
     for i, benefit in enumerate(pack.benefits):
@@ -205,6 +230,8 @@ CHECKS: tuple[Check, ...] = (
     versions_do_not_overlap,
     needed_rules_are_there,
     treasuries_are_served,
+    bearers_can_be_settled_with,
+    clearing_treasuries_pay_nobody,
     money_benefits_are_complete,
     money_rules_are_of_money,
     excluded_people_have_no_amounts,

@@ -38,6 +38,11 @@ class Route:
     legs: tuple[Leg, ...]
     rule: str | None
 
+    @property
+    def back(self) -> tuple[Leg, ...]:
+        """The same way from the treasury to the city."""
+        return tuple(Leg(leg.creditor, leg.debtor) for leg in reversed(self.legs))
+
 
 def settlement_route(pack: Pack, *, treasury: str, on: When) -> Route:
     """Give the route by which the city settles what it owes `treasury`, the one that advanced the cash.

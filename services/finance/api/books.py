@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import select, tuple_
+from sqlalchemy import ColumnElement, or_, select, tuple_
 from starlette.responses import Response
 
 from libs.common.calendar import local_date
@@ -57,13 +57,14 @@ class PeriodOut(BaseModel):
 
 
 class SettlementOut(BaseModel):
-    """A settlement; positive where the city owes the treasury. `through` is the clearing treasury."""
+    """A settlement; positive where the treasury is owed, `owed` by whom; `through` is the clearing treasury."""
 
     id: UUID
     treasury: str
     city_treasury: str
     month: str
     amount: SignedAmount
+    owed: dict[str, SignedAmount]
     route: str
     rule: str | None
     through: str | None
@@ -98,7 +99,7 @@ class CheckOut(BaseModel):
 
 
 class ReconciliationOut(BaseModel):
-    """A reconciliation: `paid_fen` by the treasury that paid, `fiscal_settlement_fen` by the one below the city."""
+    """A reconciliation: `paid_fen` by the treasury that paid, `fiscal_settlement_fen` by the one that was owed."""
 
     month: str | None
     treasury: str | None
@@ -226,9 +227,13 @@ async def list_settlements(
     month: Annotated[MonthText | None, Query()] = None,
     treasury: Annotated[TreasuryCode | None, Query()] = None,
 ) -> Page[SettlementOut]:
-    """市县结算。市级财政是每笔的一方，其他财政查阅本级的。"""
+    """市县结算。市级财政是每笔的一方，其他财政查阅本级为一方的。"""
     table = settlement_table.c
-    query = visible(select(settlement_table), caller, treasury=table.treasury, party=table.city_treasury)
+
+    def party(own: str) -> ColumnElement[bool]:
+        return or_(table.city_treasury == own, table.owed.has_key(own))
+
+    query = visible(select(settlement_table), caller, treasury=table.treasury, party=party)
     query = query.order_by(table.id).limit(page.limit + 1)
     if month:
         query = query.where(table.month == month)
@@ -241,9 +246,11 @@ async def list_settlements(
 
 
 def _settlement_out(row: Any) -> SettlementOut:
-    own = {"amount", "policy"}
+    own = {"amount", "owed", "policy"}
+    owed = row.owed or {row.city_treasury: row.fen}
     return SettlementOut(
         amount=SignedAmount(fen=row.fen),
+        owed={debtor: SignedAmount(fen=fen) for debtor, fen in owed.items()},
         policy=policy_out(row),
         **{name: getattr(row, name) for name in SettlementOut.model_fields if name not in own},
     )
