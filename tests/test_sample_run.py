@@ -168,6 +168,7 @@ def test_killed_three_times_the_run_finishes_and_nobody_is_paid_twice(
     all_holds(home)
 
 
+@pytest.mark.rehearsal
 @pytest.mark.kafka
 @pytest.mark.skipif(not (shutil.which("java") and shutil.which("mvn")), reason="no Kafka: no java and maven")
 def test_each_of_five_processes_killed_is_started_again_and_the_run_finishes(

@@ -355,7 +355,7 @@ class PayoutCancelled(ApplicationEvent):
 
 
 class FiscalSettlementClosed(Event):
-    """City and one treasury below it settled a month. Key: the treasury. Positive where the city owes it."""
+    """A month of a treasury was settled with those that owed it. Key: the treasury. Positive where it was owed."""
 
     topic = "fiscal_settlement.closed"
     settlement: UUID
@@ -367,7 +367,7 @@ class FiscalSettlementClosed(Event):
 
     @property
     def key(self) -> str:
-        """The treasury below the city."""
+        """The treasury that paid."""
         return self.treasury
 
 

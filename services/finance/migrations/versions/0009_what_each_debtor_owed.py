@@ -13,6 +13,11 @@ down_revision = "0008"
 branch_labels = None
 depends_on = None
 
+COMMENTS = (
+    ("treasury", "the one below the city", "the one that paid and is owed"),
+    ("fen", "positive where the city owes it", "positive where it is owed"),
+)
+
 
 def upgrade() -> None:
     """What is there already was owed by the city alone: empty."""
@@ -26,8 +31,12 @@ def upgrade() -> None:
             comment="that by debtor; empty before 0009: the city",
         ),
     )
+    for column, before, after in COMMENTS:
+        op.alter_column("settlement", column, comment=after, existing_comment=before)
 
 
 def downgrade() -> None:
     """Only the sum."""
+    for column, before, after in COMMENTS:
+        op.alter_column("settlement", column, comment=before, existing_comment=after)
     op.drop_column("settlement", "owed")
