@@ -1,8 +1,9 @@
 """Entitlements: an approved money benefit, its instalments, and when each gets its order.
 
-Every rule is read at the date that the pack names: amount and plan by the day of acceptance, ratio and payer by the
-day due. An entitlement is made once for an item, and once for a person and benefit. The days of an instalment without
-an order are not stored: they follow from the entitlement and the calendar in force, whose notice may be still to come.
+Every rule is read at the date that it names: amount and plan by the day of acceptance, in the version of the grant; a
+ratio or payer that goes by the day due, in the version in force on that day. An entitlement is made once for an item,
+and once for a person and benefit. The days of an instalment without an order are not stored: they follow from the
+entitlement and the calendar in force, whose notice may be still to come.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +19,18 @@ from uuid_utils.compat import uuid7
 from libs.common.calendar import CALENDAR, Calendar
 from libs.common.events import BenefitApproved
 from libs.common.packs import Packs
-from libs.common.policy import Instalment, ManualDecision, Pack, PolicyDates, Split, schedule, split
+from libs.common.policy import (
+    Instalment,
+    ManualDecision,
+    Pack,
+    PackIdentity,
+    PolicyDates,
+    Rulebook,
+    Split,
+    Succession,
+    schedule,
+    split,
+)
 from libs.common.policy.model import BenefitForm
 from libs.common.ticker import Due
 from libs.common.ticker import schedule as schedule_due
@@ -74,6 +86,7 @@ class Award:
     employer_kind: EmployerKind
     instalments: tuple[Instalment, ...]
     first: Split
+    policy: PackIdentity
 
     @property
     def draft(self) -> Draft:
@@ -89,7 +102,7 @@ class Award:
             payee_account=event.payee_account,
             split=self.first,
             due_on=first.due_on,
-            policy=event.policy,
+            policy=self.policy,
         )
 
 
@@ -118,12 +131,19 @@ def plan(pack: Pack, benefit: Planned, calendar: Calendar = CALENDAR) -> list[In
     )
 
 
-def award(pack: Pack, event: BenefitApproved) -> Award:
-    """What an approval gives. Pure. Raises the errors of `schedule` and `split`, ManualDecision among them."""
+def award(packs: Packs, event: BenefitApproved) -> Award:
+    """What an approval gives. Raises the errors of `schedule` and `split`, ManualDecision among them."""
     kind = _employer_kind(event)
-    parts = plan(pack, event)
-    first = share(pack, event, due_on=parts[0].due_on, fen=parts[0].amount_fen, employer_kind=kind)
-    return Award(uuid7(), event, kind, tuple(parts), first)
+    parts = plan(packs.get(event.policy), event)
+    policy = payable_under(packs, event.policy, parts[0].due_on)
+    first = share(policy, event, due_on=parts[0].due_on, fen=parts[0].amount_fen, employer_kind=kind)
+    return Award(uuid7(), event, kind, tuple(parts), first, policy.paying.identity)
+
+
+def payable_under(packs: Packs, granted: PackIdentity, due_on: date) -> Succession:
+    """The policy of a payment: the version of the grant, and the one in force on the day due."""
+    pack = packs.get(granted)
+    return Succession(pack, packs.find_on(due_on, granted.city) or pack)
 
 
 class Shared(Protocol):
@@ -137,7 +157,7 @@ class Shared(Protocol):
     def accepted_on(self) -> date: ...  # noqa: D102
 
 
-def share(pack: Pack, benefit: Shared, *, due_on: date, fen: int, employer_kind: EmployerKind) -> Split:
+def share(pack: Rulebook, benefit: Shared, *, due_on: date, fen: int, employer_kind: EmployerKind) -> Split:
     """The split of one instalment of `fen`, the employer's part included. Pure. Raises the errors of `split`."""
     when = PolicyDates(accepted_on=benefit.accepted_on, due_on=due_on)
     return split(
@@ -159,7 +179,7 @@ async def grant(tx: AsyncConnection, packs: Packs, events: Sequence[BenefitAppro
     Benefits in kind are housing's. Raises Early for a pack not known yet, PolicyError, AlreadyEntitled.
     """
     by_policy = packs.for_events(events)
-    awards = [award(by_policy[event.policy], event) for event in events if _is_money(by_policy[event.policy], event)]
+    awards = [award(packs, event) for event in events if _is_money(by_policy[event.policy], event)]
     if not awards:
         return
     lines = await quotas.lock_lines(tx, [each.draft.line for each in awards])
@@ -274,9 +294,9 @@ def _planned(packs: Packs, row: Any, calendar: Calendar) -> Instalment:
 
 
 def _later(packs: Packs, row: Any, calendar: Calendar) -> Draft:
-    policy = policy_of(row)
     kind = EmployerKind(row.employer_kind)
     due_on = _planned(packs, row, calendar).due_on
+    policy = payable_under(packs, policy_of(row), due_on)
     return Draft(
         application=row.application,
         item=row.item,
@@ -285,7 +305,7 @@ def _later(packs: Packs, row: Any, calendar: Calendar) -> Draft:
         benefit=row.benefit,
         beneficiary=row.beneficiary,
         payee_account=row.payee_account,
-        split=share(packs.get(policy), row, due_on=due_on, fen=row.amount_fen, employer_kind=kind),
+        split=share(policy, row, due_on=due_on, fen=row.amount_fen, employer_kind=kind),
         due_on=due_on,
-        policy=policy,
+        policy=policy.paying.identity,
     )

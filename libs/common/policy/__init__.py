@@ -34,7 +34,7 @@ from libs.common.policy.instalments import (
     schedule,
 )
 from libs.common.policy.model import VersionBy
-from libs.common.policy.pack import Pack, PolicyDates, When, load_pack
+from libs.common.policy.pack import Pack, PolicyDates, Rulebook, Succession, When, load_pack
 from libs.common.policy.routes import (
     Leg,
     Route,
@@ -67,9 +67,11 @@ __all__ = [
     "PolicyDates",
     "PolicyError",
     "Route",
+    "Rulebook",
     "Screening",
     "Seen",
     "Split",
+    "Succession",
     "UnknownCode",
     "Verdict",
     "VersionBy",

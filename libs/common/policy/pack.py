@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Self, TypeAlias, TypeVar, cast
+from typing import Protocol, Self, TypeAlias, TypeVar, cast
 
 from pydantic import PrivateAttr, ValidationError
 
@@ -179,6 +179,46 @@ class Pack(Contents):
         if (rule_type, (code,)) not in self._index:
             raise UnknownCode(f"{self.city}/{self.version} knows no {rule_type.__name__.lower()} {code}")
         return self.rule(rule_type, code, on=on)
+
+
+class Rulebook(Protocol):
+    """Where a payment looks its rules up: one pack, or two in succession."""
+
+    def rule(self, rule_type: type[R], *subject: str, on: When) -> R: ...  # noqa: D102
+    def find_rule(self, rule_type: type[R], *subject: str, on: When) -> R | None: ...  # noqa: D102
+    def benefit(self, code: str, on: When) -> Benefit: ...  # noqa: D102
+    def treasury(self, code: str, on: date) -> PackTreasury: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """The policy of a payment that falls due under a later version than it was granted under.
+
+    A rule whose version goes by `due_on` is the later pack's, and so is the paying treasury; one that goes by
+    `accepted_on` stays the one of the grant, whatever the later pack says of new applications.
+    """
+
+    granted: Pack
+    paying: Pack
+
+    def find_rule(self, rule_type: type[R], *subject: str, on: When) -> R | None:
+        """Give the rule in force on a subject, or None."""
+        later = self.paying.find_rule(rule_type, *subject, on=on)
+        if later is not None and later.version_by is VersionBy.DUE_ON:
+            return later
+        return self.granted.find_rule(rule_type, *subject, on=on) or later
+
+    def rule(self, rule_type: type[R], *subject: str, on: When) -> R:
+        """The same. Raises NoRuleInForce."""
+        return self.find_rule(rule_type, *subject, on=on) or self.paying.rule(rule_type, *subject, on=on)
+
+    def benefit(self, code: str, on: When) -> Benefit:
+        """The benefit as it was granted. Raises UnknownCode, NoRuleInForce."""
+        return self.granted.benefit(code, on)
+
+    def treasury(self, code: str, on: date) -> PackTreasury:
+        """A treasury as the later pack has it. Raises UnknownCode, NoRuleInForce."""
+        return self.paying.treasury(code, on)
 
 
 def load_pack(path: FilePath) -> Pack:

@@ -21,7 +21,7 @@ from libs.common.policy.model import (
     PackTreasury,
     SharingPlan,
 )
-from libs.common.policy.pack import Pack, PolicyDates, When
+from libs.common.policy.pack import Pack, PolicyDates, Rulebook, When
 from libs.common.treasuries import EmployerKind
 
 
@@ -69,7 +69,7 @@ class SplitDescription(TypedDict):
 
 
 def split(
-    pack: Pack,
+    pack: Rulebook,
     *,
     benefit: str,
     treasury: str,
@@ -148,7 +148,7 @@ def describe_split(
     }
 
 
-def _affiliated(pack: Pack, code: str, on: When) -> PackTreasury:
+def _affiliated(pack: Rulebook, code: str, on: When) -> PackTreasury:
     # The paying treasury is that of the day due: a treasury ends with its last day, whatever was accepted before.
     treasury = pack.treasury(code, on.due_on if isinstance(on, PolicyDates) else on)
     manual = pack.find_rule(ManualDecisionRule, treasury.kind, on=on)
@@ -157,7 +157,7 @@ def _affiliated(pack: Pack, code: str, on: When) -> PackTreasury:
     return treasury
 
 
-def _employer_rule(pack: Pack, benefit: str, kind: EmployerKind, on: When) -> EmployerShareRule:
+def _employer_rule(pack: Rulebook, benefit: str, kind: EmployerKind, on: When) -> EmployerShareRule:
     manual = pack.find_rule(ManualDecisionRule, kind, on=on)
     if manual is not None:
         raise ManualDecision(f"manual decision: an employer of kind {kind} is not decided by rule ({manual.id})")
@@ -166,7 +166,7 @@ def _employer_rule(pack: Pack, benefit: str, kind: EmployerKind, on: When) -> Em
     return pack.rule(EmployerShareRule, benefit, kind, on=on)
 
 
-def _sharing_plan(pack: Pack, benefit: str, treasury: PackTreasury, on: When) -> SharingPlan:
+def _sharing_plan(pack: Rulebook, benefit: str, treasury: PackTreasury, on: When) -> SharingPlan:
     own = pack.find_rule(SharingPlan, benefit, treasury.code, on=on)
     return own or pack.rule(SharingPlan, benefit, treasury.kind, on=on)
 

@@ -125,7 +125,7 @@ def _address(batch: UUID) -> str:
 def _title_of(packs: Packs) -> Any:
     def title_of(order: Any) -> str:
         pack = packs.get(policy_of(order))
-        return next(benefit.title for benefit in pack.benefits if benefit.code == order.benefit)
+        return next((benefit.title for benefit in pack.benefits if benefit.code == order.benefit), order.benefit)
 
     return title_of
 

@@ -1,0 +1,124 @@
+"""A later version of the policy and the instalments of what was granted under the one before."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from libs.common.calendar import end_of_day
+from libs.common.packs import store
+from libs.common.policy import Pack
+from tests.common.packs import a_pack, edited
+from tests.finance.builders import CITY, DISTRICT, an_approval, today
+from tests.finance.conftest import House
+
+PLAN = """  - id: sharing.living-allowance.district
+    benefits: [living_allowance]
+    treasury_kinds: [district]
+    shares: [{bearer: "410500", share: 4/10}, {bearer: affiliated, share: 6/10}]
+    remainder_to: affiliated
+    document: anyang-2021-4
+    article: 第五条
+    valid_from: 2021-03-23
+    version_by: due_on
+"""
+CHANGES_ON = date(today().year + 1, 1, 1)
+BY_DUE_ON, BY_ACCEPTED_ON = "due_on", "accepted_on"
+
+
+def as_it_was(version_by: str) -> tuple[str, str]:
+    return PLAN, PLAN.replace("version_by: due_on", f"version_by: {version_by}")
+
+
+def from_a_day_on(version_by: str) -> tuple[str, str]:
+    """The district's part falls to a half from the day on."""
+    first = PLAN.replace("version_by: due_on", f"valid_to: {CHANGES_ON - timedelta(1)}\n    version_by: {version_by}")
+    second = (
+        PLAN.replace("district\n    benefits", "district.later\n    benefits")
+        .replace("4/10", "1/2")
+        .replace("6/10", "1/2")
+        .replace("2021-03-23", CHANGES_ON.isoformat())
+        .replace("version_by: due_on", f"version_by: {version_by}")
+    )
+    return PLAN, first + second
+
+
+async def publish(house: House, pack: Pack) -> Pack:
+    async with house.service.database.transaction() as tx:
+        await store(tx, pack)
+    await house.service.packs.refresh()
+    return pack
+
+
+async def two_versions(house: House, version_by: str) -> tuple[Pack, Pack]:
+    """The version of the grant, and the one that is published after it."""
+    before = await publish(house, a_pack(('version: "2021-4.2"', 'version: "2021-4.3"'), as_it_was(version_by)))
+    after = Pack.parse(
+        edited(('version: "2021-4.2"', 'version: "2021-4.4"'), from_a_day_on(version_by)).encode(), "later"
+    )
+    return before, after
+
+
+async def ordered(house: House, application: Any) -> Sequence[Any]:
+    """Every instalment's order, made on its day."""
+    (first, *_) = await house.orders(application=application)
+    for part in await house.planned(first):
+        await house.tick(end_of_day(part.order_on))
+        await house.tick(end_of_day(part.order_on))  # one of provisional days was only looked at
+    return await house.orders(application=application)
+
+
+def of_the_city(order: Any) -> float:
+    shares: Mapping[str, int] = order.shares
+    public: int = order.public_fen
+    return round(shares[CITY] / public, 4)
+
+
+@pytest.mark.article("第五条")
+async def test_where_the_ratio_goes_by_the_day_due_instalments_after_the_change_follow_it(house: House) -> None:
+    before, after = await two_versions(house, BY_DUE_ON)
+    event = an_approval(policy=before.identity, benefit="living_allowance", employer_kind="institution")
+    await house.hear(event)
+    await publish(house, after)
+    orders = await ordered(house, event.application)
+    assert len(orders) == 6
+    assert {of_the_city(order) for order in orders if order.due_on < CHANGES_ON} <= {0.4}
+    later = [order for order in orders if order.due_on >= CHANGES_ON]
+    assert {of_the_city(order) for order in later} == {0.5}
+    assert {(order.policy_version, order.rules[1]) for order in later} == {
+        ("2021-4.4", "sharing.living-allowance.district.later")
+    }
+    assert await house.differences() == []
+
+
+@pytest.mark.article("第五条")
+async def test_where_it_goes_by_the_day_of_acceptance_what_was_granted_before_keeps_its_ratio(house: House) -> None:
+    before, after = await two_versions(house, BY_ACCEPTED_ON)
+    event = an_approval(policy=before.identity, benefit="living_allowance", employer_kind="institution")
+    await house.hear(event)
+    await publish(house, after)
+    orders = await ordered(house, event.application)
+    assert len(orders) == 6
+    assert {of_the_city(order) for order in orders} == {0.4}
+    assert await house.differences() == []
+
+
+@pytest.mark.article("第五条")
+async def test_a_later_version_that_says_nothing_of_old_acceptances_leaves_them_their_rules(house: House) -> None:
+    """Its plan by the day of acceptance begins later: for an earlier one the version of the grant answers."""
+    before, _ = await two_versions(house, BY_ACCEPTED_ON)
+    event = an_approval(policy=before.identity, benefit="living_allowance", employer_kind="institution")
+    await house.hear(event)
+    begins = ("in_force_from: 2021-03-23", f"in_force_from: {CHANGES_ON}")
+    only_later = PLAN.replace("2021-03-23", CHANGES_ON.isoformat()).replace("due_on", "accepted_on")
+    await publish(
+        house,
+        Pack.parse(
+            edited(('version: "2021-4.2"', 'version: "2021-4.4"'), begins, (PLAN, only_later)).encode(), "later"
+        ),
+    )
+    orders = await ordered(house, event.application)
+    assert len(orders) == 6
+    assert {of_the_city(order) for order in orders} == {0.4}
+    assert {order.treasury for order in orders} == {DISTRICT}
