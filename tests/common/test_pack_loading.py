@@ -411,7 +411,7 @@ def test_a_mutated_pack_is_refused_or_sound_and_never_a_stack_trace(data: st.Dat
 
 
 def says_what_it_means(pack: Pack) -> None:
-    """Every split and every plan of payments sums to the whole, or says that there is none; the guide can be written."""
+    """Every split and plan of payments sums to the whole, or says that there is none; the guide can be written."""
     money = [benefit.code for benefit in pack.benefits if benefit.form is BenefitForm.MONEY]
     for benefit, treasury in product(money, pack.treasuries):
         with suppress(PolicyError):
