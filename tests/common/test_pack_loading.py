@@ -1,7 +1,9 @@
 """A pack is one file with one identity, and a wrong one is refused with the line and the reason."""
 
 import hashlib
+from contextlib import suppress
 from datetime import date
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from libs.common.policy import Pack, PackRefused, load_pack
+from libs.common.policy import Pack, PackRefused, PolicyError, amount_of, load_pack, schedule, split
+from libs.common.policy.guide import guide
+from libs.common.policy.model import BenefitForm
 from libs.common.policy.source import MAX_BYTES
 from tests.common.packs import ANYANG, anyang, anyang_text, edited
+
+DAY = date(2026, 3, 2)
 
 
 def test_the_identity_is_the_hash_of_the_bytes() -> None:
@@ -386,7 +392,7 @@ def test_plain_text_is_never_taken_for_another_type() -> None:
     assert item.stages[0][0].title == "yes"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_mutated_pack_is_refused_or_sound_and_never_a_stack_trace(data: st.DataObject) -> None:
     lines = anyang_text().splitlines(keepends=True)
@@ -413,6 +419,22 @@ def test_a_mutated_pack_is_refused_or_sound_and_never_a_stack_trace(data: st.Dat
         assert str(refused).startswith("the pack was refused:\n  ")  # noqa: PT017 (either outcome is right)
     else:
         assert pack.identity.sha256 == hashlib.sha256(raw).hexdigest()
+        says_what_it_means(pack)
+
+
+def says_what_it_means(pack: Pack) -> None:
+    """Every split and plan of payments sums to the whole, or says that there is none; the guide can be written."""
+    money = [benefit.code for benefit in pack.benefits if benefit.form is BenefitForm.MONEY]
+    for benefit, treasury in product(money, pack.treasuries):
+        with suppress(PolicyError):
+            parts = split(pack, benefit=benefit, treasury=treasury.code, on=DAY, total_fen=1_000_003)
+            assert parts.employer + sum(parts.shares.values()) == 1_000_003
+    for benefit, category in product(money, pack.categories):
+        with suppress(PolicyError):
+            dues = schedule(pack, benefit=benefit, category=category.code, decided_on=DAY, accepted_on=DAY)
+            whole = amount_of(pack, benefit=benefit, category=category.code, on=DAY)
+            assert sum(due.amount_fen for due in dues) == whole
+    assert guide(pack, DAY)
 
 
 def test_a_pack_of_before_visits_results_and_remedies_were_told_stays_readable() -> None:
