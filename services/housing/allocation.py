@@ -19,11 +19,11 @@ from libs.common.errors import DomainError
 from libs.common.events import FlatHeld, FlatLeased, FlatReleased, LeaseEnded
 from libs.common.outbox import emit
 from libs.common.policy import PackIdentity
+from libs.common.policy.model import FlatKind
+from libs.common.policy.wording import TITLES
 from libs.common.ticker import Due, cancel, schedule
 from services.housing.domain import (
     HOLD_TITLES,
-    KIND_TITLES,
-    FlatKind,
     HoldState,
     Move,
     held_until,
@@ -162,7 +162,7 @@ async def hold_flat(tx: AsyncConnection, caller: Principal, flat_id: UUID, eligi
     if chosen.kind != whose.kind or not serves(
         chosen.treasury, treasury=whose.treasury, city_treasury=whose.city_treasury
     ):
-        raise FlatNotSuitable(kind=KIND_TITLES[FlatKind(whose.kind)])
+        raise FlatNotSuitable(kind=TITLES[FlatKind(whose.kind)])
     # The application is the events' key: locked before the emit, so that what it tells keeps its order.
     await tx.execute(_LOCK_APPLICATION, {"application": whose.application})
     if not (await tx.execute(_LOCK_FLAT, {"flat": flat_id})).scalar_one():

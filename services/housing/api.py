@@ -10,13 +10,14 @@ from starlette.responses import Response
 
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.paging import Page, Paging, page_of
+from libs.common.policy.model import FlatKind
 from libs.common.settings import MIB
 from libs.common.treasuries import TreasuryCode
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
 from libs.common.wire import NO_NUL
 from services.housing import allocation, stock, views
 from services.housing.allocation import HoldRequest, LeaseRequest
-from services.housing.domain import FlatKind, FlatStatus, HoldState
+from services.housing.domain import FlatStatus, HoldState
 from services.housing.stock import FlatFilter, FlatIn, FlatOut
 from services.housing.views import EligibilityOut, HoldOut, LeaseOut
 

@@ -7,20 +7,6 @@ from enum import StrEnum
 from libs.common.calendar import end_of_day
 
 
-class FlatKind(StrEnum):
-    """人才周转房, 人才公寓."""
-
-    TRANSITIONAL = "transitional"
-    APARTMENT = "apartment"
-
-
-KIND_OF_BENEFIT: Mapping[str, FlatKind] = {
-    "talent_flat": FlatKind.TRANSITIONAL,
-    "talent_apartment": FlatKind.APARTMENT,
-}
-"""The benefits that give housing, by their code in the policy pack; other benefits in kind are not ours."""
-
-
 class FlatStatus(StrEnum):
     """What a flat is now: 可选, 已锁定, 已出租, 停用. Derived from its hold and from whether it is offered."""
 
@@ -46,7 +32,6 @@ HOLD_TITLES: Mapping[HoldState, str] = {
     HoldState.ENDED: "租期已止",
 }
 """The words for each state."""
-KIND_TITLES: Mapping[FlatKind, str] = {FlatKind.TRANSITIONAL: "人才周转房", FlatKind.APARTMENT: "人才公寓"}
 
 
 class Move(StrEnum):

@@ -10,10 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.events import BenefitApproved
 from libs.common.packs import Packs
 from libs.common.policy import Pack
-from libs.common.policy.model import BenefitForm
+from libs.common.policy.model import FlatKind
 from libs.common.ticker import Due
 from services.housing.allocation import end_leases, expire_holds
-from services.housing.domain import KIND_OF_BENEFIT
 
 _GRANT = text("""
     INSERT INTO eligibility (id, application, benefit, kind, number, certification, category, beneficiary, employer,
@@ -39,9 +38,10 @@ class Handlers:
     async def on_benefit_approved(self, tx: AsyncConnection, events: Sequence[BenefitApproved]) -> None:
         """Make an eligibility of each approved benefit that gives housing; money benefits are not ours."""
         packs = self._packs.for_events(events)
-        ours = [event for event in events if _gives_housing(packs[event.policy], event)]
-        if not ours:
+        flats = [(event, flat) for event in events if (flat := _flat_of(packs[event.policy], event))]
+        if not flats:
             return
+        ours = [event for event, _ in flats]
         cities = [packs[event.policy].city_treasury(event.decided_on).code for event in ours]
         await tx.execute(
             _GRANT,
@@ -49,7 +49,7 @@ class Handlers:
                 "ids": [event.item for event in ours],
                 "applications": [event.application for event in ours],
                 "benefits": [event.benefit for event in ours],
-                "kinds": [KIND_OF_BENEFIT[event.benefit].value for event in ours],
+                "kinds": [flat.value for _, flat in flats],
                 "numbers": [event.number for event in ours],
                 "certifications": [event.certification for event in ours],
                 "categories": [event.category for event in ours],
@@ -76,7 +76,5 @@ async def on_lease_end(tx: AsyncConnection, dues: Sequence[Due]) -> None:
     await end_leases(tx, [UUID(due.key) for due in dues], datetime.now(UTC))
 
 
-def _gives_housing(pack: Pack, event: BenefitApproved) -> bool:
-    if event.benefit not in KIND_OF_BENEFIT:
-        return False
-    return pack.benefit(event.benefit, event.accepted_on).form is BenefitForm.IN_KIND
+def _flat_of(pack: Pack, event: BenefitApproved) -> FlatKind | None:
+    return pack.benefit(event.benefit, event.accepted_on).gives_flat

@@ -16,10 +16,11 @@ from libs.common.auth import Principal
 from libs.common.errors import DomainError, FieldError, NotFound
 from libs.common.field_errors import field_error
 from libs.common.paging import PageRequest
+from libs.common.policy.model import FlatKind
 from libs.common.treasuries import TreasuryCode
 from libs.common.wire import NOT_BLANK, WHOLE
 from libs.common.words import ONE_LINE
-from services.housing.domain import TAKING, FlatKind, FlatStatus
+from services.housing.domain import TAKING, FlatStatus
 from services.housing.models import flat, hold
 from services.housing.visibility import FLATS, page, visible
 

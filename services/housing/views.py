@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.auth import Principal
 from libs.common.errors import NotFound
 from libs.common.paging import PageRequest
-from services.housing.domain import TAKING, FlatKind, HoldState
+from libs.common.policy.model import FlatKind
+from services.housing.domain import TAKING, HoldState
 from services.housing.models import eligibility, flat, hold, lease
 from services.housing.visibility import ELIGIBILITIES, HOLDS, page, visible
 

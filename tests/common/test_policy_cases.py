@@ -62,7 +62,7 @@ def test_every_condition_and_exclusion_of_anyang_has_a_case_either_way() -> None
         ),
         (ALLOWANCE + "  隶属财政: 滑县财政\n  单位性质: 公司\n  分担: {用人单位: 1.00}\n", "没有单位性质“公司”"),
         (
-            ALLOWANCE + "  隶属财政: 滑县财政\n  单位性质: 中央、省驻安单位\n  分担: {用人单位: 1.00}\n",
+            ALLOWANCE + "  隶属财政: 滑县财政\n  单位性质: 中央、省驻市单位\n  分担: {用人单位: 1.00}\n",
             "manual decision",
         ),
     ],

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.calendar import local_date
+from libs.common.policy.model import FlatKind
 from services.housing.domain import (
     HOLD_DAYS,
-    KIND_OF_BENEFIT,
     TAKING,
     TRANSITIONS,
     HoldState,
@@ -51,4 +51,10 @@ def test_a_talent_may_have_flats_of_their_own_treasury_and_of_the_city(flat: str
 
 @pytest.mark.article("第四条")
 def test_the_housing_benefits_are_those_that_the_pack_gives_in_kind() -> None:
-    assert {benefit.code for benefit in anyang().benefits if benefit.form == "in_kind"} == set(KIND_OF_BENEFIT)
+    given = {benefit.code: benefit.gives_flat for benefit in anyang().benefits}
+    assert given == {
+        "living_allowance": None,
+        "purchase_subsidy": None,
+        "talent_flat": FlatKind.TRANSITIONAL,
+        "talent_apartment": FlatKind.APARTMENT,
+    }

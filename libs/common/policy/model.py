@@ -353,11 +353,38 @@ class ClaimSubject(StrEnum):
     PROPERTY = "property"
 
 
+class FlatKind(StrEnum):
+    """人才周转房, 人才公寓."""
+
+    TRANSITIONAL = "transitional"
+    APARTMENT = "apartment"
+
+
+_FLAT_WHERE_UNSAID: Mapping[str, FlatKind] = {
+    "talent_flat": FlatKind.TRANSITIONAL,
+    "talent_apartment": FlatKind.APARTMENT,
+}
+"""What benefits in kind give in a pack of before it was told: their codes were fixed then."""
+
+
 class Benefit(CodedRule):
-    """A benefit that a certified person may have."""
+    """A benefit that a certified person may have. `flat` is the kind of flat that a benefit in kind gives, where it
+    gives one; a pack of before it was told stays readable."""
 
     form: BenefitForm
     claim_subject: ClaimSubject
+    flat: FlatKind | None = None
+
+    @property
+    def gives_flat(self) -> FlatKind | None:
+        """The kind of flat that it gives; None where it gives something else."""
+        return (self.flat or _FLAT_WHERE_UNSAID.get(self.code)) if self.form is BenefitForm.IN_KIND else None
+
+    @model_validator(mode="after")
+    def _flats_in_kind(self) -> Self:
+        if self.flat is not None and self.form is not BenefitForm.IN_KIND:
+            raise ValueError("only a benefit in kind gives a flat")
+        return self
 
 
 class BenefitAmount(EligibilityRule):

@@ -28,6 +28,7 @@ from libs.common.policy.model import (
     Department,
     EmployerShareRule,
     Exclusion,
+    FlatKind,
     InstalmentPlan,
     Item,
     ItemKind,
@@ -65,13 +66,15 @@ TITLES: Mapping[str, str] = {
     EmployerKind.GOVERNMENT: "机关",
     EmployerKind.SOCIAL_ORGANISATION: "社会组织",
     EmployerKind.OWN_STARTUP: "自主创业",
-    EmployerKind.CENTRAL_OR_PROVINCIAL: "中央、省驻安单位",
+    EmployerKind.CENTRAL_OR_PROVINCIAL: "中央、省驻市单位",
     ItemKind.CERTIFICATION: "认定",
     ItemKind.BENEFIT: "兑现",
     ItemKind.SERVICE: "服务事项",
     ItemKind.CHANGE: "变更",
     BenefitForm.MONEY: "资金",
     BenefitForm.IN_KIND: "实物或服务",
+    FlatKind.TRANSITIONAL: "人才周转房",
+    FlatKind.APARTMENT: "人才公寓",
     ClaimSubject.PERSON: "个人",
     ClaimSubject.HOUSEHOLD: "家庭",
     ClaimSubject.PROPERTY: "房产",
@@ -229,6 +232,15 @@ def _item_facets(pack: Pack, item: Item) -> Facets:
     }
 
 
+def _benefit_facets(_: Pack, benefit: Benefit) -> Facets:
+    return {
+        "名称": benefit.title,
+        "形式": TITLES[benefit.form],
+        **({"房源": TITLES[benefit.gives_flat]} if benefit.gives_flat else {}),
+        "每份给予": TITLES[benefit.claim_subject],
+    }
+
+
 def _task(pack: Pack, task: Task) -> str:
     where = "市级" if task.level is TaskLevel.CITY else ""
     return f"{where}{title_in(pack.departments, task.department)}{task.title}（{_days(task.limit_working_days)}）"
@@ -272,7 +284,7 @@ WORDINGS: Mapping[type[Rule], Wording] = {
     Item: Wording("办理事项", _item_facets, _item_effect),
     Benefit: Wording(
         "待遇",
-        lambda _, rule: {"名称": rule.title, "形式": TITLES[rule.form], "每份给予": TITLES[rule.claim_subject]},
+        _benefit_facets,
         _there("人才本人"),
     ),
     BenefitAmount: Wording(
