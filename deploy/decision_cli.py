@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from deploy.policy_guide import as_document, as_page, as_text
-from deploy.rules_cli import ANYANG, AsJson, day_of, load, refuse
+from deploy.rules_cli import AsJson, ServedPack, day_of, load, refuse
+from deploy.served import served_file
 from libs.common.calendar import local_date
 from libs.common.money import format_yuan
 from libs.common.policy import Clause, Decision, Pack, PackRefused, PolicyError, Verdict, decide, fact_faults
@@ -31,7 +32,7 @@ def explain(
             "not known, and leaves a clause undetermined.",
         ),
     ] = None,
-    pack: Annotated[Path, typer.Option(help="File of the policy pack.")] = ANYANG,
+    pack: ServedPack,
     as_json: AsJson = False,
 ) -> None:
     """Say clause by clause what a policy makes of a person: the value seen, the article, the verdict, and what would
@@ -49,7 +50,15 @@ def explain(
 
 
 def decide_cases(
-    pack: Annotated[Path, typer.Argument(metavar="PACK", help="File of the policy pack.")] = ANYANG,
+    pack: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PACK",
+            default_factory=served_file,
+            show_default="the one that is served, HUANQUAN_POLICIES",
+            help="File of the policy pack.",
+        ),
+    ],
     *,
     cases: Annotated[
         Path | None, typer.Option(help="Folder of the cases; the folder `cases` beside the pack if left out.")
@@ -80,7 +89,15 @@ def decide_cases(
 
 
 def write_guide(
-    pack: Annotated[Path, typer.Argument(metavar="PACK", help="File of the policy pack.")] = ANYANG,
+    pack: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PACK",
+            default_factory=served_file,
+            show_default="the one that is served, HUANQUAN_POLICIES",
+            help="File of the policy pack.",
+        ),
+    ],
     *,
     on: Annotated[
         date | None, typer.Option(parser=day_of, metavar="DATE", help="YYYY-MM-DD; today if left out.")

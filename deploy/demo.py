@@ -20,6 +20,7 @@ from deploy.refusals import NotStarted, Refusal
 from deploy.sample.client import Refused
 from deploy.sample.pages import first_page, remember
 from deploy.sample.run import Summary, run_sample
+from deploy.served import served_policy
 from deploy.verify import verify_all
 from libs.common import telemetry
 from libs.common.auth import TokenIssuer
@@ -118,12 +119,13 @@ async def _either(run: "asyncio.Task[Summary]", stop: asyncio.Event) -> None:
 
 
 async def _sampled(local: Local, addresses: Addresses) -> Summary:
-    issuer = TokenIssuer(_settings(local, addresses))
+    settings = _settings(local, addresses)
+    issuer, policy = TokenIssuer(settings), served_policy(settings.policies)
     began = time.monotonic()
     async with measured(lambda: _processes(local)) as meter:
         with Phases(console) as report:
             try:
-                summary = await run_sample(addresses, issuer, report, kafka=local.announced()[1])
+                summary = await run_sample(addresses, issuer, report, policy, kafka=local.announced()[1])
             except Refusal as refusal:
                 raise _with_where_to_look(refusal, local, addresses) from refusal
     remember(local.home, summary.people)

@@ -14,17 +14,17 @@ from typing import Any
 from deploy.coverage import coverage, marked, written
 from deploy.engine import SERVICES
 from deploy.forms import create
-from deploy.rules_cli import ANYANG
 from libs.common import field_errors, identity
 from libs.common.errors import registry
 from libs.common.events import EVENTS, TOPICS
 from libs.common.policy import load_pack
-from libs.common.settings import Settings
+from libs.common.settings import POLICIES, Settings
 from services.finance.domain import EXCEPTIONS
 from services.intake import domain as intake
 from services.intake import filing
 from services.workflow.domain import OBSTACLES
 
+ANYANG = POLICIES / "anyang" / "2021-4.2.yaml"
 FOLDER = Path(__file__).resolve().parents[1] / "docs"
 ERRORS_HEAD = """# Error codes
 

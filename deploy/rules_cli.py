@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn, TypedDict
 
 import typer
 
+from deploy.served import served_file
 from libs.common.calendar import CALENDAR, MAX_DAYS, Deadline, Suspension
 from libs.common.money import MAX_FEN, format_yuan
 from libs.common.policy import (
@@ -28,8 +29,14 @@ from libs.common.policy import (
 from libs.common.policy.sharing import RuleDescription, SplitDescription
 from libs.common.treasuries import EmployerKind
 
-ANYANG = Path(__file__).parent / "policies" / "anyang" / "2021-4.2.yaml"
-
+ServedPack = Annotated[
+    Path,
+    typer.Option(
+        default_factory=served_file,
+        show_default="the one that is served, HUANQUAN_POLICIES",
+        help="File of the policy pack.",
+    ),
+]
 policy = typer.Typer(help="Ask a policy pack what its rules give. Nothing is stored or started.", no_args_is_help=True)
 
 
@@ -115,9 +122,7 @@ def _told(before: Pack, after: Pack, found: Sequence[Difference]) -> str:
 @policy.command()
 def split(
     *,
-    benefit: Annotated[
-        str, typer.Option(metavar="CODE", help="A money benefit: living_allowance or purchase_subsidy in Anyang.")
-    ],
+    benefit: Annotated[str, typer.Option(metavar="CODE", help="A money benefit: as living_allowance in Anyang.")],
     treasury: Annotated[
         str, typer.Option(metavar="CODE", help="The employer's affiliated treasury, as 410522 (six digits).")
     ],
@@ -130,7 +135,7 @@ def split(
     employer_kind: Annotated[
         EmployerKind, typer.Option(help="Kind of employer; only an enterprise has a share of its own (assumption).")
     ] = EmployerKind.ENTERPRISE,
-    pack: Annotated[Path, typer.Option(help="File of the policy pack.")] = ANYANG,
+    pack: ServedPack,
     as_json: AsJson = False,
 ) -> None:
     """Show who bears what of a benefit: the employer and each treasury (第五条).

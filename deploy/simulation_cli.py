@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from deploy.rules_cli import ANYANG, AsJson, load, refuse
+from deploy.rules_cli import AsJson, ServedPack, load, refuse
 from deploy.simulation_book import written_book
 from libs.common.calendar import local_date
 from libs.common.dated import Day
@@ -66,7 +66,7 @@ def simulate(
         int | None, typer.Option(min=2005, max=2080, help="The first year; this year if left out.")
     ] = None,
     years: Annotated[int, typer.Option(min=1, max=15, help="How many years, in each of which people file.")] = 10,
-    pack: Annotated[Path, typer.Option(help="File of the policy pack.")] = ANYANG,
+    pack: ServedPack,
     against: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File of a second pack, for the same people.")
     ] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deploy.interpretation import NotInterpreted, Ruling, interpreted, read_value
-from deploy.rules_cli import ANYANG, day_of, load, refuse, told_differences
+from deploy.rules_cli import ServedPack, day_of, load, refuse, told_differences
 from libs.common.calendar import local_date
 from libs.common.policy import Pack, PackRefused, PolicyError
 
@@ -34,7 +34,7 @@ def interpret(
         date | None,
         typer.Option("--from", parser=day_of, metavar="DATE", help="From when it does; from the rule's own first day."),
     ] = None,
-    pack: Annotated[Path, typer.Option(help="File of the policy pack.")] = ANYANG,
+    pack: ServedPack,
 ) -> None:
     """Record a ruling of the talent office that confirms an assumption, or changes it (第十条), in a new version.
 

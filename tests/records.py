@@ -6,8 +6,10 @@ from random import Random
 
 from deploy.sample.bank import answer
 from deploy.sample.client import Platform
-from deploy.sample.filings import Draft, certification, item
-from deploy.sample.offices import read_flats
+from deploy.sample.filings import Draft, item
+from deploy.sample.flats import read_flats
+from deploy.sample.generate import anyang as policy
+from deploy.sample.generate import certification
 from deploy.sample.people import make_employers, make_person
 from deploy.sample.portal import FILE
 from tests.common.packs import anyang
@@ -63,7 +65,7 @@ async def _file(at: Platform, word: str, items: Sequence[str], uploads: Sequence
     rng = Random(word)
     [employer, *_] = make_employers(rng, [(HOME, "汤阴")])
     wanted = [certification("master"), *map(item, items)]
-    draft = Draft(rng, make_person(rng), wanted, employer=employer, handler=make_person(rng), uploads=uploads)
+    draft = Draft(rng, policy(), make_person(rng), wanted, employer=employer, handler=make_person(rng), uploads=uploads)
     receipt: Json = await at.desk("portal").post("/intake/v1/applications", draft.body(), key=f"access-{word}")
     return receipt
 

@@ -26,8 +26,9 @@ import pytest
 from deploy.engine import SERVICES
 from deploy.local import Addresses
 from deploy.operations import remove_home
-from deploy.sample.generate import PLACES, expected_states
-from deploy.sample.pages import COUNTY, VISITORS, first_page
+from deploy.sample.generate import PLACES, anyang
+from deploy.sample.lines import expected_states
+from deploy.sample.pages import first_page, visitors
 from deploy.sample.portal import read_population
 from libs.common.auth import TokenIssuer
 from libs.common.settings import Settings
@@ -45,7 +46,7 @@ KEYS = {
     "peak_rss_mb",
 }
 MEASURED = {"seconds", "peak_rss_mb"}
-CITY = "410500"
+CITY, COUNTY = "410500", "410522"
 BOUND_SECONDS = 300
 KILLED_AT = (300, 1500, 3000)
 """Entries of the trail; a whole run has more than four thousand."""
@@ -110,7 +111,7 @@ def output_of(command: str) -> Any:
 def test_every_command_of_the_first_page_works_when_pasted(after_the_run: System) -> None:
     system = after_the_run
     commands = pasted(first_page(system.addresses, Settings(home=system.home)))
-    answers = dict(zip((visitor.role for visitor in VISITORS), map(output_of, commands), strict=True))
+    answers = dict(zip((visitor.role for visitor in visitors(anyang())), map(output_of, commands), strict=True))
     assert [role for role, answer in answers.items() if "status" in answer and "code" in answer] == []
     assert answers["portal"]["state"] == "accepted"
     assert answers["portal"] == output_of(commands[0])

@@ -13,7 +13,7 @@ import httpx
 
 from deploy.local import Addresses
 from deploy.refusals import Refusal
-from deploy.sample.filings import Json
+from deploy.sample.policy import Json
 
 T = TypeVar("T")
 

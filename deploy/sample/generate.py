@@ -1,32 +1,30 @@
-"""The sample population: 300 synthetic filings, the same from the same seed, one JSON object a line.
+"""Anyang's sample population: 300 synthetic filings, the same from the same seed, one JSON object a line (`lines.py`).
 
-`python -m deploy.sample.generate > deploy/sample/population.jsonl`. A line holds
-
-- `key`: the Idempotency-Key; `wave`: 1 first, 2 what needs wave 1 filed (repeats, duplicates), 3 what needs its
-  certification (`certification_of` names the line whose number the driver fills in);
-- `role` (and `org_unit`) of whoever files; `batch` where the portal sends it in a bulk file;
-- `body`: what is posted; `then`: what follows (`correct`, `upload`, `withdraw`);
-- `expect`: `status` and `code` of a refusal, or the `state` the application ends in (`successor` where it moves on).
+`python -m deploy.sample.generate > deploy/sample/population.jsonl`. It is made for its edge cases, and fixed; any other
+city's population is made from its pack (`any_city.py`).
 """
 
 import copy
-import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from datetime import date
+from functools import cache
 from itertools import cycle
-from random import Random
-from typing import Any
 
 from deploy.sample import filings, people
-from deploy.sample.filings import Draft, Json, certification, item
+from deploy.sample.filings import Draft, item
 from deploy.sample.identities import with_wrong_check_digit
-from deploy.sample.people import Employer, Person
+from deploy.sample.lines import SEED, Book, Line
+from deploy.sample.people import Person
+from deploy.sample.policy import Json, Policy
 from libs.common.identity import DocumentType
+from libs.common.policy import load_pack
+from libs.common.settings import POLICIES
 from libs.common.treasuries import EmployerKind
 
-SEED = 20210323
+CITY = "anyang"
+POLICY_DAY = date(2026, 1, 1)
 SIZE = 300
 PLACES = {
     "410500": "安阳",
@@ -53,39 +51,31 @@ CATEGORIES = {
 EVERYTHING = ("living_allowance", "purchase_subsidy", "talent_apartment", "household_registration", "medical_care")
 SERVICES = ("household_registration", "children_schooling", "medical_care", "spouse_employment")
 ENTERPRISE = EmployerKind.ENTERPRISE
-BACHELOR = [certification("bachelor"), item("living_allowance")]
 REFUSED_VALUE = {"status": 422, "code": "filing-wrong"}
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the file; see the module."""
-
-    key: str
-    wave: int
-    role: str
-    body: Json
-    expect: Json
-    org_unit: str | None = None
-    batch: bool = False
-    certification_of: str | None = None
-    then: Json | None = None
-
-    def to_json(self) -> str:
-        """The line, without what it does not say."""
-        told = {key: value for key, value in asdict(self).items() if value not in (None, False)}
-        return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+@cache
+def anyang() -> Policy:
+    """The policy that this population is filed under."""
+    return Policy(load_pack(POLICIES / CITY / "2021-4.2.yaml"), POLICY_DAY, PLACES)
 
 
-class Population:
+def certification(category: str) -> Json:
+    """The certification item of a category: the flexible one has an item of its own."""
+    kind = "flexible" if category == "flexible" else "talent"
+    return {"code": f"{kind}_certification", "category": category}
+
+
+BACHELOR = [certification("bachelor"), item("living_allowance")]
+
+
+class Population(Book):
     """Everybody who files, and what; `lines` once `fill` has run."""
 
+    portal = "henan_portal"
+
     def __init__(self, seed: int = SEED) -> None:
-        self.rng = Random(seed)
-        self.lines: list[Line] = []
-        self.beneficiaries: dict[str, Person] = {}
-        made = people.make_employers(self.rng, list(PLACES.items()))
-        self.employers = {(one.treasury, one.kind): one for one in made}
+        super().__init__(anyang(), seed)
         self._documents = cycle(DocumentType)
         self._rare = cycle(people.RARE)
         self._minority = cycle((False, False, False, False, False, False, False, False, True))
@@ -122,30 +112,6 @@ class Population:
             return replace(one, name=people.make_minority_name(self.rng))
         return one
 
-    def employer(self, treasury: str, kind: EmployerKind = EmployerKind.ENTERPRISE) -> Employer:
-        """The employer of a kind at a treasury."""
-        return self.employers[treasury, kind]
-
-    # -- how a line is added
-
-    def add(self, draft: Draft | Json, state: str = "closed", **more: Any) -> Line:
-        """Add a line; `state` is what the application ends in."""
-        body = draft.body() if isinstance(draft, Draft) else draft
-        given: Json = {"wave": 1, "role": "portal", "expect": {"state": state}} | more
-        line = Line(key=f"sample-{len(self.lines) + 1:04}", body=body, **given)
-        if line.role == "portal" and "external_refs" not in body:
-            ref = {"system": "henan_portal", "kind": "application", "value": line.key.upper()}
-            body["external_refs"] = [ref]
-        self.lines.append(line)
-        if isinstance(draft, Draft):
-            self.beneficiaries[line.key] = draft.beneficiary
-        return line
-
-    def draft(self, treasury: str, items: list[Json], kind: EmployerKind = ENTERPRISE, **more: Any) -> Draft:
-        """A filing of somebody at an employer, by the employer's handler."""
-        given: Json = {"beneficiary": self.somebody(), "handler": self.somebody()} | more
-        return Draft(self.rng, items=items, employer=self.employer(treasury, kind), **given)
-
     # -- what goes well
 
     def everybody_at_every_employer(self) -> None:
@@ -178,19 +144,13 @@ class Population:
             for line, code in zip(certified[treasury], ("living_allowance", "purchase_subsidy", home), strict=True):
                 self.add(self.later(line, [item(code)]), wave=3, certification_of=line.key)
 
-    def later(self, line: Line, items: list[Json]) -> Json:
-        """A filing for the beneficiary of an earlier line, at the same employer, by himself."""
-        known = {key: value for key, value in line.body["employer"].items() if key != "affiliations"}
-        draft = Draft(self.rng, self.beneficiaries[line.key], items)
-        return draft.body() | {"employer": known}
-
     def services_alone(self) -> None:
         """Service items, half of them for people without an employer, by their region; families are named."""
         for treasury in PLACES:
             for place, code in enumerate(SERVICES if treasury not in {"410502", "410581"} else SERVICES[:2]):
                 links = self._family(code)
                 if place % 2:
-                    draft = Draft(self.rng, self.somebody(), [item(code)], region=treasury, links=links)
+                    draft = self.own(self.somebody(), [item(code)], region=treasury, links=links)
                 else:
                     draft = self.draft(treasury, [item(code)], beneficiary=self.somebody(), links=links)
                 self.add(draft, batch=place < 2)
@@ -217,7 +177,7 @@ class Population:
                 self.add(self.later(line, [item("payee_account_change")]), wave=2)
             else:
                 body = self.later(line, [item("employer_change")])
-                self.add(body | {"employer": filings.employer(self.employer(treasury))}, wave=2)
+                self.add(body | {"employer": filings.employer(self.policy, self.employer(treasury))}, wave=2)
 
     def every_document(self) -> None:
         """Holders of each kind of document: certified and paid, founding a firm, and asking for a service."""
@@ -228,7 +188,7 @@ class Population:
             own = EmployerKind.OWN_STARTUP
             items = [certification("youth_reserve"), item("purchase_subsidy")]
             self.add(self.draft(next(treasuries), items, own, beneficiary=self.somebody(kind), handler=None))
-            self.add(Draft(self.rng, self.somebody(kind), [item("medical_care")], region=next(treasuries)), batch=True)
+            self.add(self.own(self.somebody(kind), [item("medical_care")], region=next(treasuries)), batch=True)
 
     def flexible_talents(self) -> None:
         """Flexibly engaged talents of science: every benefit but the two in money."""
@@ -249,15 +209,11 @@ class Population:
         for number, treasury in enumerate(platforms):
             items = [certification("master"), item("living_allowance")]
             draft = self.draft(treasury, items, handler=None, channel="on_site", platform=treasury)
-            self._window(draft, treasury, {"state": "closed"})
+            self.at_window(draft, treasury, {"state": "closed"})
             if number < 2:
                 elsewhere = platforms[number + 5]
                 draft = self.draft(treasury, items, handler=None, channel="on_site", platform=elsewhere)
-                self._window(draft, elsewhere, {"state": "transferred", "successor": "closed"})
-
-    def _window(self, draft: Draft, platform: str, expect: Json) -> Line:
-        unit = f"{platform}/government_services"
-        return self.add(draft, expect=expect, role="window_clerk", org_unit=unit)
+                self.at_window(draft, elsewhere, {"state": "transferred", "successor": "closed"})
 
     # -- what has defects
 
@@ -284,15 +240,15 @@ class Population:
 
     def _want_account(self, treasuries: Iterator[str]) -> Iterator[tuple[Draft, Json]]:
         draft = self.draft(next(treasuries), BACHELOR, account_needed=False)
-        yield draft, {"payee_account": filings.account(self.rng, draft.beneficiary)}
+        yield draft, {"payee_account": filings.account(self.rng, self.policy, draft.beneficiary)}
         draft = self.draft(next(treasuries), BACHELOR)
-        draft.extra = {"payee_account": filings.account(self.rng, self.somebody())}
-        yield draft, {"payee_account": filings.account(self.rng, draft.beneficiary)}
+        draft.extra = {"payee_account": filings.account(self.rng, self.policy, self.somebody())}
+        yield draft, {"payee_account": filings.account(self.rng, self.policy, draft.beneficiary)}
 
     def _want_value(self, treasuries: Iterator[str]) -> Iterator[tuple[Draft, Json]]:
         items = [item("talent_certification"), item("living_allowance")]
         yield self.draft(next(treasuries), items), {"items": BACHELOR}
-        yield Draft(self.rng, self.somebody(), [item("medical_care")]), {"region": next(treasuries)}
+        yield self.own(self.somebody(), [item("medical_care")]), {"region": next(treasuries)}
 
     def _want_authority(self, treasuries: Iterator[str]) -> Iterator[tuple[Draft, Json]]:
         for number in range(6):
@@ -334,7 +290,7 @@ class Population:
             self.add(self.draft(next(treasuries), items, void=[code]))  # the rest is granted: the case is closed
         one, two = [item("household_registration")], [item("household_registration"), item("medical_care")]
         for items, state in ((one, "refused"), (two, "closed")):
-            draft = Draft(self.rng, self.somebody(), items, region=next(treasuries), void=["household_register"])
+            draft = self.own(self.somebody(), items, region=next(treasuries), void=["household_register"])
             self.add(draft, state)
 
     def not_accepted(self) -> None:
@@ -385,12 +341,6 @@ class Population:
 def population(seed: int = SEED) -> list[Line]:
     """The lines of the file."""
     return Population(seed).fill()
-
-
-def expected_states(lines: Sequence[Line]) -> dict[str, int]:
-    """How many applications of these lines end in each state, successors of transferred ones among them."""
-    ends = Counter(line.expect[key] for line in lines for key in ("state", "successor") if key in line.expect)
-    return dict(sorted(ends.items()))
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from deploy.refusals import Refusal
+from deploy.served import served_policy
 from libs.common.auth import ORG_UNIT_ROLES, ROLES, IssuerRefused, TokenIssuer
 from libs.common.policy import PolicyError, load_pack
 from libs.common.settings import Settings
@@ -11,17 +13,15 @@ from libs.common.settings import Settings
 TOKEN_ROLES = tuple(role for role in ROLES if role != "service")  # a service signs its own
 LONGEST_HOURS = 24 * 366.0
 
-# What a role belongs to when no org unit is named: an office of the city level.
-CITY_UNITS = {
-    "department": "410500/public_security",
-    "specialist": "410500/public_security",
-    "window_clerk": "410500/government_services",
-    "talent_office": "410500/talent_office",
-    "treasury": "410500/finance",
-    "housing": "410500/housing",
-}
 # Offices that no task goes to, so that no pack lists them among its departments.
 OFFICES = ("government_services", "housing")
+# Those that a role belongs to where no org unit is named; of a department, the first that tasks go to.
+OFFICE_OF = {
+    "window_clerk": "government_services",
+    "talent_office": "talent_office",
+    "treasury": "finance",
+    "housing": "housing",
+}
 
 
 def token(
@@ -30,9 +30,9 @@ def token(
         str | None,
         typer.Option(
             metavar="CODE",
-            help="<treasury>/<department> of the policy pack, as 410522/public_security. It bounds what "
+            help="<treasury>/<department> of the policy that is served, as 410522/public_security. It bounds what "
             f"{', '.join(role for role in TOKEN_ROLES if role in ORG_UNIT_ROLES)} see: these belong to one, by "
-            "default to an office of the city level (410500); the other roles need none.",
+            "default to an office of the city level; the other roles need none.",
         ),
     ] = None,
     subject: Annotated[str | None, typer.Option(metavar="NAME", help="Who; by default the role and its unit.")] = None,
@@ -50,12 +50,22 @@ def token(
     settings = Settings()
     if org_unit is not None:
         _check_org_unit(org_unit, settings)
-    unit = org_unit or CITY_UNITS.get(role)
+    elif role in ORG_UNIT_ROLES:
+        org_unit = _city_unit(role, settings)
     try:
-        made = TokenIssuer(settings).token(role, org_unit=unit, subject=subject, person=person, hours=hours)
+        made = TokenIssuer(settings).token(role, org_unit=org_unit, subject=subject, person=person, hours=hours)
     except IssuerRefused as refused:
         raise typer.BadParameter(str(refused)) from None
     typer.echo(made)
+
+
+def _city_unit(role: str, settings: Settings) -> str:
+    """The office of the city level that a role belongs to. Raises BadParameter."""
+    try:
+        policy = served_policy(settings.policies)
+    except (PolicyError, Refusal) as error:
+        raise typer.BadParameter(str(error)) from error
+    return f"{policy.city}/{OFFICE_OF.get(role) or policy.departments[0]}"
 
 
 def _check_org_unit(unit: str, settings: Settings) -> None:

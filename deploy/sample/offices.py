@@ -1,11 +1,9 @@
 """The offices of every treasury: departments at their tasks, two talent officers, a housing officer and the tenants."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,43 +13,29 @@ from aiokafka.errors import KafkaConnectionError
 from deploy.example_department.department import POLL_SECONDS, TOPIC, Department
 from deploy.example_department.department import Platform as DepartmentPlatform
 from deploy.sample.client import AT_ONCE, IDLE_SECONDS, Desk, Platform, Refused, all_of, key_of
-from deploy.sample.filings import POLICY_DAY, Json, pack
-from deploy.sample.generate import PLACES
+from deploy.sample.policy import Json, Policy
 from libs.common.calendar import local_date
-from libs.common.policy.model import TaskLevel
 
-FLATS = Path(__file__).parent / "flats.jsonl"
 MOST_LINES = 500
 LEASE_DAYS = 3 * 365
 RETRY_SECONDS = 1.0
-HEARS_BY_KAFKA = "410522"
-"""The treasury whose departments hear of their tasks from Kafka, where there is one; the others poll."""
 
 
 # -- departments
 
 
-def org_units() -> list[tuple[str, str]]:
-    """Every treasury and department that the policy gives tasks to."""
-    tasks = [task for item in pack().items for stage in item.stages for task in stage]
-    city = pack().city_treasury(POLICY_DAY).code
-    local = {task.department for task in tasks if task.level is not TaskLevel.CITY}
-    central = {task.department for task in tasks if task.level is TaskLevel.CITY}
-    return sorted({(treasury, each) for treasury in PLACES for each in local} | {(city, each) for each in central})
-
-
 @asynccontextmanager
-async def departments(at: Platform, kafka: str | None = None) -> AsyncIterator[None]:
-    """The example department's program at work for every org unit, as long as this lasts."""
+async def departments(at: Platform, policy: Policy, kafka: str | None = None) -> AsyncIterator[None]:
+    """The example department's program at work for every org unit, as long as this lasts. With `kafka`, those of the
+    policy's example treasury hear of their tasks from there; the others poll."""
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=POLL_SECONDS + 15, transport=_Gated()))
-        working = [
-            asyncio.create_task(
-                await _department(stack, at, http, treasury=treasury, department=department, stop=stop, kafka=kafka)
-            )
-            for treasury, department in org_units()
-        ]
+        working = []
+        for treasury, department in policy.org_units:
+            brokers = kafka if treasury == policy.example else None
+            work = _department(stack, at, http, treasury=treasury, department=department, stop=stop, kafka=brokers)
+            working.append(asyncio.create_task(await work))
         try:
             yield
         finally:
@@ -73,7 +57,7 @@ async def _department(
     token = at.issuer.token("department", org_unit=f"{treasury}/{department}")
     workflow, intake = at.addresses.of("workflow"), at.addresses.of("intake")
     unit = Department(DepartmentPlatform(http, lambda: token, workflow=workflow, intake=intake, stop=stop))
-    if kafka is None or treasury != HEARS_BY_KAFKA:
+    if kafka is None:
         return unit.follow_poll(treasury=treasury, department=department)
     consumer = AIOKafkaConsumer(
         TOPIC,
@@ -159,11 +143,14 @@ class HousingOffice:
         self.treasury = treasury
         self._officer = at.desk("housing", org_unit=f"{treasury}/housing")
 
-    async def list_flats(self) -> None:
-        """Enter the treasury's flats, once."""
-        flats = [flat for flat in read_flats() if flat.pop("treasury") == self.treasury]
-        if flats:
-            await self._officer.post("/housing/v1/flats:batch", {"flats": flats}, key=f"sample-flats-{self.treasury}")
+    async def list_flats(self, flats: Sequence[Json]) -> None:
+        """Enter those of the flats that are the treasury's, once."""
+        own = [{key: value for key, value in flat.items() if key != "treasury"} for flat in flats if self._has(flat)]
+        if own:
+            await self._officer.post("/housing/v1/flats:batch", {"flats": own}, key=f"sample-flats-{self.treasury}")
+
+    def _has(self, flat: Json) -> bool:
+        return bool(flat["treasury"] == self.treasury)
 
     async def choose(self) -> int:
         """Let each talent without a flat hold one; gives how many had none."""
@@ -195,9 +182,3 @@ class HousingOffice:
             self._officer.post(f"/housing/v1/holds/{one['id']}:lease", term, key=f"lease-{one['id']}") for one in held
         )
         return len(held)
-
-
-def read_flats(path: Path = FLATS) -> Iterable[Json]:
-    """The flats of the file."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]

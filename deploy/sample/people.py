@@ -44,6 +44,10 @@ class Person:
     sex: Sex
     birth: date
 
+    def age_on(self, day: date) -> int:
+        """Full years of age."""
+        return day.year - self.birth.year - ((day.month, day.day) < (self.birth.month, self.birth.day))
+
 
 @dataclass(frozen=True, slots=True)
 class Employer:
@@ -81,7 +85,7 @@ def make_minority_name(rng: Random) -> str:
 def make_employers(rng: Random, treasuries: Sequence[tuple[str, str]]) -> list[Employer]:
     """Five employers a treasury (code, place name), one of each ordinary kind, and one above the city."""
     made = [_employer(rng, code, place, kind) for code, place in treasuries for kind in _SUFFIXES]
-    return [*made, _employer(rng, treasuries[0][0], "安阳", EmployerKind.CENTRAL_OR_PROVINCIAL)]
+    return [*made, _employer(rng, *treasuries[0], EmployerKind.CENTRAL_OR_PROVINCIAL)]
 
 
 def _name(rng: Random, kind: DocumentType, rare: str | None) -> str:

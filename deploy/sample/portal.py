@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.sample.client import BUSY, Desk, Platform, Refused, all_of, key_of
-from deploy.sample.filings import Json
-from deploy.sample.generate import Line
+from deploy.sample.lines import Line
+from deploy.sample.policy import Json
 
 POPULATION = Path(__file__).parent / "population.jsonl"
 BULK_LINES = 20

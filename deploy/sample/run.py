@@ -1,4 +1,4 @@
-"""The sample run: everybody who has to do with 300 applications, at work over the REST APIs until all is at rest.
+"""The sample run: everybody who has to do with a city's applications, at work over the REST APIs until all is at rest.
 
 It may be killed at any moment and started again: every act carries the same key as the first time and is done only
 where it is still to do. A second run on the same system changes nothing.
@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 
 from deploy.local import Addresses
 from deploy.refusals import Refusal
+from deploy.sample.any_city import population_of
 from deploy.sample.client import Issuer, Platform, all_of, platform
-from deploy.sample.filings import POLICY_DAY, Json, pack
-from deploy.sample.generate import PLACES, Line
+from deploy.sample.flats import flats_of
+from deploy.sample.lines import Line
 from deploy.sample.offices import HousingOffice, TalentOffice, departments
-from deploy.sample.portal import AT_REST, Filings, certification_number, read_population, states_of
+from deploy.sample.policy import Json, Policy
+from deploy.sample.portal import AT_REST, Filings, certification_number, states_of
 from deploy.sample.treasury import PAID, TreasuryOffice, close_months
 from libs.common.policy.model import BenefitForm
 
@@ -81,27 +83,28 @@ async def run_sample(
     addresses: Addresses,
     issuer: Issuer,
     report: Report,
+    policy: Policy,
     *,
     kafka: str | None = None,
     bound_seconds: float = BOUND_SECONDS,
 ) -> Summary:
-    """Drive the population until everything is at rest, close the month, and sum up.
+    """Drive the population of the city that is served until everything is at rest, close the month, and sum up.
 
     With `kafka` (bootstrap servers) the departments of one treasury hear of their tasks from there. Raises NotAtRest
     after `bound_seconds`, SampleFailed where something ended otherwise than the file says, and Refused or StayedAway
     where the platform refuses what must be possible, or does not answer.
     """
     async with platform(addresses, issuer) as at:
-        run = _Run(at, report, read_population())
+        run = _Run(at, report, policy)
         try:
             async with asyncio.timeout(bound_seconds) as bound:
                 await run.prepare()
                 await run.withdraw()
                 await run.file()
-                async with departments(at, kafka):
+                async with departments(at, policy, kafka):
                     await run.until_at_rest()
                 report(SETTLED, 0, 2)
-                await close_months(at)
+                await close_months(at, policy)
                 report(SETTLED, 1, 2)
                 summary = await run.summary()
                 report(SETTLED, 2, 2)
@@ -115,22 +118,24 @@ async def run_sample(
 class _Run:
     """One run: the offices of all treasuries, and what was filed. `under_way` says what is not at rest yet."""
 
-    def __init__(self, at: Platform, report: Report, lines: Sequence[Line]) -> None:
+    def __init__(self, at: Platform, report: Report, policy: Policy) -> None:
         self._report = report
-        self._lines = lines
+        self._policy = policy
+        self._lines = lines = population_of(policy)
         self._supervisor = at.desk("supervisor")
         self._filings = Filings(at, lambda answered: report(FILED, answered, len(lines)))
-        self._talent = [TalentOffice(at, treasury) for treasury in PLACES]
-        self._housing = [HousingOffice(at, treasury) for treasury in PLACES]
-        self._treasuries = [TreasuryOffice(at, treasury, self._filings) for treasury in PLACES]
+        self._talent = [TalentOffice(at, treasury) for treasury in policy.places]
+        self._housing = [HousingOffice(at, treasury) for treasury in policy.places]
+        self._treasuries = [TreasuryOffice(at, policy, treasury, self._filings) for treasury in policy.places]
         self._later = [line for line in lines if line.wave == 3]
         self._granted: Mapping[str, set[str]] | None = None
         self.under_way = "filing"
 
     async def prepare(self) -> None:
         """Enter what is there before anybody files: quotas and flats."""
+        flats = flats_of(self._policy)
         await all_of(
-            [*(each.give_quotas() for each in self._treasuries), *(each.list_flats() for each in self._housing)]
+            [*(each.give_quotas() for each in self._treasuries), *(each.list_flats(flats) for each in self._housing)]
         )
 
     async def withdraw(self) -> None:
@@ -239,7 +244,7 @@ class _Run:
     async def _grants(self) -> Mapping[str, set[str]]:
         """The benefits granted to our applications, by form; asked once, when every case is at rest."""
         if self._granted is None:
-            forms = {benefit.code: pack().benefit(benefit.code, POLICY_DAY).form for benefit in pack().benefits}
+            forms = {code: form for form in BenefitForm for code in self._policy.benefits(form)}
             found: dict[str, set[str]] = {form.value: set() for form in BenefitForm}
             ours = self._filings.applications()
             for case in await self._supervisor.pages("/workflow/v1/cases", state="closed"):

@@ -5,19 +5,14 @@ from datetime import UTC, datetime
 
 from deploy.sample.bank import BankConfig, answer
 from deploy.sample.client import Platform, Refused, key_of
-from deploy.sample.filings import Json
-from deploy.sample.generate import PLACES
+from deploy.sample.policy import Json, Policy
 from deploy.sample.portal import Filings, new_account
 from libs.common.calendar import local_date
-
-CITY = "410500"
-MONEY_BENEFITS = {"living_allowance": "SHBT", "purchase_subsidy": "GFBT"}
-"""The benefits in money, with the project codes that the sample's budgets give them."""
+from libs.common.policy.model import BenefitForm
 
 AMPLE_FEN = 100_000_000
 SHORT_FEN = 1_000_000
-SHORT = frozenset({"410503", "410523", "410571"})
-"""Treasuries whose first quotas do not reach: some orders wait until the officer raises them."""
+"""Every fourth treasury's first quotas do not reach: some orders wait until the officer raises them."""
 
 PAID = frozenset({"settled", "cancelled", "recovered"})
 BANK = BankConfig()
@@ -26,8 +21,11 @@ BANK = BankConfig()
 class TreasuryOffice:
     """The officer of one treasury, who also takes the files to the bank and back."""
 
-    def __init__(self, at: Platform, treasury: str, filings: Filings) -> None:
+    def __init__(self, at: Platform, policy: Policy, treasury: str, filings: Filings) -> None:
         self.treasury = treasury
+        # The benefits in money, with the project codes that the sample's budgets give them.
+        self._projects = {code: f"BT{n:02}" for n, code in enumerate(policy.benefits(BenefitForm.MONEY), 1)}
+        self._first_quota = SHORT_FEN if treasury in list(policy.places)[2::4] else AMPLE_FEN
         self._filings = filings
         self._answered: set[tuple[str, bool]] = set()
         self._officer = at.desk("treasury", org_unit=f"{treasury}/finance")
@@ -36,9 +34,8 @@ class TreasuryOffice:
         """Give the year's first quotas, unless the treasury has some already."""
         if any(line["number"] for line in await self._officer.pages("/finance/v1/quotas")):
             return
-        for benefit in MONEY_BENEFITS:
-            fen = SHORT_FEN if self.treasury in SHORT else AMPLE_FEN
-            await self._give(benefit, local_date(datetime.now(UTC)).year, fen)
+        for benefit in self._projects:
+            await self._give(benefit, local_date(datetime.now(UTC)).year, self._first_quota)
 
     async def work(self) -> int:
         """Do what can be done for every order that is not paid; gives how many there were."""
@@ -59,9 +56,9 @@ class TreasuryOffice:
             "benefit": benefit,
             "fiscal_year": year,
             "fen": fen,
-            "number": f"SL{self.treasury}{year}{MONEY_BENEFITS[benefit]}",
+            "number": f"SL{self.treasury}{year}{self._projects[benefit]}",
             "budget_unit": f"{self.treasury}001",
-            "project": f"{self.treasury}-{MONEY_BENEFITS[benefit]}",
+            "project": f"{self.treasury}-{self._projects[benefit]}",
             "functional": "2080999",
             "economic_department": "30399",
             "economic_government": "50999",
@@ -137,11 +134,11 @@ class TreasuryOffice:
                 raise
 
 
-async def close_months(at: Platform) -> None:
+async def close_months(at: Platform, policy: Policy) -> None:
     """Close every month with postings for the treasuries below the city; one that is not over, early with a reason."""
-    city = at.desk("treasury", org_unit=f"{CITY}/finance")
+    city = at.desk("treasury", org_unit=f"{policy.city}/finance")
     for period in await city.pages("/finance/v1/periods"):
         treasury, month = period["treasury"], period["month"]
-        if treasury in PLACES and treasury != CITY and period["closed_at"] is None:
+        if treasury in policy.places and treasury != policy.city and period["closed_at"] is None:
             path = f"/finance/v1/periods/{treasury}/{month}:close"
             await city.post(path, {"reason": "样本数据提前关账"}, key=f"close-{treasury}-{month}")

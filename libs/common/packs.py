@@ -127,9 +127,8 @@ class Packs:
         return {event.policy: self.get(event.policy) for event in events}
 
     def on(self, day: date, city: str | None = None) -> Pack:
-        """The pack of a city in force on a day: of those that begin on it or before, the one that begins last, and of
-        several that begin on one day the highest version (2021-10 is above 2021-4). The city may be left out where
-        there is one. Raises LookupError."""
+        """The pack of a city in force on a day (`in_force`). The city may be left out where there is one. Raises
+        LookupError."""
         found = self.find_on(day, city)
         if found is None:
             raise LookupError(f"no pack is in force on {day}")
@@ -140,12 +139,18 @@ class Packs:
         cities = {pack.city for pack in self._by_hash.values()}
         if city is None and len(cities) != 1:
             raise LookupError(f"name the city: this deployment serves {', '.join(sorted(cities)) or 'none'}")
-        packs = [pack for pack in self._by_hash.values() if city in {None, pack.city} and pack.in_force_from <= day]
-        return max(packs, key=lambda pack: (pack.in_force_from, version_order(pack.version)), default=None)
+        return in_force((pack for pack in self._by_hash.values() if city in {None, pack.city}), day)
 
     def all(self) -> Iterable[Pack]:
         """Every pack held."""
         return tuple(self._by_hash.values())
+
+
+def in_force(packs: Iterable[Pack], day: date) -> Pack | None:
+    """Of a city's packs that begin on a day or before, the one that begins last, and of several that begin on one day
+    the highest version (2021-10 is above 2021-4); None before the first."""
+    begun = [pack for pack in packs if pack.in_force_from <= day]
+    return max(begun, key=lambda pack: (pack.in_force_from, version_order(pack.version)), default=None)
 
 
 def version_order(version: str) -> list[tuple[int, str]]:

@@ -8,12 +8,11 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from deploy.rules_cli import ANYANG
 from libs.common.db import metadata as make_metadata
 from libs.common.inbox import Early
 from libs.common.packs import PackChanged, Packs, policy_pack_table, store
 from libs.common.policy import Pack
-from tests.common.packs import a_pack, edited
+from tests.common.packs import ANYANG, a_pack, edited
 from tests.conftest import MakeDatabase
 from tests.contracts.test_bus import until
 from tests.contracts.toy import PACK, Happened

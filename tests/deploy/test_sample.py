@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from deploy.sample import filings, flats
-from deploy.sample.generate import PLACES, SIZE, Line, expected_states, population
+from deploy.sample.generate import PLACES, SIZE, anyang, population
+from deploy.sample.lines import Line, expected_states
 from libs.common.identity import DocumentType, check_credit_code, check_document, check_name, refuses
 from libs.common.policy.model import ItemKind
 from libs.common.treasuries import EmployerKind
@@ -50,7 +51,9 @@ def test_the_checked_in_files_are_what_the_seed_gives(lines: list[Line]) -> None
     stored = (FILES / "population.jsonl").read_text(encoding="utf-8").splitlines()
     assert stored == [line.to_json() for line in lines]
     assert len(stored) == SIZE
-    assert [json.loads(line) for line in (FILES / "flats.jsonl").read_text().splitlines()] == list(flats.flats())
+    assert [json.loads(line) for line in (FILES / "flats.jsonl").read_text().splitlines()] == list(
+        flats.flats(anyang())
+    )
 
 
 def test_every_number_is_right_but_those_meant_wrong(lines: list[Line]) -> None:
@@ -78,7 +81,7 @@ def test_nobody_is_two_people(lines: list[Line]) -> None:
 
 
 def test_it_is_of_every_kind(lines: list[Line]) -> None:
-    pack = filings.pack()
+    pack = anyang().pack
     bodies = [line.body for line in lines]
     items = [item for body in bodies for item in body["items"]]
     employers = [body["employer"] for body in bodies if "employer" in body]
@@ -100,7 +103,7 @@ def test_every_treasury_has_every_kind_of_employer_and_money_to_pay(lines: list[
     }
     ordinary = [kind.value for kind in EmployerKind if kind is not EmployerKind.CENTRAL_OR_PROVINCIAL]
     assert {(treasury, kind) for treasury in PLACES for kind in ordinary} <= seen
-    assert {treasury.code for treasury in filings.pack().treasuries if treasury.regions} == set(PLACES)
+    assert {treasury.code for treasury in anyang().pack.treasuries if treasury.regions} == set(PLACES)
 
 
 def test_names_hold_rare_characters_dots_and_latin_letters(lines: list[Line]) -> None:
@@ -123,11 +126,11 @@ def test_intake_judges_each_filing_as_the_file_says(lines: list[Line]) -> None:
 def judged(line: Line, body: dict[str, Any]) -> str:
     if line.expect.get("status") == 422:
         with pytest.raises(FilingWrong) as refusal:
-            read_filing(body, filings.pack(), TODAY)
+            read_filing(body, anyang().pack, TODAY)
         assert [error.code for error in refusal.value.errors] == line.expect["errors"]
         return "422"
-    filing = read_filing(body, filings.pack(), TODAY)
-    verdict = examine(filings.pack(), filing, Known(), TODAY)
+    filing = read_filing(body, anyang().pack, TODAY)
+    verdict = examine(anyang().pack, filing, Known(), TODAY)
     if verdict.reason:
         return "not_accepted"
     if verdict.defects:
@@ -146,7 +149,7 @@ def foreseen(line: Line) -> str:
         return state
     complete = all(
         code in {material["code"] for material in line.body["materials"]}
-        for code in filings.materials_of(line.body["items"])
+        for code in anyang().materials_of(line.body["items"])
     )
     handler = line.body.get("handler")
     return "accepted" if complete and (handler is None or "authority" in handler) else "correction"

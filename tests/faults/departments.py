@@ -16,11 +16,11 @@ from aiokafka import AIOKafkaConsumer
 from deploy.example_department.department import POLL_SECONDS, TOPIC, Department
 from deploy.example_department.department import Platform as DepartmentPlatform
 from deploy.sample.client import AT_ONCE, IDLE_SECONDS, Platform
-from deploy.sample.offices import HEARS_BY_KAFKA, org_units
+from deploy.sample.generate import anyang
 from tests.faults.system import System
 from tests.faults.work import Waiting
 
-HEARS_BY_POLL = "410505"
+HEARS_BY_POLL, HEARS_BY_KAFKA = "410505", "410522"
 LOOK_SECONDS = 0.5
 
 OPEN_TASKS = "SELECT id::text, treasury, department FROM task WHERE state = 'open' ORDER BY id LIMIT 500"
@@ -35,7 +35,7 @@ class Departments:
         self._waiting = Waiting(system.postgres, "workflow", OPEN_TASKS)
         self._kafka = system.brokers.direct
         self._stop = asyncio.Event()
-        self._platforms = {unit: self._platform(at, http, unit) for unit in org_units()}
+        self._platforms = {unit: self._platform(at, http, unit) for unit in anyang().org_units}
         self._units = {unit: Department(platform) for unit, platform in self._platforms.items()}
 
     def _platform(self, at: Platform, http: httpx.AsyncClient, unit: Unit) -> DepartmentPlatform:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from itertools import count
 
 from deploy.sample.client import Platform, Refused, StayedAway
-from deploy.sample.filings import certification, item
-from deploy.sample.generate import Line, Population
+from deploy.sample.filings import item
+from deploy.sample.generate import Population, certification
+from deploy.sample.lines import Line
 from deploy.sample.portal import Filed, Filings, certification_number
 from libs.common.treasuries import EmployerKind
 

@@ -10,6 +10,7 @@ import httpx
 
 from deploy.engine import SERVICES
 from deploy.sample.client import AT_ONCE, IDLE_SECONDS, Desk, Platform, StayedAway
+from deploy.sample.generate import anyang
 from deploy.sample.portal import AT_REST, Filed, states_of
 from deploy.sample.treasury import close_months
 from libs.common.auth import TokenIssuer
@@ -118,7 +119,7 @@ class Load:
 
     async def close_months(self) -> None:
         """Close every month with postings."""
-        await close_months(self.at)
+        await close_months(self.at, anyang())
 
 
 @asynccontextmanager

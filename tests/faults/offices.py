@@ -7,9 +7,10 @@ from functools import partial
 from itertools import count
 
 from deploy.sample.client import Platform, Refused, StayedAway, all_of, key_of
-from deploy.sample.filings import Json
-from deploy.sample.generate import PLACES
-from deploy.sample.offices import HousingOffice, TalentOffice, read_flats
+from deploy.sample.flats import read_flats
+from deploy.sample.generate import PLACES, anyang
+from deploy.sample.offices import HousingOffice, TalentOffice
+from deploy.sample.policy import Json
 from deploy.sample.portal import Filings
 from deploy.sample.treasury import TreasuryOffice
 from tests.faults.bank import Bank, Batch
@@ -51,7 +52,7 @@ class Treasury(TreasuryOffice):
     """A treasury officer."""
 
     def __init__(self, at: Platform, treasury: str, filings: Filings, bank: Bank) -> None:
-        super().__init__(at, treasury, filings)
+        super().__init__(at, anyang(), treasury, filings)
         self._bank = bank
         self._pressed: set[tuple[str, int]] = set()
 

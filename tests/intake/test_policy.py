@@ -4,8 +4,7 @@ import hashlib
 
 import pytest
 
-from deploy.rules_cli import ANYANG
-from tests.common.packs import anyang
+from tests.common.packs import ANYANG, anyang
 from tests.intake.conftest import House
 
 
