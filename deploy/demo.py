@@ -155,7 +155,7 @@ def _print(summary: Summary) -> None:
     states = Table("state", "applications", title="applications")
     for state, count in sorted(made["applications"].items()):
         states.add_row(state, str(count))
-    money = Table("treasury", "paid out", "owed by the city, settled", title="money")
+    money = Table("treasury", "paid out", "owed by others, settled", title="money")
     for treasury in sorted({*made["paid_fen"], *made["fiscal_settlement_fen"]}):
         paid, settled = made["paid_fen"].get(treasury), made["fiscal_settlement_fen"].get(treasury)
         money.add_row(treasury, *("—" if fen is None else format_yuan(fen) for fen in (paid, settled)))

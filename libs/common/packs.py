@@ -77,6 +77,7 @@ class Packs:
         found = [load_pack(path) for path in sorted(self._folder.glob("*/*.yaml"))]
         async with self._database.transaction() as tx:
             for pack in found:
+                await check_city(tx, pack)
                 await store(tx, pack)
                 self._by_hash[pack.identity.sha256] = pack
             for row in (await tx.execute(_NEW, {"known": list(self._by_hash)})).all():
