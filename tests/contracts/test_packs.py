@@ -13,7 +13,7 @@ from libs.common.inbox import Early
 from libs.common.packs import PackChanged, Packs, policy_pack_table, store
 from libs.common.policy import Pack
 from tests.common.packs import ANYANG, a_pack, edited
-from tests.conftest import MakeDatabase
+from tests.conftest import ROOT, MakeDatabase
 from tests.contracts.test_bus import until
 from tests.contracts.toy import PACK, Happened
 
@@ -68,6 +68,13 @@ async def test_the_same_version_with_other_content_refuses_to_start(make_databas
     path.write_bytes(path.read_bytes() + b"# changed\n")
     with pytest.raises(PackChanged, match=r"anyang/2021-4\.2 is stored as"):
         await Packs(database, folder).load()
+
+
+async def test_another_citys_policy_refuses_to_start(make_database: MakeDatabase, folder: Path) -> None:
+    database = await make_database(metadata)
+    await Packs(database, folder).load()
+    with pytest.raises(PackChanged, match="this deployment serves anyang, the pack is of lanting"):
+        await Packs(database, ROOT / "deploy" / "cities").load()
 
 
 async def test_an_event_under_a_pack_that_has_not_come_is_early(make_database: MakeDatabase, folder: Path) -> None:
