@@ -354,7 +354,7 @@ class ClaimSubject(StrEnum):
 
 
 class Benefit(CodedRule):
-    """A benefit that a certified person may have."""
+    """A benefit that a certified person may have, and whom it is given to once."""
 
     form: BenefitForm
     claim_subject: ClaimSubject
@@ -422,6 +422,23 @@ class Exclusion(EligibilityRule):
     def subjects(self) -> tuple[Subject, ...]:
         """Each benefit with the coverage."""
         return tuple((self.coverage, benefit) for benefit in self.benefits)
+
+
+class AtMostOne(EligibilityRule):
+    """Benefits of which a person, or a household, may have one: who asks for one or has it cannot ask for another."""
+
+    title: Title
+    benefits: Annotated[tuple[Code, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        _distinct(self.benefits)
+        return self
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each benefit."""
+        return tuple((benefit,) for benefit in self.benefits)
 
 
 class EmployerShareRule(Rule):
@@ -604,6 +621,7 @@ class Contents(Record):
     certification_terms: tuple[CertificationTerm, ...]
     facts: tuple[Fact, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    at_most_one: tuple[AtMostOne, ...] = ()
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
