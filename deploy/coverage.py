@@ -9,6 +9,7 @@ from typing import NamedTuple
 from libs.common.policy import Pack
 from libs.common.policy.model import (
     AffiliationOrder,
+    AtMostOne,
     Benefit,
     BenefitAmount,
     CashAdvance,
@@ -64,6 +65,7 @@ OPERATIONS: Mapping[type[Cited], tuple[str, ...]] = {
     Fact: _ASKING,
     Condition: _ASKING,
     Exclusion: _ASKING,
+    AtMostOne: _FILING,
     Item: (
         *_FILING,
         "GET /workflow/v1/tasks",

@@ -32,7 +32,15 @@ from libs.common.policy import (
     platform_of,
     treasury_of_region,
 )
-from libs.common.policy.model import BenefitForm, Changed, CorrectionTerms, Item, ItemKind, ManualDecisionRule
+from libs.common.policy.model import (
+    AtMostOne,
+    BenefitForm,
+    Changed,
+    CorrectionTerms,
+    Item,
+    ItemKind,
+    ManualDecisionRule,
+)
 from libs.common.treasuries import Affiliation
 from services.intake.filing import FiledAuthority, FiledMaterial, FiledPerson, Filing, FilingWrong, wrong_field
 
@@ -102,7 +110,8 @@ def move(state: State, command: str) -> State:
 
 
 REASONS = {
-    "duplicate": "同一受益人的同一事项已在办理或者已经享受，不重复受理",
+    "duplicate": "同一受益人（按家庭申领的，其本人或者配偶）的同一事项已在办理或者已经享受，不重复受理",
+    "at-most-one": "受益人（按家庭申领的，其本人或者配偶）已申请或者已享受另一项待遇，与所申请的事项只能享受其一",
     "not-covered": "受益人的情况按政策不符合所申请的事项",
     "manual-decision": "须由人才办会同财政局人工决定，请联系人才办",
     "lapsed": "逾期未补正，申请终止",
@@ -110,7 +119,8 @@ REASONS = {
 """Every reason for not accepting, with what applicants read."""
 
 REASON_ADVICE = {
-    "duplicate": "请查看已有办件的进度和结果，无需再次提交",
+    "duplicate": "请查看已有办件的进度和结果，无需再次提交；配偶填报有误，或者被他人误填为配偶的，请联系受理平台核实",
+    "at-most-one": "请查看已有办件；要改为享受此项的，在已有办件撤回或者未获批准后重新申请",
     "not-covered": "请查看对照政策的逐条说明，改报可享受的事项，或者在情况改变后重新申请",
     "manual-decision": "请携带单位性质和隶属关系的依据与人才办联系",
     "lapsed": "备齐所缺事项后可重新申请",
@@ -177,6 +187,10 @@ DEFECTS: Mapping[str, tuple[str, str]] = {
         "请核对认定编号和受益人证件。刚刚认定的，请待办理进度显示认定编号后再次提交补正。",
     ),
     "certification-expired": ("所依据的认定已失效", "该认定有效期至 {valid_to}，请同时申请人才认定。"),
+    "at-most-one": (
+        "“{item_title}”与“{other_title}”只能享受其一",
+        "按照{rule_title}（{source}），请在两项中保留一项，删去另一项后提交补正。",
+    ),
     "material-missing": (
         "缺少材料：{material_title}",
         "办理“{item_title}”须提供{material_title}：提交电子证照、上传文件，或者承诺补交日期。",
@@ -270,6 +284,7 @@ def examine(pack: Pack, filing: Filing, known: Known, on: date) -> Verdict:
         *authority,
         *_account_defects(pack, filing, items, on),
         *_item_defects(filing, items, known, on),
+        *_choice_defects(pack, items, on),
         *_material_defects(pack, filing, items, known, on),
     ]
     unsure = known.unsure or bool(authority)
@@ -479,6 +494,16 @@ def _item_defects(filing: Filing, items: Sequence[Item], known: Known, on: date)
             elif relied_on.valid_to < on:
                 last = relied_on.valid_to
                 yield _defect("certification-expired", f"{where}/certification", item.code, valid_to=last)
+
+
+def _choice_defects(pack: Pack, items: Sequence[Item], on: date) -> Iterable[Defect]:
+    """The items that cannot be had beside one that the filing names before them."""
+    first: dict[str, Item] = {}
+    for index, item in enumerate(items):
+        rule = pack.find_rule(AtMostOne, item.code, on=on)
+        if rule is not None and (chosen := first.setdefault(rule.id, item)) is not item:
+            words = {"item_title": item.title, "other_title": chosen.title, "rule_title": rule.title}
+            yield _defect("at-most-one", f"/items/{index}/code", item.code, **words, source=pack.citation(rule))
 
 
 def _material_defects(pack: Pack, filing: Filing, items: Sequence[Item], known: Known, on: date) -> Iterable[Defect]:

@@ -60,7 +60,7 @@ async def examine_all(
         facts = _known(mine, works_at, one, window=_window(one.filing, caller), certifications=known)
         verdict = examine(pack, one.filing, facts, today)
         items = [pack.item(it.code, today) for it in one.filing.items]
-        cases.append(Case(pack, one.filing, items, party, works_at, facts, verdict, now))
+        cases.append(Case(pack, one.filing, items, party, _spouses(one.filing, mine), works_at, facts, verdict, now))
     return cases
 
 
@@ -127,6 +127,13 @@ def _people(filing: Filing) -> dict[str, FiledPerson]:
 
 def _linked(filing: Filing, named: Mapping[str, people.Enrolled]) -> list[UUID]:
     return [named[f"/beneficiary/links/{n}/person"].ref for n in range(len(filing.beneficiary.links))]
+
+
+def _spouses(filing: Filing, named: Mapping[str, people.Enrolled]) -> list[UUID]:
+    """The spouses whom a filing names, but for those named otherwise than on record: nothing is claimed for them."""
+    links = filing.beneficiary.links
+    found = [named[f"/beneficiary/links/{n}/person"] for n, link in enumerate(links) if link.relation == "spouse"]
+    return [one.ref for one in found if one.certain]
 
 
 def _party(

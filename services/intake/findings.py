@@ -23,7 +23,7 @@ ADVICE = "请核对后由所属财政取消重复一方尚未支付的款项；�
 # Only who was merged can have two: claims.py lets nobody else.
 _DOUBLE = text(f"""
     SELECT held.person, held.code, array_agg(held.application) AS applications
-      FROM (SELECT COALESCE(p.merged_into, p.ref) AS person, i.code, a.id AS application
+      FROM (SELECT COALESCE(p.merged_into, p.ref) AS person, i.code, NULL AS stands_for, a.id AS application
               FROM person AS p JOIN application AS a ON a.beneficiary = p.ref
               JOIN application_item AS i ON i.application = a.id
              WHERE (p.merged_into IS NOT NULL

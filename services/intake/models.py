@@ -254,6 +254,7 @@ claim = Table(
         nullable=False,
         index=True,
     ),
+    Column("stands_for", Text, comment="the item that it is claimed for, where that is another one than the code"),
     PrimaryKeyConstraint("person", "code"),
     comment="who asks for, or has, which certification or benefit: once at a time",
 )

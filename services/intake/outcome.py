@@ -1,6 +1,6 @@
 """What became of a filing, and how it is told: as events, as steps of the timeline, as a receipt."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from libs.common.events import (
     ItemRef,
 )
 from libs.common.policy import Pack, PackIdentity
-from libs.common.policy.model import Item
+from libs.common.policy.model import AtMostOne, Item
 from services.intake import employers
 from services.intake.domain import REASONS, Defect, Known, State, Verdict
 from services.intake.filing import Filing
@@ -62,12 +62,14 @@ class Parties:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One filing under examination."""
+    """One filing under examination. `spouses`: those of the beneficiary whom it names and of whom nothing is in
+    doubt."""
 
     pack: Pack
     filing: Filing
     items: Sequence[Item]
     parties: Parties
+    spouses: Sequence[UUID]
     employer: employers.Enrolled | None
     known: Known
     verdict: Verdict
@@ -85,6 +87,7 @@ class Outcome:
 
     state: State
     reason: str | None = None
+    in_the_way: Collection[str] = ()  # items, of the beneficiary or a spouse, that cannot be had beside those asked for
     defects: tuple[Defect, ...] = ()
     answer_by: date | None = None
     successor: SuccessorView | None = None
@@ -135,7 +138,8 @@ def facts(docket: Docket, case: Case, outcome: Outcome, items: Sequence[Accepted
         case State.NOT_ACCEPTED:
             reason = outcome.reason or ""
             event = ApplicationNotAccepted(policy=policy, application=docket.id, reason=reason, decided_on=case.today)
-            words = f"{'；'.join((REASONS[reason], *_against(case)))}。"
+            said = (REASONS[reason], *_against(case), *_instead(case, outcome.in_the_way))
+            words = f"{'；'.join(said)}。"
         case _:
             onward = outcome.successor
             if onward is None:
@@ -152,6 +156,16 @@ def _against(case: Case) -> list[str]:
     decided = [one for one in case.verdict.decisions if one is not None]
     said = [clause.sentence for one in decided for clause in one.clauses if clause.says_no]
     return list(dict.fromkeys(said))
+
+
+def _instead(case: Case, in_the_way: Collection[str]) -> Iterator[str]:
+    """Which of the items asked for cannot be had beside which, and where that stands."""
+    for item in case.items:
+        rule = case.pack.find_rule(AtMostOne, item.code, on=case.today)
+        others = [code for code in rule.benefits if code in in_the_way and code != item.code] if rule else []
+        if rule is not None and others:
+            held = "、".join(f"“{item_title(case.pack, code)}”" for code in others)
+            yield f"已有{held}，与“{item.title}”只能享受其一（{rule.title}，{case.pack.citation(rule)}）"
 
 
 def step_of(event: ApplicationEvent, now: datetime, title: str, detail: str = "") -> Step:

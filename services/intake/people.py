@@ -23,6 +23,7 @@ from libs.common.crypto import Vault
 from libs.common.db import columns
 from libs.common.errors import DomainError, NotFound
 from libs.common.identity import DocumentType
+from libs.common.policy import Pack
 from services.intake import claims
 from services.intake.filing import FiledAccount, FiledDocument, FiledLink, FiledPerson
 from services.intake.models import application
@@ -107,11 +108,12 @@ class CannotMerge(DomainError):
 
 
 class ClaimsCollide(DomainError):
-    """409: both records hold the same certification or benefit, so one person would get it twice."""
+    """409: both records, or a spouse's filing, hold the same certification or benefit, or two of which one may be had:
+    one person would have it twice."""
 
     status, code, title = 409, "claims-collide", "两份档案有同一事项的申请"
     detail = (
-        "两份档案均已申请或者享受同一事项，合并将重复享受，涉及办件：{cases}。"
+        "两份档案（包括配偶按家庭申领的）均已申请或者享受同一事项，或者只能享受其一的待遇，合并将重复享受，涉及办件：{cases}。"
         "请先将其中一件撤回，或者作出不予认定（批准）的决定，再合并档案。"
     )
 
@@ -317,10 +319,11 @@ class People:
         return any(index in names[ref] for index in self._vault.indexes(name, b"name"))
 
     async def merge(
-        self, tx: AsyncConnection, *, merged: UUID, into: UUID, caller: Principal, reason: str, today: date
+        self, tx: AsyncConnection, pack: Pack, *, merged: UUID, into: UUID, caller: Principal, reason: str, today: date
     ) -> None:
-        """Make one person of two: `merged` leads to `into` from now on, and its claims are theirs. `today` tells
-        which certifications have run out. Raises NotFound, CannotMerge, ClaimsCollide."""  # fmt: skip
+        """Make one person of two: `merged` leads to `into` from now on, and its claims are theirs. `pack` tells of
+        which benefits one may be had, `today` which certifications have run out. Raises NotFound, CannotMerge,
+        ClaimsCollide."""
         rows = {}
         for ref in sorted({merged, into}):  # in order, so that two merges cannot wait for each other
             rows[ref] = (await tx.execute(_LOCK_TO_MERGE, {"ref": ref})).first()
@@ -328,7 +331,7 @@ class People:
             raise NotFound
         if merged == into or any(row.merged_into is not None for row in rows.values() if row):
             raise CannotMerge
-        collide = await claims.colliding(tx, merged, into, today)
+        collide = await claims.colliding(tx, pack, merged, into, today)
         if collide:
             raise ClaimsCollide(cases=await _named_to(tx, collide, caller))
         await tx.execute(_MERGE, {"merged": merged, "into": into})

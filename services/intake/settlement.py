@@ -1,7 +1,7 @@
 """Settlement of filings: decided, numbered items and materials stored, emitted, and told to applicants, in order."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
@@ -16,7 +16,7 @@ from libs.common.crypto import Vault
 from libs.common.db import columns
 from libs.common.events import AcceptedItem
 from libs.common.outbox import emit
-from libs.common.policy.model import ItemKind
+from libs.common.policy.model import AtMostOne, Benefit, ClaimSubject, Item, ItemKind
 from libs.common.ticker import Due, schedule
 from services.intake import claims, employers, materials
 from services.intake.domain import State, answer_by, categories, move, promises
@@ -102,12 +102,12 @@ class Record:
 
 async def settle(tx: AsyncConnection, vault: Vault, entries: Sequence[Entry]) -> list[Receipt]:
     """Decide, store, emit and tell, in order."""
-    refused = await _duplicates(tx, entries)
+    in_the_way = await _claim(tx, entries)
     records: list[Record] = []
     first = []
     for entry in entries:
         first.append(len(records))
-        records += _outcomes(entry, duplicate=(entry.onward or entry.docket).id in refused)
+        records += _outcomes(entry, in_the_way.get((entry.onward or entry.docket).id, ()))
     rows = [_row(vault, record) for record in records]
     await tx.execute(_SAVE, columns(tuple(_COLUMNS), [tuple(row[name] for name in _COLUMNS) for row in rows]))
     items = await _save_items(tx, records)
@@ -153,45 +153,64 @@ def filing_context(application: UUID) -> bytes:
     return f"application:{application}".encode()
 
 
-async def _duplicates(tx: AsyncConnection, entries: Sequence[Entry]) -> set[UUID]:
-    """Claim what the filings ask for, for their beneficiaries; gives the applications of which another one holds some.
+async def _claim(tx: AsyncConnection, entries: Sequence[Entry]) -> Mapping[UUID, Collection[str]]:
+    """Claim what the filings (under one policy) ask for; gives the applications of which another one holds some, and
+    for which items.
 
     While it is in doubt who asks, or for whom, nothing is claimed: the one whose number was used would be turned away.
     """
     asked = [
-        claims.Claim(
-            entry.case.parties.beneficiary,
-            (entry.onward or entry.docket).id,
-            sorted(item.code for item in entry.case.items if item.kind in claims.KINDS),
-        )
+        claim
         for entry in entries
         if entry.case.verdict.reason is None and not entry.case.verdict.unsure
+        for claim in _claims((entry.onward or entry.docket).id, entry.case)
     ]
-    return await claims.take(tx, asked, entries[0].case.today)
+    return await claims.take(tx, entries[0].case.pack, asked, entries[0].case.today)
 
 
-def _outcomes(entry: Entry, *, duplicate: bool) -> list[Record]:
+def _claims(application: UUID, case: Case) -> Iterator[claims.Claim]:
+    """What a filing claims, for whom, under its own policy."""
+    for item in case.items:
+        if item.kind in claims.KINDS:
+            rule = case.pack.find_rule(AtMostOne, item.code, on=case.today)
+            spouses = case.spouses if _of_household(case, item) else ()
+            people = (case.parties.beneficiary, *spouses)
+            yield claims.Claim(application, item.code, people, rule.benefits if rule else (item.code,))
+
+
+def _of_household(case: Case, item: Item) -> bool:
+    benefit = case.pack.find_rule(Benefit, item.code, on=case.today)
+    return benefit is not None and benefit.claim_subject is ClaimSubject.HOUSEHOLD
+
+
+def _outcomes(entry: Entry, in_the_way: Collection[str]) -> list[Record]:
     """What becomes of a filing, and of its successor where it belongs to another platform."""
     docket, case, onward = entry.docket, entry.case, entry.onward
     if onward is None:
-        outcome = _outcome(case, entry.state, entry.deadline, duplicate=duplicate)
+        outcome = _outcome(case, entry.state, entry.deadline, in_the_way)
         if entry.told and outcome.state is State.CORRECTION:
             outcome = replace(outcome, known={defect.title for defect in outcome.defects} <= set(entry.told))
         return [Record(docket, case, outcome, entry.state)]
-    outcome = _outcome(case, State.RECEIVED, None, duplicate=duplicate)
+    outcome = _outcome(case, State.RECEIVED, None, in_the_way)
     successor = SuccessorView(id=onward.id, case_no=onward.case_no, platform=onward.platform, state=outcome.state)
     transferred = Outcome(move(entry.state, "transfer"), successor=successor)
     return [Record(docket, case, transferred, entry.state), Record(onward, case, outcome, State.RECEIVED)]
 
 
-def _outcome(case: Case, state: State, deadline: date | None, *, duplicate: bool) -> Outcome:
-    reason = case.verdict.reason or ("duplicate" if duplicate else None)
+def _outcome(case: Case, state: State, deadline: date | None, in_the_way: Collection[str]) -> Outcome:
+    reason = case.verdict.reason or _held_already(case, in_the_way)
     if reason is not None:
-        return Outcome(move(state, "not_accept"), reason=reason)
+        return Outcome(move(state, "not_accept"), reason=reason, in_the_way=in_the_way)
     if case.verdict.defects:
         last = deadline or answer_by(case.pack, case.today)
         return Outcome(move(state, "request_correction"), defects=case.verdict.defects, answer_by=last)
     return Outcome(move(state, "accept"))
+
+
+def _held_already(case: Case, in_the_way: Collection[str]) -> str | None:
+    if not in_the_way:
+        return None
+    return "at-most-one" if {item.code for item in case.items}.isdisjoint(in_the_way) else "duplicate"
 
 
 def _dues(record: Record) -> Iterator[Due]:

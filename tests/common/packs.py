@@ -28,3 +28,18 @@ def edited(*changes: tuple[str, str]) -> str:
 
 def a_pack(*changes: tuple[str, str]) -> Pack:
     return Pack.parse(edited(*changes).encode())
+
+
+def one_of(*benefits: str, rule: str = "one-of-two") -> tuple[str, str]:
+    """The change by which of some benefits one may be had."""
+    section = f"""at_most_one:
+  - id: {rule}
+    title: 同类待遇择一享受
+    benefits: [{", ".join(benefits)}]
+    document: anyang-2021-4
+    article: 第四条
+    valid_from: 2021-03-23
+    version_by: accepted_on
+
+"""
+    return "exclusions:\n", f"{section}exclusions:\n"

@@ -15,7 +15,7 @@ from libs.common.policy import Pack, PackRefused, PolicyError, amount_of, load_p
 from libs.common.policy.guide import guide
 from libs.common.policy.model import BenefitForm
 from libs.common.policy.source import MAX_BYTES
-from tests.common.packs import ANYANG, anyang, anyang_text, edited
+from tests.common.packs import ANYANG, anyang, anyang_text, edited, one_of
 
 DAY = date(2026, 3, 2)
 
@@ -145,6 +145,25 @@ WRONG = {
         "coverage: flexible\n    benefits: [living_allowance, rent]",
         "benefits: [living_allowance, rent]",
         "no benefit rent",
+    ),
+    "one of benefits that nobody knows": (
+        *one_of("talent_flat", "rent"),
+        "benefits: [talent_flat, rent]",
+        "no benefit rent",
+    ),
+    "one of one benefit": (*one_of("talent_flat"), "benefits: [talent_flat]", "at least 2 items"),
+    "one of a benefit named twice": (*one_of("talent_flat", "talent_flat"), "id: one-of-two", "listed twice"),
+    "a benefit of which two rules give one": (
+        one_of("talent_flat", "talent_apartment")[0],
+        one_of("talent_flat", "talent_apartment")[1].replace("exclusions:\n", "")
+        + one_of("talent_flat", "talent_apartment", rule="one-of-two.again")[1].replace("at_most_one:\n", ""),
+        "id: one-of-two.again",
+        "overlaps the version that holds from 2021-03-23",
+    ),
+    "one of what a person and what a household is given": (
+        *one_of("talent_flat", "purchase_subsidy"),
+        "benefits: [talent_flat, purchase_subsidy]",
+        "different claim subjects: household, person",
     ),
     "a benefit without an item": (
         "code: talent_apartment\n    kind: benefit",

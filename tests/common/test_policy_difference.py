@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from libs.common.policy import Difference, NotOfOneCity, Pack, VersionBy, differences, split
 from libs.common.policy.model import Contents, Rule
 from libs.common.policy.wording import WORDINGS, Effect
-from tests.common.packs import a_pack, anyang
+from tests.common.packs import a_pack, anyang, one_of
 
 VERSION = ('version: "2021-4.2"', 'version: "2024-1"')
 COUNTY = """    shares: [{bearer: "410500", share: 3/10}, {bearer: affiliated, share: 7/10}]
@@ -187,3 +187,14 @@ def test_every_kind_of_rule_and_every_code_of_the_model_has_words() -> None:
                 said = WORDINGS[kind].facets(anyang(), rule)
                 assert said
                 assert not re.search("[a-z_]{3,}", " ".join([*said, *said.values()])), said
+
+
+def test_benefits_of_which_one_may_be_had_cost_whoever_might_have_had_both() -> None:
+    after = a_pack(VERSION, one_of("talent_flat", "talent_apartment"))
+    (found,) = differences(anyang(), after)
+    assert (found.kind, found.about) == ("只能享受其一的待遇", ("人才周转房", "人才公寓"))
+    assert found.becomes == {"名称": "同类待遇择一享受", "只能享受其一": "人才周转房、人才公寓"}
+    assert (found.was, found.effect) == ({}, Effect(loses=("人才本人",)))
+    assert found.source["依据"] == "安人才〔2021〕4 号第四条"
+    (lifted,) = differences(after, anyang())
+    assert lifted.effect == Effect(gains=("人才本人",))

@@ -23,7 +23,7 @@ from libs.common.policy.simulation import (
     table,
 )
 from libs.common.treasuries import EmployerKind
-from tests.common.packs import a_pack, anyang
+from tests.common.packs import a_pack, anyang, one_of
 
 COUNTY, CITY = "410522", "410500"
 MASTER: Facts = {"person.degree": "master", "employer.good_standing": True, "employer.demand_declared": True}
@@ -169,3 +169,11 @@ def test_what_falls_due_behind_the_calendar_is_left_to_people() -> None:
     account = cost([a_master()._replace(accepted_on=date(2099, 12, 30))])
     assert account.outcomes == {Outcome.ENTITLED: 1}
     assert borne(account, "purchase_subsidy") == {MANUAL: 5_000_000}
+
+
+def test_of_benefits_of_which_one_may_be_had_the_greatest_is_counted() -> None:
+    account = cost([a_master(2)], a_pack(one_of("living_allowance", "purchase_subsidy")))
+    assert account.outcomes == {Outcome.ENTITLED: 2}
+    assert account.granted == {("purchase_subsidy", 2026): 2}
+    assert borne(account, "living_allowance") == {}
+    assert borne(account, "purchase_subsidy") == {EMPLOYER: 3_333_332, CITY: 666_666, COUNTY: 6_000_002}

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from deploy.cli import app
 from deploy.policy_guide import as_page
 from libs.common.policy.guide import guide
-from tests.common.packs import ANYANG, a_pack, anyang
+from tests.common.packs import ANYANG, a_pack, anyang, one_of
 
 DAY = date(2026, 3, 2)
 
@@ -56,6 +56,15 @@ def test_the_standard_lists_items_flow_and_limits_and_what_is_assumed_says_so() 
     assert "定向选调生｜清华大学、北京大学定向类硕士以上学位选调生｜" in told.stdout
     assert "36,000.00 元（文件未写明，为假定）" in told.stdout
     assert str(anyang().identity) in told.stdout
+
+
+def test_a_guide_says_whom_a_benefit_is_given_to_once_and_what_cannot_be_had_beside_it() -> None:
+    made = guide(a_pack(one_of("talent_flat", "talent_apartment")), DAY)
+    told = {item.code: {entry.name: entry.lines for entry in item.entries} for item in made.items}
+    assert told["living_allowance"]["申领"] == ("已取得人才认定的，每人申领一份。（文件未写明，为假定）",)
+    once, beside = told["talent_flat"]["申领"]
+    assert once == "已取得人才认定的，每户申领一份，夫妻双方不能各领一份。（文件未写明，为假定）"
+    assert beside == "与“人才公寓”只能享受其一（安人才〔2021〕4 号第四条）。"
 
 
 def test_a_page_and_a_document_say_the_same(tmp_path: Path) -> None:

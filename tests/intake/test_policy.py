@@ -4,7 +4,8 @@ import hashlib
 
 import pytest
 
-from tests.common.packs import ANYANG, anyang
+from libs.common.packs import store
+from tests.common.packs import ANYANG, a_pack, anyang, one_of
 from tests.intake.conftest import House
 
 
@@ -22,6 +23,18 @@ async def test_a_policy_is_shown_of_today_of_a_day_and_of_a_version(house: House
     assert same["items"] == today["items"]
     before = (await portal.get(f"/policy?sha256={identity.sha256}&on=2021-03-22")).body
     assert before["items"] == []
+
+
+async def test_a_policy_says_whom_a_benefit_is_given_to_once_and_what_cannot_be_had_beside_it(house: House) -> None:
+    pack = a_pack(('version: "2021-4.2"', 'version: "2021-5"'), one_of("talent_flat", "talent_apartment"))
+    async with house.service.database.transaction() as tx:
+        await store(tx, pack)
+    await house.service.packs.refresh()
+    told = (await house.portal().get("/policy")).body["items"]
+    found = {item["code"]: (item["claim_subject"], item["alternatives"]) for item in told}
+    assert found["talent_flat"] == ("household", ["talent_apartment"])
+    assert found["living_allowance"] == ("person", [])
+    assert found["talent_certification"] == (None, [])
 
 
 @pytest.mark.parametrize("query", ["on=2021-03-22", f"sha256={'0' * 64}"])

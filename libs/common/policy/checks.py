@@ -201,6 +201,15 @@ def excluded_people_have_no_amounts(pack: Contents) -> Iterator[Finding]:
             yield ("amounts", i), f"{amount.category} is excluded from {amount.benefit}"
 
 
+def alternatives_are_given_alike(pack: Contents) -> Iterator[Finding]:
+    """The benefits of which one may be had are all given to a person, or all to a household."""
+    for i, rule in enumerate(pack.at_most_one):
+        named = [each for each in pack.benefits if each.code in rule.benefits and _meet(each, rule)]
+        if len(subjects := {each.claim_subject.value for each in named}) > 1:
+            given = ", ".join(sorted(subjects))
+            yield ("at_most_one", i, "benefits"), f"the benefits have different claim subjects: {given}"
+
+
 def categories_can_be_certified(pack: Contents) -> Iterator[Finding]:
     """The coverage of every category is certified by an item."""
     certified = {coverage for item in pack.items for coverage in item.certifies}
@@ -235,6 +244,7 @@ CHECKS: tuple[Check, ...] = (
     money_benefits_are_complete,
     money_rules_are_of_money,
     excluded_people_have_no_amounts,
+    alternatives_are_given_alike,
     categories_can_be_certified,
     conditions_are_sound,
 )
@@ -278,7 +288,7 @@ def _references(pack: Contents) -> Iterator[tuple[Path, str, str]]:
     yield from _lists(pack, "platforms", "treasuries", "treasury")
     yield from _lists(pack, "settlement_routes", "treasuries", "treasury")
     yield from _lists(pack, "sharing_plans", "treasuries", "treasury")
-    for section in ("exclusions", "employer_shares", "sharing_plans"):
+    for section in ("exclusions", "at_most_one", "employer_shares", "sharing_plans"):
         yield from _lists(pack, section, "benefits", "benefit")
     yield from _lists(pack, "public_notices", "items", "item")
     yield from _lists(pack, "items", "certifies", "coverage")
@@ -326,6 +336,11 @@ def _overlaps(placed: list[Placed]) -> Iterator[Finding]:
         if earlier.valid_to is None or later.valid_from <= earlier.valid_to:
             end = earlier.valid_to or "further notice"
             yield path, f"overlaps the version that holds from {earlier.valid_from} to {end}"
+
+
+def _meet(one: Dated, other: Dated) -> bool:
+    """Whether both hold on some day."""
+    return one.valid_from <= (other.valid_to or date.max) and other.valid_from <= (one.valid_to or date.max)
 
 
 def _mixed_dates(placed: list[Placed]) -> Iterator[Finding]:

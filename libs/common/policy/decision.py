@@ -130,7 +130,7 @@ class Screening:
 
     def entitled(self, facts: Facts) -> list[Decision]:
         """The items that a person is entitled to, each by the category that gives most: of several that give alike,
-        the first of the pack."""
+        the first of the pack. Of benefits of which one may be had each is given: what to choose is the person's."""
         tried: dict[str, Clause] = {}
         found = (next((it for it in trials if self._passes(it, facts, tried)), None) for trials in self._most_first)
         return [_decided(self._pack, trial, facts, tried) for trial in found if trial is not None]

@@ -11,10 +11,12 @@ from libs.common.money import format_yuan
 from libs.common.policy.coverage import categories_of
 from libs.common.policy.model import (
     Anchor,
+    AtMostOne,
     BenefitAmount,
     BenefitForm,
     CertificationTerm,
     Cited,
+    ClaimSubject,
     CorrectionTerms,
     Exclusion,
     InstalmentPlan,
@@ -161,7 +163,8 @@ def _what(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
     if item.kind is not ItemKind.BENEFIT:
         return
     benefit = pack.benefit(item.code, on)
-    yield Entry("申领", (f"已取得人才认定的，每{TITLES[benefit.claim_subject]}申领一份。{_assumed(benefit)}",))
+    once = f"已取得人才认定的，{_ONCE[benefit.claim_subject]}。{_assumed(benefit)}"
+    yield Entry("申领", (once, *_or_another(pack, item, on)))
     excluded = [rule for rule in pack.exclusions if item.code in rule.benefits and rule.covers(on)]
     if excluded:
         yield Entry(
@@ -172,6 +175,21 @@ def _what(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
         yield Entry("标准", table=(head, *_amounts(pack, item, on)))
         plan = pack.rule(InstalmentPlan, item.code, on=on)
         yield Entry("发放", (f"{_instalments(plan)}{_assumed(plan)}",))
+
+
+_ONCE = {
+    ClaimSubject.PERSON: "每人申领一份",
+    ClaimSubject.HOUSEHOLD: "每户申领一份，夫妻双方不能各领一份",
+    ClaimSubject.PROPERTY: "每套房产申领一份",
+}
+
+
+def _or_another(pack: Pack, item: Item, on: date) -> Iterator[str]:
+    """What cannot be had beside a benefit."""
+    rule = pack.find_rule(AtMostOne, item.code, on=on)
+    if rule is not None:
+        others = "、".join(f"“{title_in(pack.benefits, code)}”" for code in rule.benefits if code != item.code)
+        yield f"与{others}只能享受其一（{pack.citation(rule)}）。{_assumed(rule)}"
 
 
 def _amounts(pack: Pack, item: Item, on: date) -> Iterator[tuple[str, ...]]:

@@ -368,8 +368,8 @@ _FLAT_WHERE_UNSAID: Mapping[str, FlatKind] = {
 
 
 class Benefit(CodedRule):
-    """A benefit that a certified person may have. `flat` is the kind of flat that a benefit in kind gives, where it
-    gives one; a pack of before it was told stays readable."""
+    """A benefit that a certified person may have, and whom it is given to once. `flat` is the kind of flat that a benefit
+    in kind gives, where it gives one; a pack of before it was told stays readable."""
 
     form: BenefitForm
     claim_subject: ClaimSubject
@@ -449,6 +449,23 @@ class Exclusion(EligibilityRule):
     def subjects(self) -> tuple[Subject, ...]:
         """Each benefit with the coverage."""
         return tuple((self.coverage, benefit) for benefit in self.benefits)
+
+
+class AtMostOne(EligibilityRule):
+    """Benefits of which a person, or a household, may have one: who asks for one or has it cannot ask for another."""
+
+    title: Title
+    benefits: Annotated[tuple[Code, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        _distinct(self.benefits)
+        return self
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each benefit."""
+        return tuple((benefit,) for benefit in self.benefits)
 
 
 class EmployerShareRule(Rule):
@@ -631,6 +648,7 @@ class Contents(Record):
     certification_terms: tuple[CertificationTerm, ...]
     facts: tuple[Fact, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    at_most_one: tuple[AtMostOne, ...] = ()
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:

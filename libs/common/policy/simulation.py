@@ -2,7 +2,8 @@
 
 Nothing here is a rule. Who is entitled is asked of `Screening`, when it is paid of `schedule`, who bears it of `split`;
 each is asked once for all who are alike, so that a million people take memory for their differences and not for their
-number. Each item takes its whole promised time, and everybody files once.
+number. Each item takes its whole promised time, and everybody files once. Of benefits of which one may be had
+(`AtMostOne`) a person is taken to choose that of the greatest amount, of several that give alike the first of the pack.
 """
 
 from bisect import bisect_right
@@ -18,10 +19,10 @@ from typing import NamedTuple
 from libs.common.calendar import CALENDAR, Calendar
 from libs.common.dated import Dated
 from libs.common.policy.conditions import Facts, FactValueType
-from libs.common.policy.decision import Screening, Verdict
+from libs.common.policy.decision import Decision, Screening, Verdict
 from libs.common.policy.errors import NoRuleInForce, PolicyError
 from libs.common.policy.instalments import Instalment, schedule
-from libs.common.policy.model import EmployerShareRule, Fact, FactType
+from libs.common.policy.model import AtMostOne, EmployerShareRule, Fact, FactType
 from libs.common.policy.pack import Pack, PolicyDates
 from libs.common.policy.sharing import Split, split
 from libs.common.treasuries import EmployerKind, TreasuryKind
@@ -152,7 +153,7 @@ class Simulation:
 
     def _grant(self, period: int, known: frozenset[tuple[str, FactValueType]]) -> _Grants:
         screening, facts = self._screening(period), dict(known)
-        found = screening.entitled(facts)
+        found = _chosen(self.pack, screening.entitled(facts))
         if not found:
             undetermined = any(each.verdict is Verdict.UNDETERMINED for each in screening.decisions(facts))
             return _Grants(Outcome.UNDETERMINED if undetermined else Outcome.NOTHING, 0, ())
@@ -184,6 +185,15 @@ class Simulation:
             )
         except PolicyError as error:
             return str(error)
+
+
+def _chosen(pack: Pack, entitled: Sequence[Decision]) -> list[Decision]:
+    """What people file for: of benefits of which one may be had, that of the greatest amount."""
+    chosen: dict[tuple[str, ...], Decision] = {}
+    for each in sorted(entitled, key=lambda each: -(each.fen or 0)):
+        rule = pack.find_rule(AtMostOne, each.item.code, on=each.on)
+        chosen.setdefault(rule.benefits if rule else (each.item.code,), each)
+    return list(chosen.values())
 
 
 def _starts(pack: Pack) -> list[date]:

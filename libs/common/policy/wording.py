@@ -12,6 +12,7 @@ from libs.common.policy.model import (
     AFFILIATED,
     AffiliationOrder,
     Anchor,
+    AtMostOne,
     Benefit,
     BenefitAmount,
     BenefitForm,
@@ -202,6 +203,17 @@ def _advance_effect(pack: Pack, was: CashAdvance | None, becomes: CashAdvance | 
     return Effect((titled(pack, was.advanced_by),), (titled(pack, becomes.advanced_by),))
 
 
+def _at_most_one_facets(pack: Pack, rule: AtMostOne) -> Facets:
+    return {"名称": rule.title, "只能享受其一": "、".join(titled(pack, code) for code in rule.benefits)}
+
+
+def _at_most_one_effect(_: Pack, was: AtMostOne | None, becomes: AtMostOne | None) -> Effect:
+    """Who may have fewer benefits side by side loses."""
+    before, after = (set(rule.benefits) if rule else set() for rule in (was, becomes))
+    whose = ("人才本人",)
+    return Effect(whose if before - after else (), whose if after - before else ())
+
+
 def _condition_facets(pack: Pack, rule: Condition) -> Facets:
     about_whom = (*rule.coverages, *rule.categories, *rule.items)
     return {
@@ -300,6 +312,7 @@ WORDINGS: Mapping[type[Rule], Wording] = {
         },
     ),
     Exclusion: Wording("不享受的待遇", lambda *_: {"待遇": "不享受"}, _not_there("该类人才")),
+    AtMostOne: Wording("只能享受其一的待遇", _at_most_one_facets, _at_most_one_effect),
     EmployerShareRule: Wording("用人单位承担", lambda _, rule: {"用人单位承担": rule.share}, _employer_share_effect),
     SharingPlan: Wording(
         "财政分担",

@@ -62,7 +62,9 @@ async def find_candidates(
     desk: AtDesk,
     on: Annotated[Day | None, Query(description="按某日受理计；不填为今日")] = None,
 ) -> Response:
-    """逐行对照政策，列出可享受认定和待遇的人员及其待遇；不提交、不留存。缺少的情况不会使人落选为“不符合”，只是不能列入。"""
+    """逐行对照政策，列出可享受认定和待遇的人员及其待遇；不提交、不留存。缺少的情况不会使人落选为“不符合”，只是不能列入。
+
+    已经享受什么在此不得而知；只能享受其一的待遇，符合的均列出，由本人选择。"""
     check_media_type(request)
     day = on or local_date(datetime.now(UTC))
     pack = desk.packs.find_on(day)

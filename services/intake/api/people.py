@@ -128,10 +128,11 @@ async def merge_people(merge: Merge, tx: Tx, caller: Caller, key: IdempotencyKey
         if await in_sight(tx, both, caller) != both:
             raise NotFound
         today = local_date(datetime.now(UTC))
+        pack = desk.packs.on(today)
         await desk.people.merge(
-            tx, merged=merge.merged, into=merge.into, caller=caller, reason=merge.reason, today=today
+            tx, pack, merged=merge.merged, into=merge.into, caller=caller, reason=merge.reason, today=today
         )
-        all_of_them, pack = PageRequest(limit=MAX_LIMIT, after=None), desk.packs.on(today)
+        all_of_them = PageRequest(limit=MAX_LIMIT, after=None)
         found = await double_grants(tx, pack, caller, all_of_them, today=today, person=merge.into)
         return Reply(200, Merged(ref=merge.into, double_grants=found))
 

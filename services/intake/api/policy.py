@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 from libs.common.calendar import local_date
 from libs.common.dated import Day
 from libs.common.errors import NotFound
-from libs.common.policy import PackIdentity, categories_of
+from libs.common.policy import Pack, PackIdentity, categories_of
 from libs.common.policy.identity import Sha256
+from libs.common.policy.model import AtMostOne, Benefit, ClaimSubject, Item
 from libs.common.web import guarded_router, public
 from services.intake.api.desk import AtDesk
 from services.intake.eligibility import Eligibility, FactView, Question, answer, fact_view
@@ -29,11 +30,16 @@ class Titled(BaseModel):
 
 
 class PolicyItem(Titled):
-    """A service item with the materials that it asks for, and the categories that it certifies."""
+    """A service item with the materials that it asks for, and the categories that it certifies; of a benefit whom it is
+    given to once, and what cannot be had beside it."""
 
     kind: str
     materials: list[Titled]
     categories: list[str] = Field(description="认定事项所认定的人才类别的代码；其他事项为空")
+    claim_subject: ClaimSubject | None = Field(
+        description="待遇每份给予：person 个人，household 家庭（夫妻双方不能各领一份），property 房产；其他事项为空"
+    )
+    alternatives: list[str] = Field(description="与本待遇只能享受其一的其他待遇的代码")
     promised_working_days: int = Field(description="承诺时限（工作日）；0 为即时办结")
     statutory_working_days: int | None = Field(description="法定时限（工作日）；没有规定的为空")
     visits: int = Field(description="须到办事现场的次数")
@@ -60,6 +66,25 @@ def _titled(records: Any, on: date) -> list[Titled]:
     return [Titled(code=it.code, title=it.title) for it in records if not hasattr(it, "covers") or it.covers(on)]
 
 
+def _item(pack: Pack, item: Item, on: date) -> PolicyItem:
+    benefit = pack.find_rule(Benefit, item.code, on=on)
+    rule = pack.find_rule(AtMostOne, item.code, on=on)
+    return PolicyItem(
+        code=item.code,
+        title=item.title,
+        kind=item.kind.value,
+        materials=[Titled(code=material.code, title=material.title) for material in item.materials],
+        categories=[category.code for category in categories_of(pack, item=item.code, on=on)],
+        claim_subject=benefit.claim_subject if benefit else None,
+        alternatives=[code for code in rule.benefits if code != item.code] if rule else [],
+        promised_working_days=item.promised_working_days,
+        statutory_working_days=item.statutory_working_days,
+        visits=item.visits,
+        result=item.result,
+        remedy=item.remedy,
+    )
+
+
 @router.get("/policy", summary="现行政策", dependencies=[public()])
 async def show_policy(
     desk: AtDesk,
@@ -78,22 +103,7 @@ async def show_policy(
         city=pack.city,
         title=pack.title,
         on=on,
-        items=[
-            PolicyItem(
-                code=item.code,
-                title=item.title,
-                kind=item.kind.value,
-                materials=[Titled(code=material.code, title=material.title) for material in item.materials],
-                categories=[category.code for category in categories_of(pack, item=item.code, on=on)],
-                promised_working_days=item.promised_working_days,
-                statutory_working_days=item.statutory_working_days,
-                visits=item.visits,
-                result=item.result,
-                remedy=item.remedy,
-            )
-            for item in pack.items
-            if item.covers(on)
-        ],
+        items=[_item(pack, item, on) for item in pack.items if item.covers(on)],
         categories=_titled(pack.categories, on),
         platforms=_titled(pack.platforms, on),
         treasuries=_titled(pack.treasuries, on),
@@ -106,7 +116,7 @@ async def show_policy(
 async def check_eligibility(question: Question, desk: AtDesk) -> Eligibility:
     """按所填情况逐条对照政策，不提交、不留存：每一条看到了什么、结论如何、出自哪一条，还缺什么或者须改变什么。
 
-    不清楚的不填：缺少的情况只会使结论“尚不能确定”，不会变成“不符合”。
+    不清楚的不填：缺少的情况只会使结论“尚不能确定”，不会变成“不符合”。已经享受什么在此不得而知，只能享受其一的待遇分别作答。
     """
     today = local_date(datetime.now(UTC))
     pack = desk.packs.find_on(question.on or today)

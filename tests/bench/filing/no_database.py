@@ -74,7 +74,9 @@ _ANSWERS: Mapping[int, Callable[[Given], Iterator[SimpleNamespace]]] = {
         id=given["ids"], application=given["applications"], code=given["codes"]
     ),
     id(claims._LEADING): lambda given: _rows(ref=given["people"], leading=given["people"]),
-    id(claims._TAKE): lambda given: _rows(application=given["applications"], code=given["codes"]),
+    id(claims._TAKE): lambda given: _rows(
+        person=given["people"], code=given["codes"], application=given["applications"]
+    ),
     id(employers._ON_RECORD): _known_employers,
     id(employers._ADD): _add_employers,
 }
