@@ -40,7 +40,7 @@ def explain(
     loaded = load(pack)
     facts = dict(_fact(loaded, given) for given in fact or ())
     if faults := fact_faults(loaded, facts):
-        refuse("\n".join(f"{fault.name}: {fault.detail}" for fault in faults))
+        refuse("\n".join(f"{fault.name}：{fault.detail}" for fault in faults))
     try:
         decision = decide(loaded, item=item, category=category, facts=facts, on=on)
     except PolicyError as error:
@@ -73,7 +73,7 @@ def decide_cases(
     loaded, folder = load(pack), cases or pack.parent / "cases"
     files = sorted(folder.glob("*.yaml"))
     if not files:
-        refuse(f"{folder} holds no case: write one as described in docs/policy-cases.md")
+        refuse(f"{folder} 中没有案例，请按 docs/policy-cases.md 编写。")
     try:
         runs = {path: run_cases(loaded, path.read_bytes(), str(path)) for path in files}
     except PackRefused as error:
@@ -118,7 +118,7 @@ def write_guide(
     except PolicyError as error:
         refuse(str(error))
     except OSError as error:
-        refuse(f"{error.filename} cannot be written: {error.strerror}")
+        refuse(f"{error.filename} 无法写入，请检查路径和权限（{error.strerror}）。")
     if page is None and document is None:
         typer.echo(as_text(made))
 
@@ -126,7 +126,7 @@ def write_guide(
 def _fact(pack: Pack, given: str) -> tuple[str, bool | int | str]:
     name, equals, value = given.partition("=")
     if not equals:
-        raise typer.BadParameter(f"{given!r}: write NAME=VALUE, as person.degree=master")
+        raise typer.BadParameter(f"“{given}”应写成 NAME=VALUE，如 person.degree=master。")
     fact = pack.facts_by_name.get(name)
     return name, _value(fact, value) if fact else value
 

@@ -42,9 +42,9 @@ class Ruling:
 def interpreted(pack: Pack, ruling: Ruling, *, version: str) -> bytes:
     """The file of the new version; what a person wrote in the old one, comments too, stays. Raises NotInterpreted."""
     if told := sorted(RULED & ruling.changes.keys()):
-        raise NotInterpreted(f"the ruling itself gives {', '.join(told)}: leave it out of --set")
+        raise NotInterpreted(f"{'、'.join(told)} 由解释本身写入，请从 --set 中删去。")
     if version_order(version) <= version_order(pack.version):
-        raise NotInterpreted(f"version {version} does not come after {pack.version}")
+        raise NotInterpreted(f"新版本号 {version} 不在 {pack.version} 之后，请改用更高的版本号。")
     section, index = _place(pack, ruling)
     yaml = _yaml()
     data = yaml.load(pack.source.decode())
@@ -66,21 +66,21 @@ def read_value(text: str) -> Any:
     try:
         return _yaml().load(text)
     except (YAMLError, ValueError) as error:
-        raise NotInterpreted(f"{text!r} is no value of a pack") from error
+        raise NotInterpreted(f"“{text}”不能作为政策包中的值，请检查引号、括号和日期。") from error
 
 
 def _place(pack: Pack, ruling: Ruling) -> tuple[str, int]:
     cited = dict(pack.cited())
     if ruling.about not in cited:
-        raise NotInterpreted(f"the pack holds no {ruling.about}: `huanquan policy check` lists what it assumes")
+        raise NotInterpreted(f"政策包中没有 {ruling.about}，请用 huanquan policy check 查看各项假定的名称。")
     record = cited[ruling.about]
     if not record.assumption:
-        raise NotInterpreted(f"{ruling.about} rests on {pack.citation(record)} and not on an assumption")
+        raise NotInterpreted(f"{ruling.about} 依据的是{pack.citation(record)}，不是假定，无须解释。")
     if ruling.since is not None:
         if not isinstance(record, Rule):
-            raise NotInterpreted(f"{ruling.about} has no days: leave --from out")
+            raise NotInterpreted(f"{ruling.about} 没有有效期，请删去 --from。")
         if not record.covers(ruling.since) or ruling.since == record.valid_from:
-            raise NotInterpreted(f"{ruling.since} is not within {ruling.about}, behind its first day")
+            raise NotInterpreted(f"{ruling.since} 须在 {ruling.about} 的有效期内，且晚于首日，请改正 --from。")
     for section in type(pack).model_fields:
         records = getattr(pack, section)
         if isinstance(records, tuple) and any(each is record for each in records):

@@ -44,23 +44,20 @@ def day_of(text: str) -> date:
     """A date written YYYY-MM-DD and not otherwise. Raises BadParameter."""
     try:
         if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
-            raise ValueError("not written like that")
+            raise ValueError(text)
         return date.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no date: write YYYY-MM-DD, as 2026-02-13 ({error})") from error
+        raise typer.BadParameter(f"“{text}”不是日期，请按 YYYY-MM-DD 填写，如 2026-02-13。") from error
 
 
 def suspension_of(text: str) -> Suspension:
     """A stretch without the clock, written FROM/TO. Raises BadParameter."""
     start, slash, end = text.partition("/")
     if not slash:
-        raise typer.BadParameter(f"{text!r}: write FROM/TO, as 2026-02-10/2026-02-14")
+        raise typer.BadParameter(f"“{text}”不是起止日期，请写成 FROM/TO，如 2026-02-10/2026-02-14。")
     first, again = day_of(start), day_of(end)
     if first > again:
-        raise typer.BadParameter(
-            f"{text}: FROM {first} is after TO {again}; FROM is the first day without the clock, TO the day it runs "
-            "again"
-        )
+        raise typer.BadParameter(f"“{text}”的停止计时首日 {first} 晚于恢复计时之日 {again}，请改正先后。")
     return Suspension(first, again)
 
 
@@ -289,7 +286,7 @@ def _read(path: Path) -> Pack:
     try:
         return load_pack(path)
     except OSError as error:
-        refuse(f"{path} cannot be read: {error.strerror}")
+        refuse(f"{path} 无法读取，请检查路径和权限（{error.strerror}）。")
 
 
 def load(path: Path) -> Pack:

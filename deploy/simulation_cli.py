@@ -20,6 +20,7 @@ from deploy.simulation_book import written_book
 from libs.common.calendar import local_date
 from libs.common.dated import Day
 from libs.common.policy import Pack, PolicyError, fact_faults
+from libs.common.policy.defects import sentence
 from libs.common.policy.simulation import (
     KIND,
     Outcome,
@@ -82,9 +83,9 @@ def simulate(
     span = range(first, first + years)
     packs = [load(path) for path in (pack, against) if path is not None]
     if len({each.city for each in packs}) > 1:
-        refuse(f"{against} is of another city: {packs[1].city}")
+        refuse(f"{against} 属于另一城市 {packs[1].city}，请换用同一城市的政策包。")
     if book is not None and not book.parent.is_dir():  # before minutes of work
-        refuse(f"{book} cannot be written: there is no folder {book.parent}")
+        refuse(f"{book} 无法写入，请先建立文件夹 {book.parent}。")
     match people, draw:
         case None, int(number):
             crowd = drawn(packs[0], number, first_year=first, years=years, seed=seed)
@@ -92,12 +93,12 @@ def simulate(
         case Path() as file, None:
             simulations = _run_file(packs, file, span)
         case _:
-            refuse("say who files: either --people FILE or --draw N")
+            refuse("请写明申报人群：--people FILE 或 --draw N 二选一。")
     if book is not None:
         try:
             book.write_bytes(written_book(simulations, span))
         except OSError as error:
-            refuse(f"{book} cannot be written: {error.strerror}")
+            refuse(f"{book} 无法写入，请检查路径和权限（{error.strerror}）。")
     if as_json:
         typer.echo(json.dumps([_as_json(each, span) for each in simulations], ensure_ascii=False))
     else:
@@ -112,7 +113,7 @@ def _run_file(packs: Sequence[Pack], path: Path, span: range) -> list[Simulation
         with path.open("rb") as file:
             return _run(packs, _read(packs, file, path, span), path.stat().st_size)
     except OSError as error:
-        refuse(f"{path} cannot be read: {error.strerror}")
+        refuse(f"{path} 无法读取，请检查路径和权限（{error.strerror}）。")
 
 
 def _run(packs: Sequence[Pack], crowd: Iterator[tuple[int, People]], whole: int) -> list[Simulation]:
@@ -141,24 +142,26 @@ def _read(packs: Sequence[Pack], file: BinaryIO, path: Path, span: range) -> Ite
         try:
             yield done, _people(packs, raw, span)
         except ValidationError as error:
-            wrong = (f"{'.'.join(map(str, each['loc'])) or 'line'}: {each['msg']}" for each in error.errors())
-            refuse("\n".join(f"{path}:{number}: {each}" for each in wrong))
+            wrong = (f"{'.'.join(map(str, each['loc'])) or '整行'}：{sentence(each)}" for each in error.errors())
+            refuse("\n".join(f"{path}：第 {number} 行：{each}" for each in wrong))
         except (PolicyError, ValueError) as error:
-            refuse(f"{path}:{number}: {error}")
+            refuse(f"{path}：第 {number} 行：{error}")
 
 
 def _people(packs: Sequence[Pack], raw: bytes, span: range) -> People:
     if len(raw) > MAX_LINE_BYTES:
-        raise ValueError(f"the line has more than {MAX_LINE_BYTES} bytes")
+        raise ValueError(f"一行超过 {MAX_LINE_BYTES} 字节，请检查换行。")
     line = _Line.model_validate_json(raw)
     if line.accepted_on.year not in span:
-        raise ValueError(f"accepted_on {line.accepted_on} is not in {span[0]} to {span[-1]}")
+        raise ValueError(
+            f"accepted_on {line.accepted_on} 不在 {span[0]} 至 {span[-1]} 年，请改正日期，或调整起始年和年数。"
+        )
     if KIND in line.facts:
-        raise ValueError(f"facts.{KIND}: it follows from employer_kind; leave it out")
+        raise ValueError(f"facts.{KIND} 由 employer_kind 得出，请删去。")
     for pack in packs:
         pack.treasury(line.treasury, line.accepted_on)
         for fault in fact_faults(pack, line.facts):
-            raise ValueError(f"facts.{fault.name}: {fault.detail}")
+            raise ValueError(f"facts.{fault.name}：{fault.detail}")
     return People(line.accepted_on, line.treasury, line.employer_kind, line.facts, line.number)
 
 

@@ -53,7 +53,7 @@ def interpret(
     except (NotInterpreted, PackRefused, PolicyError) as error:
         refuse(str(error))
     except OSError as error:
-        refuse(f"{out} cannot be written: {error.strerror}")
+        refuse(f"{out} 无法写入，请检查路径，且不能是已有的文件（{error.strerror}）。")
     typer.echo(f"{told}\n已写入 {out}；核对后发布：huanquan policy publish {out}")
 
 
@@ -90,12 +90,12 @@ def _write_new(out: Path, body: bytes) -> None:
 def _fields(given: Sequence[str]) -> dict[str, object]:
     fields = dict(map(_field, given))
     if len(fields) < len(given):
-        raise NotInterpreted("--set names a field twice")
+        raise NotInterpreted("--set 把同一项写了两次，请删去一个。")
     return fields
 
 
 def _field(given: str) -> tuple[str, object]:
     name, equals, value = given.partition("=")
     if not (name and equals):
-        raise NotInterpreted(f"{given!r}: write FIELD=VALUE, as share=1/4")
+        raise NotInterpreted(f"“{given}”应写成 FIELD=VALUE，如 share=1/4。")
     return name, read_value(value)

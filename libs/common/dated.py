@@ -47,7 +47,7 @@ class Dated(BaseModel):
     @model_validator(mode="after")
     def _ends_after_it_begins(self) -> Self:
         if self.valid_to is not None and self.valid_to < self.valid_from:
-            raise ValueError(f"valid_to {self.valid_to} lies before valid_from {self.valid_from}")
+            raise ValueError(f"valid_to {self.valid_to} 早于 valid_from {self.valid_from}，请改正起止日期。")
         return self
 
     def covers(self, day: date) -> bool:

@@ -19,6 +19,7 @@ MAX_POINTER = 300
 _BUILT_IN = frozenset(get_args(ErrorType))
 # What pydantic's context gives as Python writes it: `'a', 'b' or 'c'`.
 _LISTS = frozenset({"expected", "expected_tags", "discriminator"})
+_MEMBER = re.compile(r"<\w+\.\w+: ('.*?')>")  # one of an enumeration
 _PYTHON_DAY = re.compile(r"datetime\.date\((\d+), (\d+), (\d+)\)")  # and a limit that is a day
 FALLBACK = ("内容不符合要求", "请对照接口文档检查此项的类型、格式和取值范围。")
 # pydantic's type of error → title, what to do. `{…}` are limits from the error's context, never the input.
@@ -106,17 +107,23 @@ def field_errors(defects: Sequence[Any], body: object) -> list[FieldError]:
 
 
 def _translated(defect: Mapping[str, Any], body: object) -> FieldError:
-    kind, context = str(defect["type"]), defect.get("ctx") or {}
+    kind = str(defect["type"])
     if kind not in _BUILT_IN:
         title, _ = OURS.get(kind, FALLBACK)
         return FieldError(_pointer(defect, body), kind, title, str(defect["msg"]))
-    title, detail = WORDS.get(kind, FALLBACK)
+    return FieldError(_pointer(defect, body), kind, *words_of(defect))
+
+
+def words_of(defect: Mapping[str, Any], words: Mapping[str, tuple[str, str]] = WORDS) -> tuple[str, str]:
+    """What pydantic found wrong by itself, and what to do, its limits filled in."""
+    title, detail = words.get(defect["type"], FALLBACK)
+    context = defect.get("ctx") or {}
     limits = {name: _listed(str(value)) if name in _LISTS else _plain(value) for name, value in context.items()}
-    return FieldError(_pointer(defect, body), kind, title, detail.format_map(limits))
+    return title, detail.format_map(limits)
 
 
 def _listed(values: str) -> str:
-    return "、".join(value.strip("'") for value in re.split(r", | or ", values))
+    return "、".join(value.strip("'") for value in re.split(r", | or ", _MEMBER.sub(r"\1", values)))
 
 
 def _plain(limit: object) -> object:

@@ -28,10 +28,10 @@ def parse_share(text: str) -> Fraction:
     Raises ValueError for anything else (a decimal, a sign, more than six digits a side, a value above one).
     """
     if not _SHARE.fullmatch(text):
-        raise ValueError(f"{text!r} is not a share: write a fraction such as 4/10, or 0, or 1")
+        raise ValueError(f"“{text}”不是比例，请写成分数，如 4/10，或写 0、1。")
     share = Fraction(text)
     if share > 1:
-        raise ValueError(f"{text!r} is more than the whole")
+        raise ValueError(f"比例“{text}”大于 1，请改正。")
     return share
 
 

@@ -37,6 +37,7 @@ class Document(BaseModel):
     colour: Colour = Colour.RED
     letter: Literal["a", "b", "c"] = "a"
     number: Literal[1, 2] = 1
+    warm: Literal[Colour.RED, Colour.GREEN] = Colour.RED
     part: Annotated[One | Two | None, Field(discriminator="kind")] = None
     day: Annotated[Day, Field(le=date(2099, 12, 31))] = date(2026, 3, 2)
 
@@ -47,6 +48,7 @@ class Document(BaseModel):
         ({"colour": "x"}, "可填：a、b、c。"),
         ({"letter": "x"}, "可填：a、b、c。"),
         ({"number": 3}, "可填：1、2。"),
+        ({"warm": "c"}, "可填：a、b。"),
         ({"part": {"kind": "x"}}, "可填：one、two。"),
         ({"part": {}}, "请填写 kind。"),
         ({"day": "2199-01-01"}, "应不大于 2099-12-31。"),

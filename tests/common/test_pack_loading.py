@@ -1,6 +1,7 @@
-"""A pack is one file with one identity, and a wrong one is refused with the line and the reason."""
+"""A pack is one file with one identity, and a wrong one is refused with the line and the reason, in Chinese."""
 
 import hashlib
+import re
 from contextlib import suppress
 from datetime import date
 from itertools import product
@@ -18,6 +19,7 @@ from libs.common.policy.source import MAX_BYTES
 from tests.common.packs import ANYANG, anyang, anyang_text, edited, one_of
 
 DAY = date(2026, 3, 2)
+HAN = re.compile(r"[一-鿿]")
 
 
 def test_the_identity_is_the_hash_of_the_bytes() -> None:
@@ -78,19 +80,19 @@ WRONG = {
             '    shares: [{bearer: "410500", share: 3/10}'
         ),
         "id: sharing.living-allowance.zone",
-        "sum to 9/10",
+        "合计为 9/10，应为 1",
     ),
     "a share that is no fraction": (
         "employer_kinds: [enterprise]\n    share: 1/3",
         "employer_kinds: [enterprise]\n    share: 0.333",
         "share: 0.333",
-        "is not a share",
+        "不是比例",
     ),
     "overlapping versions": (
         'id: route.linzhou.via-province\n    treasuries: ["410581"]',
         'id: route.linzhou.via-province\n    treasuries: ["410581", "410522"]',
         "",
-        "overlaps the version",
+        "有效的版本重叠",
     ),
     "a gap between versions": (
         (
@@ -102,49 +104,49 @@ WRONG = {
             "    article: 第五条\n    valid_from: 2021-03-23\n    valid_to: 2021-11-30"
         ),
         'code: "410581"',
-        "no settlement route on 2021-12-01",
+        "在 2021-12-01 没有结算路径",
     ),
     "an unknown department": (
         "{department: health,",
         "{department: hospital,",
         "department: hospital",
-        "no department hospital",
+        "没有部门 hospital",
     ),
     "an unknown treasury": (
         'treasuries: ["410502", "410503", "410505", "410506"]',
         'treasuries: ["410502", "410503", "410505", "410506", "410599"]',
         "410599",
-        "no treasury 410599",
+        "没有一级财政 410599",
     ),
     "an unknown item": (
         "items: [talent_certification, flexible_certification]",
         "items: [talent_certification, rent]",
         "items: [talent_certification, rent]",
-        "no item rent",
+        "没有事项 rent",
     ),
     "a coverage that nobody knows": (
         "certifies: [flexible]",
         "certifies: [flexible, guest]",
         "certifies: [flexible, guest]",
-        "no coverage guest",
+        "没有覆盖范围 guest",
     ),
     "a category that no item certifies": (
         "certifies: [introduced, targeted_graduate, youth_reserve]",
         "certifies: [introduced, targeted_graduate]",
         "coverage: youth_reserve",
-        "no item certifies people of the coverage youth_reserve",
+        "没有事项认定覆盖范围 youth_reserve",
     ),
     "a certification of nobody": (
         "    certifies: [flexible]\n",
         "",
         "id: item.flexible-certification",
-        "exactly where the kind is certification",
+        "认定类事项须写明 certifies",
     ),
     "an unknown benefit": (
         "coverage: flexible\n    benefits: [living_allowance, purchase_subsidy]",
         "coverage: flexible\n    benefits: [living_allowance, rent]",
         "benefits: [living_allowance, rent]",
-        "no benefit rent",
+        "没有待遇 rent",
     ),
     "one of benefits that nobody knows": (
         *one_of("talent_flat", "rent"),
@@ -169,43 +171,43 @@ WRONG = {
         "code: talent_apartment\n    kind: benefit",
         "code: talent_apartment\n    kind: service",
         "code: talent_apartment",
-        "no item of kind benefit",
+        "没有 kind 为 benefit 的事项",
     ),
     "a promise beyond what the law allows": (
         "    visits: 1\n    result: 落户登记\n",
         "    visits: 1\n    result: 落户登记\n    statutory_working_days: 1\n",
         "id: item.household-registration",
-        "the law allows 1",
+        "超过法定的 1 个工作日",
     ),
     "a clearing treasury that is no province": (
         'id: route.huaxian.via-province\n    treasuries: ["410526"]\n    route: via_province\n    through: "410000"',
         'id: route.huaxian.via-province\n    treasuries: ["410526"]\n    route: via_province\n    through: "410500"',
         'through: "410500"',
-        "no clearing treasury 410500",
+        "没有省级清算财政 410500",
     ),
     "a money benefit with no plan for a kind of treasury": (
         "benefits: [living_allowance, purchase_subsidy]\n    treasury_kinds: [city_level]",
         "benefits: [living_allowance]\n    treasury_kinds: [city_level]",
         "id: benefit.purchase-subsidy",
-        "no sharing plan for treasuries of kind city_level",
+        "没有财政 410500（kind 为 city_level）的分担方案",
     ),
     "a kind of employer with no share": (
         "employer_kinds: [institution, government, social_organisation, own_startup]",
         "employer_kinds: [institution, government, social_organisation]",
         "id: benefit.living-allowance",
-        "employer's share for the employer kind own_startup",
+        "没有单位性质为 own_startup 的用人单位承担比例",
     ),
     "an article that the document does not have": (
         "id: lights\n    yellow_working_days_left: 1\n    document: anyang-2021-4\n    article: 第三条",
         "id: lights\n    yellow_working_days_left: 1\n    document: anyang-2021-4\n    article: 第十一条",
         "article: 第十一条",
-        "has no article 第十一条",
+        "没有“第十一条”",
     ),
     "an unknown document": (
         "id: lights\n    yellow_working_days_left: 1\n    document: anyang-2021-4",
         "id: lights\n    yellow_working_days_left: 1\n    document: anyang-2022-1",
         "document: anyang-2022-1",
-        "no document anyang-2022-1",
+        "没有 anyang-2022-1",
     ),
     "a rule that rests on nothing": (
         (
@@ -217,46 +219,46 @@ WRONG = {
             "    version_by: accepted_on\n    assumption: false"
         ),
         "id: certification.term",
-        "name the article",
+        "没有写明依据的条款",
     ),
-    "an id used twice": ("id: order.terms", "id: payout.terms", "id: payout.terms", "used twice"),
+    "an id used twice": ("id: order.terms", "id: payout.terms", "id: payout.terms", "重复"),
     "an amount for the excluded": (
         "benefit: purchase_subsidy\n    category: youth_reserve",
         "benefit: purchase_subsidy\n    category: flexible",
         "id: amount.purchase-subsidy.youth-reserve",
-        "flexible is excluded from purchase_subsidy",
+        "flexible 按 exclusions 不享受 purchase_subsidy",
     ),
     "an amount in kind": (
         "benefit: purchase_subsidy\n    category: youth_reserve",
         "benefit: talent_flat\n    category: youth_reserve",
         "id: amount.purchase-subsidy.youth-reserve",
-        "in kind",
+        "实物或服务类待遇",
     ),
     "an amount that leaves empty instalments": (
         "fen: 5_400_000",
         "fen: 5",
         "fen: 5",
-        "instalments of nothing",
+        "不足 1 分",
     ),
-    "an amount that is text": ("fen: 5_400_000", 'fen: "5400000"', "fen:", "valid integer"),
+    "an amount that is text": ("fen: 5_400_000", 'fen: "5400000"', "fen:", "应为整数"),
     "an unknown field": (
         "  - id: lights\n",
         "  - id: lights\n    colour: red\n",
         "colour: red",
-        "not permitted",
+        "此处没有这一项",
     ),
     "a missing field": (
         "  - id: lights\n    yellow_working_days_left: 1\n",
         "  - id: lights\n",
         "id: lights",
-        "required",
+        "缺少必填项",
     ),
-    "a date that is none": ("issued_on: 2021-03-23", "issued_on: 2021-02-30", "issued_on:", "date"),
+    "a date that is none": ("issued_on: 2021-03-23", "issued_on: 2021-02-30", "issued_on:", "不是有效日期"),
     "validity that ends before it begins": (
         "id: lights\n    yellow_working_days_left: 1\n",
         "id: lights\n    valid_to: 2020-01-01\n    yellow_working_days_left: 1\n",
         "id: lights",
-        "lies before valid_from",
+        "早于 valid_from",
     ),
     "a category by the day due": (
         (
@@ -268,93 +270,98 @@ WRONG = {
             "    document: anyang-2021-4\n    article: 第二条\n    valid_from: 2021-03-23\n    version_by: due_on"
         ),
         "version_by: due_on",
-        "accepted_on",
+        "可填：accepted_on。",
     ),
     "a department twice in an item": (
         "{department: tax, title: 契税缴纳情况核验,",
         "{department: housing_construction, title: 契税缴纳情况核验,",
         "id: item.purchase-subsidy",
-        "one department has one task",
+        "只能有一项任务",
     ),
     "a service that nobody works": (
         "    stages:\n      - - {department: health, title: 开通就医绿色通道, limit_working_days: 3}\n",
         "    stages: []\n",
         "id: item.medical-care",
-        "only a change",
+        "只有变更类事项",
     ),
     "months between a single instalment": (
         "count: 1\n    months_between: 0",
         "count: 1\n    months_between: 6",
         "id: instalments.purchase-subsidy",
-        "months_between",
+        "months_between 应大于 0",
     ),
     "a remainder that nobody bears": (
         'shares: [{bearer: affiliated, share: "1"}]\n    remainder_to: affiliated',
         'shares: [{bearer: affiliated, share: "1"}]\n    remainder_to: "410502"',
         "id: sharing.city-level",
-        "bears no share",
+        "承担尾差的 410502 不在 shares 之列",
     ),
     "a bearer that nobody settles with": (
         'shares: [{bearer: affiliated, share: "1"}]',
         'shares: [{bearer: affiliated, share: 9/10}, {bearer: "410000", share: 1/10}]',
         'bearer: "410000"',
-        "the treasury 410000, which bears a share, has no settlement route on 2021-03-23",
+        "承担份额的财政 410000 在 2021-03-23 没有结算路径",
     ),
     "a clearing treasury that pays": (
         "advanced_by: affiliated",
         'advanced_by: "410000"',
         "advanced_by",
-        "410000 only clears settlements: it pays nobody",
+        "410000 是只作清算的省级财政，不能先行支付",
     ),
-    "a case prefix that no case number takes": ("case_prefix: AY", "case_prefix: Ay", "case_prefix", "pattern"),
-    "no case prefix": ("case_prefix: AY", "# none", "", "Field required"),
-    "a key twice": ("city: anyang\n", "city: anyang\ncity: anyang\n", "city: anyang", "twice"),
+    "a case prefix that no case number takes": (
+        "case_prefix: AY",
+        "case_prefix: Ay",
+        "case_prefix",
+        "应为两个大写英文字母",
+    ),
+    "no case prefix": ("case_prefix: AY", "# none", "", "缺少必填项"),
+    "a key twice": ("city: anyang\n", "city: anyang\ncity: anyang\n", "city: anyang", "重复"),
     "a condition with an undeclared name": (
         "when: person.science_technology",
         "when: person.science",
         "when: person.science",
-        "line 1, column 7: person.science is not declared",
+        "条件第 1 行第 7 列：facts 中没有声明 person.science，",
     ),
     "a condition of a wrong type": (
         "when: person.degree == 'doctor'",
         "when: person.degree == 3",
         "when: person.degree == 3",
-        "column 15: == does not go with (string, int)",
+        "第 15 列：== 不能用于（文本、整数）",
     ),
     "a condition on a value that no fact has": (
         "when: person.degree == 'doctor'",
         "when: person.degree == 'docter'",
         "when: person.degree == 'docter'",
-        "no fact here has the value 'docter'",
+        "所用的情况都没有值 'docter'",
     ),
     "a condition of an unknown coverage": (
         "coverages: [youth_reserve]\n    when",
         "coverages: [youth]\n    when",
         "coverages: [youth]",
-        "no coverage youth",
+        "没有覆盖范围 youth",
     ),
     "a fact with an unknown material": (
         "stated_by: applicant\n    material: degree_certificate\n    values:\n      - {code: doctor",
         "stated_by: applicant\n    material: diploma\n    values:\n      - {code: doctor",
         "material: diploma",
-        "no material diploma",
+        "没有材料 diploma",
     ),
     "a fact that no condition uses": (
         "facts:\n",
         f"facts:\n  - {TALL}\n",
         "person.tall",
-        "no condition uses person.tall",
+        "没有条件用到情况 person.tall",
     ),
     "a fact stated by the platform that it does not know": (
         "    stated_by: department\n    department: science_technology",
         "    stated_by: platform",
         "",
-        "the platform states these facts and no others",
+        "由平台提供的情况只有 person.age（int）",
     ),
-    "an alias": ("city: anyang\n", "city: &c anyang\ntitle: *c\n", "title: *c", "aliases"),
-    "a tag": ("city: anyang\n", "city: !!python/name:os.system anyang\n", "python", "tag"),
-    "broken YAML": ("documents:\n", "documents: [\n", "", ""),
-    "a second document": ("\nregions:\n", "\n---\nregions:\n", "---", "document"),
+    "an alias": ("city: anyang\n", "city: &c anyang\ntitle: *c\n", "title: *c", "把值写出来"),
+    "a tag": ("city: anyang\n", "city: !!python/name:os.system anyang\n", "python", "不能用标签 !!python"),
+    "broken YAML": ("documents:\n", "documents: [\n", "", "缺少内容"),
+    "a second document": ("\nregions:\n", "\n---\nregions:\n", "---", "只能有一份文档"),
 }
 
 
@@ -368,7 +375,8 @@ def test_a_wrong_pack_is_refused_with_its_place_and_reason(case: tuple[str, str,
     found = [defect for defect in refused.value.defects if reason in defect.reason]
     assert found, str(refused.value)
     assert any(on_line in lines[defect.line - 1] for defect in found), str(refused.value)
-    assert str(refused.value).startswith("wrong.yaml was refused:\n  line ")
+    assert all(HAN.search(defect.reason) for defect in refused.value.defects), str(refused.value)
+    assert str(refused.value).startswith("wrong.yaml 未通过检查：\n  第 ")
 
 
 def test_all_defects_are_told_at_once() -> None:
@@ -382,17 +390,17 @@ def test_all_defects_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", "should be an object"),
-        (b"- a list", "should be an object"),
-        (b"\xef\xbb\xbfcity: anyang\n", "byte order mark"),
-        (b"city: anyang\r\nversion: x\r\n", "CR"),
-        (b"city: \xff\n", "not UTF-8"),
-        (b"city: \x00\n", "not YAML"),
-        (b"#" * (MAX_BYTES + 1), "larger than"),
-        (b"[" * 5000, "nested too deeply"),
-        (b"? [a]\n: b\n", "plain text"),
-        (b'city: "\\ud800"\n', "invalid Unicode"),
-        (b"city: " + b"9" * 5000, "match pattern"),
+        (b"", "整个文件：应为一组“名称: 值”"),
+        (b"- a list", "第 1 行：应为一组“名称: 值”"),
+        (b"\xef\xbb\xbfcity: anyang\n", "字节顺序标记"),
+        (b"city: anyang\r\nversion: x\r\n", "换行方式是 CR"),
+        (b"city: \xff\n", "不是 UTF-8"),
+        (b"city: \x00\n", "控制字符"),
+        (b"#" * (MAX_BYTES + 1), "文件超过 1024 KB"),
+        (b"[" * 5000, "嵌套超过 50 层"),
+        (b"? [a]\n: b\n", "一段文字"),
+        (b'city: "\\ud800"\n', "不代表任何字符"),
+        (b"city: " + b"9" * 5000, "代码以小写字母开头"),
     ],
 )
 def test_bytes_that_are_no_pack_are_refused(raw: bytes, reason: str) -> None:
@@ -435,7 +443,7 @@ def test_a_mutated_pack_is_refused_or_sound_and_never_a_stack_trace(data: st.Dat
     try:
         pack = Pack.parse(raw)
     except PackRefused as refused:
-        assert str(refused).startswith("the pack was refused:\n  ")  # noqa: PT017 (either outcome is right)
+        assert str(refused).startswith("政策包 未通过检查：\n  ")  # noqa: PT017 (either outcome is right)
     else:
         assert pack.identity.sha256 == hashlib.sha256(raw).hexdigest()
         says_what_it_means(pack)

@@ -444,7 +444,7 @@ def test_a_changed_account_is_confirmed_by_the_talent_office() -> None:
 
 
 def test_only_a_change_makes_something_otherwise() -> None:
-    with pytest.raises(PackRefused, match="only a change makes something otherwise"):
+    with pytest.raises(PackRefused, match="只有变更类事项可以写 changes"):
         a_pack(("    title: 配偶就业\n", "    title: 配偶就业\n    changes: payee_account\n"))
 
 

@@ -76,10 +76,13 @@ def test_a_case_that_comes_out_otherwise_says_in_what(text: str, told: str) -> N
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (MASTER.replace("结论: 符合", "结论: 可以"), "line 7: [1].结论"),
-        (MASTER.replace("  事项: 人才认定\n", ""), "line 2: [1].事项"),
-        (MASTER.replace("情况: {", "情况: ["), "line"),
-        ("城市: 安阳\n", "line 1"),
+        (
+            MASTER.replace("结论: 符合", "结论: 可以"),
+            "第 7 行：[1].结论：取值不在范围内，可填：符合、不符合、尚不能确定。",
+        ),
+        (MASTER.replace("  事项: 人才认定\n", ""), "第 2 行：[1].事项：缺少必填项"),
+        (MASTER.replace("情况: {", "情况: ["), "第 6 行：方括号内没有写完"),
+        ("城市: 安阳\n", "第 1 行：应为列表"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_its_line(text: str, told: str) -> None:

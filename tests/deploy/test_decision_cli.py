@@ -85,8 +85,9 @@ def test_a_changed_rule_is_caught_by_a_case_and_an_untested_one_is_told(tmp_path
 
 
 def test_without_cases_or_with_a_broken_file_it_refuses(tmp_path: Path) -> None:
-    assert run(f"policy test --cases {tmp_path}").exit_code == 2
+    without = run(f"policy test --cases {tmp_path}")
+    assert (without.exit_code, "没有案例" in without.stderr) == (2, True)
     (tmp_path / "one.yaml").write_text("- 案例: 一例\n", encoding="utf-8")
     broken = run(f"policy test --cases {tmp_path}")
     assert broken.exit_code == 2
-    assert "line 1" in broken.stderr
+    assert "第 1 行：[1].日期：缺少必填项" in broken.stderr

@@ -93,7 +93,7 @@ def test_what_a_pack_says_cannot_become_markup() -> None:
     ("line", "told"),
     [
         (["--on", "2021-03-22"], "holds no CorrectionTerms"),
-        (["--page", "/nowhere/guide.html"], "/nowhere/guide.html cannot be written"),
+        (["--page", "/nowhere/guide.html"], "/nowhere/guide.html 无法写入"),
     ],
 )
 def test_what_cannot_be_written_is_refused(line: list[str], told: str) -> None:

@@ -89,7 +89,7 @@ def test_a_central_or_provincial_unit_is_a_manual_decision(line: str, form: str)
         ),
         (
             "--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 1 --pack none.yaml",
-            "cannot be read",
+            "无法读取",
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_wrong_pack_is_refused_with_its_line(tmp_path: Path) -> None:
     wrong.write_text("city: anyang\ncity: anyang\n", encoding="utf-8")
     result = split(f"--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 1 --pack {wrong}")
     assert result.exit_code == 2
-    assert "line 2: city stands here twice" in result.stderr
+    assert "第 2 行：city 在此处重复" in result.stderr
 
 
 @pytest.mark.article("第十条")
@@ -139,10 +139,10 @@ def test_check_lists_every_defect_of_every_file_with_its_line(tmp_path: Path) ->
     result = run(f"policy check {wrong} {ANYANG} {dangling}")
     assert result.exit_code == 1
     line = 1 + text[: text.index(shares.replace("4/10", "5/10"))].count("\n")
-    assert f"{wrong}：未通过，共 1 处\n  line {line - 3}: sharing_plans[1]: " in result.stdout
-    assert "the shares sum to 11/10 and not to one" in result.stdout
+    assert f"{wrong}：未通过，共 1 处\n  第 {line - 3} 行：sharing_plans[1]：" in result.stdout
+    assert "各承担比例合计为 11/10，应为 1" in result.stdout
     assert f"{ANYANG}：通过" in result.stdout
-    assert "no department talent_office is in the pack" in result.stdout.split(f"{dangling}：未通过")[1]
+    assert "政策包中没有部门 talent_office" in result.stdout.split(f"{dangling}：未通过")[1]
     told = json.loads(run(f"policy check {wrong} --json").stdout)
     assert [(each["line"], each["place"]) for each in told[0]["defects"]] == [(line - 3, "sharing_plans[1]")]
 
@@ -181,13 +181,13 @@ def test_diff_refuses_packs_of_two_cities(tmp_path: Path) -> None:
     other.write_text(edited(("city: anyang", "city: luoyang")), encoding="utf-8")
     result = run(f"policy diff {ANYANG} {other}")
     assert result.exit_code == 2
-    assert "not of one city" in result.stderr
+    assert "不属同一城市" in result.stderr
 
 
 def test_check_of_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     result = run(f"policy check {tmp_path / 'none.yaml'}")
     assert result.exit_code == 2
-    assert "cannot be read" in said(result)
+    assert "无法读取" in said(result)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,10 @@ def test_a_due_date_for_people_shows_every_day() -> None:
         ("--accepted 2026-03-02 --days 2 --suspended 20261103/20261104", "YYYY-MM-DD"),
         ("--accepted 1990-03-02 --days 2", "calendar"),
         ("--accepted 2026-03-02 --days 2 --suspended 2026-03-04", "FROM/TO"),
-        ("--accepted 2026-03-02 --days 2 --suspended 2026-03-05/2026-03-04", "FROM 2026-03-05 is after TO 2026-03-04"),
+        (
+            "--accepted 2026-03-02 --days 2 --suspended 2026-03-05/2026-03-04",
+            "首日 2026-03-05 晚于恢复计时之日 2026-03-04",
+        ),
     ],
 )
 def test_a_due_date_that_cannot_be_given_says_why(line: str, reason: str) -> None:

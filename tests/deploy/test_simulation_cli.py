@@ -82,16 +82,16 @@ def test_two_packs_side_by_side_and_their_difference_also_as_a_workbook(
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("{", "1: line: "),
-        (json.dumps(LINE | {"accepted_on": "2026-02-30"}), "1: accepted_on: "),
-        (json.dumps(LINE | {"accepted_on": "2025-12-31"}), "is not in 2026 to 2035"),
-        (json.dumps(LINE | {"treasury": "999999"}), "1: anyang/2021-4.2 knows no treasury 999999"),
-        (json.dumps(LINE | {"number": 0}), "1: number: "),
-        (json.dumps(LINE | {"number": "5"}), "1: number: "),
-        (json.dumps(LINE | {"facts": {"employer.kind": "enterprise"}}), "it follows from employer_kind"),
-        (" " * 70_000 + "{}", "the line has more than 65536 bytes"),
-        (json.dumps(LINE | {"name": "张三"}), "1: name: "),
-        (json.dumps(LINE | {"facts": {"person.degree": "phd"}}), "1: facts.person.degree: “最高学位”可填"),
+        ("{", "第 1 行：整行：不是有效的 JSON"),
+        (json.dumps(LINE | {"accepted_on": "2026-02-30"}), "第 1 行：accepted_on：应为日期"),
+        (json.dumps(LINE | {"accepted_on": "2025-12-31"}), "不在 2026 至 2035 年"),
+        (json.dumps(LINE | {"treasury": "999999"}), "第 1 行：anyang/2021-4.2 knows no treasury 999999"),
+        (json.dumps(LINE | {"number": 0}), "第 1 行：number：数值过小，应不小于 1。"),
+        (json.dumps(LINE | {"number": "5"}), "第 1 行：number：应为整数"),
+        (json.dumps(LINE | {"facts": {"employer.kind": "enterprise"}}), "由 employer_kind 得出"),
+        (" " * 70_000 + "{}", "一行超过 65536 字节"),
+        (json.dumps(LINE | {"name": "张三"}), "第 1 行：name：此处没有这一项"),
+        (json.dumps(LINE | {"facts": {"person.degree": "phd"}}), "第 1 行：facts.person.degree：“最高学位”可填"),
     ],
 )
 def test_a_line_that_is_wrong_is_named_with_its_place(tmp_path: Path, line: str, told: str) -> None:
@@ -99,7 +99,7 @@ def test_a_line_that_is_wrong_is_named_with_its_place(tmp_path: Path, line: str,
     file.write_text(line, encoding="utf-8")
     refused = run("--people", str(file))
     assert refused.exit_code == 2
-    assert f"{file}:" in refused.stderr
+    assert f"{file}：" in refused.stderr
     assert told in refused.stderr
     assert refused.stdout == ""
 
@@ -108,11 +108,11 @@ def test_who_files_must_be_said_once_and_readable(people: Path, tmp_path: Path) 
     for arguments in ((), ("--people", str(people), "--draw", "1")):
         refused = run(*arguments)
         assert (refused.exit_code, refused.stdout) == (2, "")
-        assert "--people FILE or --draw N" in refused.stderr
-    assert "cannot be read" in run("--people", str(tmp_path / "none")).stderr
-    assert "cannot be written" in run("--draw", "1", "--book", str(tmp_path / "none" / "x.xlsx")).stderr
+        assert "--people FILE 或 --draw N" in refused.stderr
+    assert "无法读取" in run("--people", str(tmp_path / "none")).stderr
+    assert "无法写入" in run("--draw", "1", "--book", str(tmp_path / "none" / "x.xlsx")).stderr
     assert "has no treasury on 2020-01-01: begin later" in run("--draw", "50", "--from-year", "2020").stderr
     elsewhere = tmp_path / "elsewhere.yaml"
     elsewhere.write_text(edited(("city: anyang\n", "city: elsewhere\n")), encoding="utf-8")
-    assert "is of another city" in run("--draw", "1", "--against", str(elsewhere)).stderr
-    assert "cannot be read" in run("--draw", "1", "--against", str(ANYANG.parent / "none.yaml")).stderr
+    assert "属于另一城市" in run("--draw", "1", "--against", str(elsewhere)).stderr
+    assert "无法读取" in run("--draw", "1", "--against", str(ANYANG.parent / "none.yaml")).stderr

@@ -71,18 +71,18 @@ def test_what_has_no_days_is_confirmed_by_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "more", "told"),
     [
-        ("sharing.none", (), "the pack holds no sharing.none"),
-        ("sharing.living-allowance.county", (), "rests on 安人才〔2021〕4 号第五条 and not on an assumption"),
-        (COUNTY, ("--version", "2021-4"), "version 2021-4 does not come after 2021-4.2"),
-        (COUNTY, ("--set", "shares"), "write FIELD=VALUE"),
-        (COUNTY, ("--set", "shares=["), "is no value of a pack"),
-        (COUNTY, ("--set", "remainder_to=nobody"), "remainder_to"),
-        (COUNTY, ("--set", "remainder_to=2027-02-30"), "is no value of a pack"),
-        (COUNTY, ("--set", "note=mine"), "the ruling itself gives note"),
-        (COUNTY, ("--set", "remainder_to=affiliated", "--set", "remainder_to=affiliated"), "names a field twice"),
-        (COUNTY, ("--from", "2022-01-01"), "behind its first day"),
-        ("facts.employer.good_standing", ("--from", "2027-01-01"), "leave --from out"),
-        (COUNTY, ("--pack", "nowhere.yaml"), "cannot be read"),
+        ("sharing.none", (), "政策包中没有 sharing.none"),
+        ("sharing.living-allowance.county", (), "依据的是安人才〔2021〕4 号第五条，不是假定"),
+        (COUNTY, ("--version", "2021-4"), "新版本号 2021-4 不在 2021-4.2 之后"),
+        (COUNTY, ("--set", "shares"), "应写成 FIELD=VALUE"),
+        (COUNTY, ("--set", "shares=["), "不能作为政策包中的值"),
+        (COUNTY, ("--set", "remainder_to=nobody"), "remainder_to：格式不正确，应为 affiliated"),
+        (COUNTY, ("--set", "remainder_to=2027-02-30"), "不能作为政策包中的值"),
+        (COUNTY, ("--set", "note=mine"), "note 由解释本身写入"),
+        (COUNTY, ("--set", "remainder_to=affiliated", "--set", "remainder_to=affiliated"), "把同一项写了两次"),
+        (COUNTY, ("--from", "2022-01-01"), "且晚于首日"),
+        ("facts.employer.good_standing", ("--from", "2027-01-01"), "请删去 --from"),
+        (COUNTY, ("--pack", "nowhere.yaml"), "无法读取"),
     ],
 )
 def test_a_ruling_that_does_not_fit_is_refused_and_nothing_written(
@@ -100,5 +100,5 @@ def test_an_existing_file_is_not_written_over(tmp_path: Path) -> None:
     out.write_text("mine")
     refused = interpret(out, COUNTY)
     assert refused.exit_code == 2
-    assert "cannot be written: File exists" in refused.stderr
+    assert "无法写入，请检查路径，且不能是已有的文件（File exists）" in refused.stderr
     assert out.read_text() == "mine"

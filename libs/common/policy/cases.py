@@ -14,6 +14,7 @@ from libs.common.dated import Day
 from libs.common.money import format_yuan
 from libs.common.policy.conditions import FactValueType
 from libs.common.policy.decision import Decision, Seen, Verdict, decide
+from libs.common.policy.defects import sentence
 from libs.common.policy.errors import PackRefused, PolicyError
 from libs.common.policy.model import CodedRule, Fact, FactType, Rule
 from libs.common.policy.pack import Pack
@@ -64,7 +65,7 @@ def run_cases(pack: Pack, raw: bytes, name: str) -> list[Run]:
     try:
         cases = _CASES.validate_python(source.data)
     except ValidationError as error:
-        raise PackRefused(name, [source.defect(each["loc"], each["msg"]) for each in error.errors()]) from error
+        raise PackRefused(name, [source.defect(each["loc"], sentence(each)) for each in error.errors()]) from error
     return [_run(pack, case, source.lines.get((n,), 0)) for n, case in enumerate(cases)]
 
 

@@ -1,10 +1,12 @@
 """What must hold between the parts of a pack: a list of checks, each giving the places and reasons it finds.
 
+A reason is a Chinese sentence for whoever writes the pack: what is wrong, and what to do.
+
 Everything within one record is checked by its model; here stands what no record can see by itself.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from itertools import pairwise
 from typing import TypeAlias
@@ -37,22 +39,34 @@ Finding: TypeAlias = tuple[Path, str]
 Check: TypeAlias = Callable[[Contents], Iterator[Finding]]
 Placed: TypeAlias = tuple[Path, Dated]
 
-_ALWAYS_NEEDED: tuple[type[Rule], ...] = (
-    AffiliationOrder,
-    PayoutTerms,
-    OrderTerms,
-    Lights,
-    CorrectionTerms,
-    CertificationTerm,
-)
+_ALWAYS_NEEDED: Mapping[type[Rule], str] = {
+    AffiliationOrder: "隶属关系的认定次序（affiliation_order）",
+    PayoutTerms: "兑现时限（payout_terms）",
+    OrderTerms: "后续各期支付令时限（order_terms）",
+    Lights: "预警规则（lights）",
+    CorrectionTerms: "补正时限（correction_terms）",
+    CertificationTerm: "认定有效期（certification_terms）",
+}
+_KINDS: Mapping[str, tuple[str, str]] = {
+    "treasury": ("一级财政", "treasuries"),
+    "clearing treasury": ("省级清算财政", "kind 为 province 的 treasuries"),
+    "region": ("行政区划", "regions"),
+    "department": ("部门", "departments"),
+    "item": ("事项", "items"),
+    "benefit": ("待遇", "benefits"),
+    "category": ("人才类别", "categories"),
+    "coverage": ("覆盖范围", "coverages"),
+    "material": ("材料", "items 的 materials"),
+}
+"""What a rule may refer to: its name, and the section that holds it."""
 
 
 def identifiers_are_unique(pack: Contents) -> Iterator[Finding]:
     """Rule ids are unique in the pack; codes of documents, regions and departments in their list."""
-    yield from _twice(((path, rule.id) for path, rule in _rules(pack)), "the rule id")
+    yield from _twice(((path, rule.id) for path, rule in _rules(pack)), "规则编号 id")
     for section, field in (("documents", "id"), ("regions", "code"), ("departments", "code"), ("facts", "name")):
         records = enumerate(getattr(pack, section))
-        yield from _twice((((section, i), getattr(record, field)) for i, record in records), f"the {field}")
+        yield from _twice((((section, i), getattr(record, field)) for i, record in records), f"{section} 的 {field}")
 
 
 def citations_exist(pack: Contents) -> Iterator[Finding]:
@@ -62,9 +76,9 @@ def citations_exist(pack: Contents) -> Iterator[Finding]:
         if not isinstance(record, Cited):
             continue
         if record.document not in articles:
-            yield (*path, "document"), f"no document {record.document} is in the stack"
+            yield (*path, "document"), f"文件清单 documents 中没有 {record.document}，请改正编号，或先补上这份文件。"
         elif record.article is not None and record.article not in articles[record.document]:
-            yield (*path, "article"), f"{record.document} has no article {record.article}"
+            yield (*path, "article"), f"{record.document} 没有“{record.article}”，请改正，或补入该文件的 articles。"
 
 
 def references_exist(pack: Contents) -> Iterator[Finding]:
@@ -72,7 +86,8 @@ def references_exist(pack: Contents) -> Iterator[Finding]:
     known = _known_codes(pack)
     for path, kind, code in _references(pack):
         if code not in known[kind]:
-            yield path, f"no {kind} {code} is in the pack"
+            name, section = _KINDS[kind]
+            yield path, f"政策包中没有{name} {code}，请改正代码，或先在 {section} 中补上。"
 
 
 def benefits_have_items(pack: Contents) -> Iterator[Finding]:
@@ -81,10 +96,10 @@ def benefits_have_items(pack: Contents) -> Iterator[Finding]:
     benefits = {benefit.code for benefit in pack.benefits}
     for i, item in enumerate(pack.items):
         if item.kind is ItemKind.BENEFIT and item.code not in benefits:
-            yield ("items", i, "code"), f"no benefit {item.code} is in the pack"
+            yield ("items", i, "code"), f"benefits 中没有待遇 {item.code}，请补上，或改正事项的 code、kind。"
     for i, benefit in enumerate(pack.benefits):
         if benefit.code not in items:
-            yield ("benefits", i, "code"), f"no item of kind benefit has the code {benefit.code}"
+            yield ("benefits", i, "code"), f"没有 kind 为 benefit 的事项 {benefit.code}，请在 items 中补上。"
 
 
 def versions_do_not_overlap(pack: Contents) -> Iterator[Finding]:
@@ -110,30 +125,30 @@ def versions_do_not_overlap(pack: Contents) -> Iterator[Finding]:
 def needed_rules_are_there(pack: Contents) -> Iterator[Finding]:
     """From the pack's first day on, no day is without a city level, terms, lights and an affiliation order."""
     rules = [rule for _, rule in _rules(pack)]
-    for needed in _ALWAYS_NEEDED:
+    for needed, name in _ALWAYS_NEEDED.items():
         gap = _first_gap([rule for rule in rules if isinstance(rule, needed)], pack.in_force_from, None)
         if gap:
-            yield ("in_force_from",), f"no {needed.__name__} is in force on {gap}"
+            yield ("in_force_from",), f"{gap} 没有有效的{name}，请补上，或调整 valid_from、valid_to。"
     city = [treasury for treasury in pack.treasuries if treasury.kind is TreasuryKind.CITY_LEVEL]
     gap = _first_gap(city, pack.in_force_from, None)
     if gap:
-        yield ("treasuries",), f"no treasury of kind city_level exists on {gap}"
+        yield ("treasuries",), f"{gap} 没有 kind 为 city_level 的市本级财政，请补上，或调整其有效期。"
 
 
 def treasuries_are_served(pack: Contents) -> Iterator[Finding]:
     """Every treasury that employers belong to has a platform, who advances its cash, and a settlement route."""
     for path, treasury in _employers_treasuries(pack):
         parts: dict[str, list[Dated]] = {
-            "platform": [each for each in pack.platforms if treasury.code in each.treasuries],
-            "cash advance": _advances(pack, treasury.kind),
+            "受理平台（platforms）": [each for each in pack.platforms if treasury.code in each.treasuries],
+            "先行支付规则（cash_advances）": _advances(pack, treasury.kind),
         }
         if treasury.kind is not TreasuryKind.CITY_LEVEL:
             routes = pack.settlement_routes
-            parts["settlement route"] = [each for each in routes if treasury.code in each.treasuries]
+            parts["结算路径（settlement_routes）"] = [each for each in routes if treasury.code in each.treasuries]
         for what, rules in parts.items():
             gap = _first_gap(rules, max(treasury.valid_from, pack.in_force_from), treasury.valid_to)
             if gap:
-                yield path, f"the treasury {treasury.code} has no {what} on {gap}"
+                yield path, f"财政 {treasury.code} 在 {gap} 没有{what}，请补上，或调整有效期。"
 
 
 def bearers_can_be_settled_with(pack: Contents) -> Iterator[Finding]:
@@ -143,14 +158,16 @@ def bearers_can_be_settled_with(pack: Contents) -> Iterator[Finding]:
         for j, born in enumerate(plan.shares):
             if born.bearer not in kinds:
                 continue
-            parts: dict[str, list[Dated]] = {"day": [each for each in pack.treasuries if each.code == born.bearer]}
+            treasuries: list[Dated] = [each for each in pack.treasuries if each.code == born.bearer]
+            parts = {"有效的记录（treasuries）": treasuries}
             if kinds[born.bearer] is not TreasuryKind.CITY_LEVEL:
-                parts["settlement route"] = [each for each in pack.settlement_routes if born.bearer in each.treasuries]
+                routes = pack.settlement_routes
+                parts["结算路径（settlement_routes）"] = [each for each in routes if born.bearer in each.treasuries]
             for what, spans in parts.items():
                 gap = _first_gap(spans, max(plan.valid_from, pack.in_force_from), plan.valid_to)
                 if gap:
                     where = ("sharing_plans", i, "shares", j, "bearer")
-                    yield where, f"the treasury {born.bearer}, which bears a share, has no {what} on {gap}"
+                    yield where, f"承担份额的财政 {born.bearer} 在 {gap} 没有{what}，请补上，或调整有效期。"
 
 
 def clearing_treasuries_pay_nobody(pack: Contents) -> Iterator[Finding]:
@@ -158,7 +175,8 @@ def clearing_treasuries_pay_nobody(pack: Contents) -> Iterator[Finding]:
     clearing = {each.code for each in pack.treasuries if each.kind is TreasuryKind.PROVINCE}
     for i, advance in enumerate(pack.cash_advances):
         if advance.advanced_by in clearing:
-            yield ("cash_advances", i, "advanced_by"), f"{advance.advanced_by} only clears settlements: it pays nobody"
+            where = ("cash_advances", i, "advanced_by")
+            yield where, f"{advance.advanced_by} 是只作清算的省级财政，不能先行支付，请改为其他财政。"
 
 
 def money_benefits_are_complete(pack: Contents) -> Iterator[Finding]:
@@ -168,11 +186,11 @@ def money_benefits_are_complete(pack: Contents) -> Iterator[Finding]:
             continue
         first = max(benefit.valid_from, pack.in_force_from)
         if not any(amount.benefit == benefit.code for amount in pack.amounts):
-            yield ("benefits", i), f"the money benefit {benefit.code} has no amount"
+            yield ("benefits", i), f"资金类待遇 {benefit.code} 没有标准，请在 amounts 中补上金额。"
         for what, rules in _rules_of_money(pack, benefit.code):
             gap = _first_gap(rules, first, benefit.valid_to)
             if gap:
-                yield ("benefits", i), f"the money benefit {benefit.code} has no {what} on {gap}"
+                yield ("benefits", i), f"资金类待遇 {benefit.code} 在 {gap} 没有{what}，请补上，或调整有效期。"
 
 
 def money_rules_are_of_money(pack: Contents) -> Iterator[Finding]:
@@ -185,11 +203,11 @@ def money_rules_are_of_money(pack: Contents) -> Iterator[Finding]:
         elif isinstance(rule, BenefitAmount | InstalmentPlan):
             named = (rule.benefit,)
         for code in in_kind.intersection(named):
-            yield path, f"{code} is a benefit in kind and has no money rules"
+            yield path, f"{code} 是实物或服务类待遇，不能有资金规则，请删去，或改正待遇代码。"
     most = {plan.benefit: plan.count for plan in sorted(pack.instalment_plans, key=lambda plan: plan.count)}
     for i, amount in enumerate(pack.amounts):
         if amount.fen < most.get(amount.benefit, 1):
-            yield ("amounts", i, "fen"), "the amount leaves instalments of nothing"
+            yield ("amounts", i, "fen"), "金额过小，分期后有的一期不足 1 分，请加大金额，或减少期数。"
 
 
 def excluded_people_have_no_amounts(pack: Contents) -> Iterator[Finding]:
@@ -198,7 +216,7 @@ def excluded_people_have_no_amounts(pack: Contents) -> Iterator[Finding]:
     coverage = {category.code: category.coverage for category in pack.categories}
     for i, amount in enumerate(pack.amounts):
         if (coverage.get(amount.category), amount.benefit) in excluded:
-            yield ("amounts", i), f"{amount.category} is excluded from {amount.benefit}"
+            yield ("amounts", i), f"{amount.category} 按 exclusions 不享受 {amount.benefit}，请删去此标准，或改正代码。"
 
 
 def alternatives_are_given_alike(pack: Contents) -> Iterator[Finding]:
@@ -215,7 +233,8 @@ def categories_can_be_certified(pack: Contents) -> Iterator[Finding]:
     certified = {coverage for item in pack.items for coverage in item.certifies}
     for i, category in enumerate(pack.categories):
         if category.coverage not in certified:
-            yield ("categories", i, "coverage"), f"no item certifies people of the coverage {category.coverage}"
+            where = ("categories", i, "coverage")
+            yield where, f"没有事项认定覆盖范围 {category.coverage}，请写入某个认定事项的 certifies。"
 
 
 def conditions_are_sound(pack: Contents) -> Iterator[Finding]:
@@ -228,7 +247,7 @@ def conditions_are_sound(pack: Contents) -> Iterator[Finding]:
             yield ("conditions", i, "when"), str(error)
     for i, fact in enumerate(pack.facts):
         if fact.name not in used:
-            yield ("facts", i), f"no condition uses {fact.name}"
+            yield ("facts", i), f"没有条件用到情况 {fact.name}，请删去，或写入某个条件。"
 
 
 CHECKS: tuple[Check, ...] = (
@@ -265,7 +284,7 @@ def _twice(values: Iterable[tuple[Path, str]], what: str) -> Iterator[Finding]:
     seen: set[str] = set()
     for path, value in values:
         if value in seen:
-            yield path, f"{what} {value} is used twice"
+            yield path, f"{what} {value} 重复，请改成不同的值。"
         seen.add(value)
 
 
@@ -334,8 +353,8 @@ def _overlaps(placed: list[Placed]) -> Iterator[Finding]:
     ordered = sorted(placed, key=lambda each: each[1].valid_from)
     for (_, earlier), (path, later) in pairwise(ordered):
         if earlier.valid_to is None or later.valid_from <= earlier.valid_to:
-            end = earlier.valid_to or "further notice"
-            yield path, f"overlaps the version that holds from {earlier.valid_from} to {end}"
+            days = f"{earlier.valid_from} {f'至 {earlier.valid_to} ' if earlier.valid_to else '起长期'}"
+            yield path, f"与 {days}有效的版本重叠，请给前一版本写明 valid_to，或推后 valid_from。"
 
 
 def _meet(one: Dated, other: Dated) -> bool:
@@ -346,7 +365,7 @@ def _meet(one: Dated, other: Dated) -> bool:
 def _mixed_dates(placed: list[Placed]) -> Iterator[Finding]:
     named = {each.version_by for _, each in placed if isinstance(each, Rule)}
     if len(named) > 1:
-        yield (*placed[-1][0], "version_by"), "differs between the versions of one rule"
+        yield (*placed[-1][0], "version_by"), "同一规则各版本的 version_by 不一致，请改为相同。"
 
 
 def _first_gap(spans: Iterable[Dated], first: date, last: date | None) -> date | None:
@@ -378,13 +397,13 @@ def _advances(pack: Contents, kind: TreasuryKind) -> list[Dated]:
 
 def _rules_of_money(pack: Contents, benefit: str) -> Iterator[tuple[str, list[Dated]]]:
     """Give what a money benefit needs, with the rules that there are."""
-    yield "instalment plan", [plan for plan in pack.instalment_plans if plan.benefit == benefit]
+    yield "发放方式（instalment_plans）", [plan for plan in pack.instalment_plans if plan.benefit == benefit]
     manual = {kind for rule in pack.manual_decisions for kind in rule.employer_kinds}
     for kind in EmployerKind:
         if kind not in manual:
             rules = [each for each in pack.employer_shares if (benefit, kind) in each.subjects]
-            yield f"employer's share for the employer kind {kind}", list(rules)
+            yield f"单位性质为 {kind} 的用人单位承担比例（employer_shares）", list(rules)
     plans = [plan for plan in pack.sharing_plans if benefit in plan.benefits]
     for _, treasury in _employers_treasuries(pack):
         fitting = [p for p in plans if treasury.kind in p.treasury_kinds or treasury.code in p.treasuries]
-        yield f"sharing plan for treasuries of kind {treasury.kind} ({treasury.code})", list(fitting)
+        yield f"财政 {treasury.code}（kind 为 {treasury.kind}）的分担方案（sharing_plans）", list(fitting)

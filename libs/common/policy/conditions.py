@@ -20,6 +20,18 @@ Facts: TypeAlias = Mapping[str, FactValueType]
 
 _TYPES = {FactType.BOOL: cel.Type.BOOL, FactType.INT: cel.Type.INT, FactType.STRING: cel.Type.STRING}
 _ANY: Mapping[FactType, FactValueType] = {FactType.BOOL: False, FactType.INT: 0, FactType.STRING: ""}
+_TYPE_WORDS = {
+    "bool": "是否值",
+    "int": "整数",
+    "string": "文本",
+    "double": "小数",
+    "list": "列表",
+    "null": "空值",
+    "null_type": "空值",
+}
+_UNDECLARED = re.compile(r"undeclared reference to '(.*?)' \(in container ''\)")
+_NO_OVERLOAD = re.compile(r"found no matching overload for '[_@]?(.*?)_?' applied to '(.*?)'")
+_SYNTAX = re.compile(r"Syntax error: .*?(?:at:|at|input) '(.+?)'(?= expecting|$)")
 _PLACE = re.compile(r"<input>:(\d+):(\d+): (.*)")
 _TOKEN = re.compile(r"""'[^'\n]*'|"[^"\n]*"|[A-Za-z_][\w.]*|&&|\|\||[!=<>]=|[!<>]""")
 _WORDS = {
@@ -64,13 +76,14 @@ def compile_condition(source: str, facts: tuple[Fact, ...]) -> Compiled:
     declared = {fact.name: fact.type for fact in facts}
     expression = _compile(source, declared)
     if expression.return_type() != cel.Type.BOOL:
-        raise ConditionWrong(f"gives a value of type {expression.return_type().name().lower()}, not true or false")
+        kind = _typed(expression.return_type().name().lower())
+        raise ConditionWrong(f"条件的结果是{kind}，应为是或否，请写成比较，如 person.degree == 'master'。")
     uses = tuple(name for name in declared if not _compiles(source, declared.keys() - {name}, declared))
     _check_literals(source, [fact for fact in facts if fact.name in uses])
     try:
         expression.eval(data={name: _ANY[declared[name]] for name in uses})
     except RuntimeError as error:
-        raise ConditionWrong("is too much work: write it without loops over lists") from error
+        raise ConditionWrong("条件的运算量过大，请不要对列表逐项循环。") from error
     return Compiled(expression, uses)
 
 
@@ -112,11 +125,26 @@ def _reason(told: str) -> str:
     """The first thing that the library found wrong."""
     place = _PLACE.search(told)
     if place is None:
-        return "is too long or too deep: split it into several conditions"
+        return "条件过长或括号层数过多，请拆成几个条件。"
     line, column, what = place[1], place[2], place[3].removesuffix(" [INVALID_ARGUMENT]")
-    what = re.sub(r"undeclared reference to '(.*?)' \(in container ''\)", r"\1 is not declared under `facts`", what)
-    what = re.sub(r"found no matching overload for '_?(.*?)_?' applied to '(.*?)'", r"\1 does not go with \2", what)
-    return f"line {line}, column {column}: {what}"
+    return f"条件第 {line} 行第 {column} 列：{_mended(what)}"
+
+
+def _mended(what: str) -> str:
+    if found := _UNDECLARED.match(what):
+        return f"facts 中没有声明 {found[1]}，请改正名称，或在 facts 中补上。"
+    if found := _NO_OVERLOAD.match(what):
+        return f"{found[1]} 不能用于（{_typed(found[2])}），请改成同类的值，文本加引号，数字不加。"
+    if found := _SYNTAX.match(what):
+        if found[1] == "<EOF>":
+            return "条件没有写完，请补全，并检查引号和括号是否成对。"
+        return f"{found[1].strip()} 在此处不合写法，请检查引号、括号和运算符（&&、||、==），只用英文标点。"
+    return f"这样写不能识别，请改正（{what}）。"
+
+
+def _typed(types: str) -> str:
+    """The names of CEL's types, as `(int, string)`, in Chinese."""
+    return re.sub(r"\w+", lambda found: _TYPE_WORDS.get(found[0], found[0]), types.strip("()")).replace(", ", "、")
 
 
 def _check_literals(source: str, used: Collection[Fact]) -> None:
@@ -129,7 +157,7 @@ def _check_literals(source: str, used: Collection[Fact]) -> None:
                 source.count("\n", 0, found.start()) + 1,
                 found.start() - source.rfind("\n", 0, found.start()),
             )
-            known = ", ".join(sorted(values)) or "none"
+            known = "、".join(sorted(values)) or "无"
             raise ConditionWrong(
-                f"line {line}, column {column}: no fact here has the value '{literal}' (known: {known})"
+                f"条件第 {line} 行第 {column} 列：所用的情况都没有值 '{literal}'，请改正，可用：{known}。"
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 class PolicyError(Exception):
-    """Base of all that the rules raise; the message is for operators and developers."""
+    """Base of all that the rules raise; the message is for operators and developers, save that of PackRefused."""
 
 
 class ManualDecision(PolicyError):
@@ -22,21 +22,23 @@ class NoRuleInForce(PolicyError):
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """One thing wrong with a pack: the line (from 1; 0 where the whole file is meant), the place, the reason."""
+    """One thing wrong with a pack: the line (from 1; 0 where the whole file is meant), the place, the reason
+    in a Chinese sentence that says what to do."""
 
     line: int
     place: str
     reason: str
 
     def __str__(self) -> str:
-        where = f"line {self.line}" if self.line else "the file"
-        return f"{where}: {self.place}: {self.reason}" if self.place else f"{where}: {self.reason}"
+        where = f"第 {self.line} 行" if self.line else "整个文件"
+        return f"{where}：{self.place}：{self.reason}" if self.place else f"{where}：{self.reason}"
 
 
 class PackRefused(PolicyError):
-    """A pack was refused at load; `defects` lists everything found wrong, in the order of the file."""
+    """A pack was refused at load; `defects` lists everything found wrong, in the order of the file. The message is for
+    whoever wrote the pack."""
 
     def __init__(self, name: str, defects: Sequence[Defect]) -> None:
         self.name = name
         self.defects = tuple(sorted(defects, key=lambda defect: defect.line))
-        super().__init__("\n".join([f"{name} was refused:", *(f"  {defect}" for defect in self.defects)]))
+        super().__init__("\n".join([f"{name} 未通过检查：", *(f"  {defect}" for defect in self.defects)]))

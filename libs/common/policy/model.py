@@ -44,9 +44,9 @@ class Cited(BaseModel):
     @model_validator(mode="after")
     def _rests_on_something(self) -> Self:
         if self.assumption and not self.note:
-            raise ValueError("an assumption needs a note that says what is assumed")
+            raise ValueError("标为假定的条目须在 note 中写明假定了什么，请补上。")
         if not self.assumption and self.article is None:
-            raise ValueError("name the article, or mark it as an assumption with a note")
+            raise ValueError("没有写明依据的条款，请填写 article，或标为假定（assumption: true）并写 note。")
         return self
 
 
@@ -216,13 +216,13 @@ class Fact(Cited):
     @model_validator(mode="after")
     def _as_its_type_asks(self) -> Self:
         if bool(self.values) != (self.type is FactType.STRING):
-            raise ValueError("values are listed exactly where the type is string")
+            raise ValueError("type 为 string 的情况须列出 values，其他类型不列，请补上或删去 values。")
         _distinct(tuple(value.code for value in self.values))
         if (self.department is not None) != (self.stated_by is FactFrom.DEPARTMENT):
-            raise ValueError("a department is named exactly where one states the fact")
+            raise ValueError("stated_by 为 department 的情况须写明 department，其他的不写，请补上或删去。")
         if (self.stated_by is FactFrom.PLATFORM) != (PLATFORM_FACTS.get(self.name) is self.type):
-            known = ", ".join(f"{name} ({kind})" for name, kind in PLATFORM_FACTS.items())
-            raise ValueError(f"the platform states these facts and no others: {known}")
+            known = "、".join(f"{name}（{kind}）" for name, kind in PLATFORM_FACTS.items())
+            raise ValueError(f"由平台提供的情况只有 {known}，且只能由平台提供，请改正 stated_by、name 或 type。")
         return self
 
 
@@ -241,7 +241,7 @@ class Condition(CodedRule):
     @model_validator(mode="after")
     def _of_something(self) -> Self:
         if not (self.coverages or self.categories or self.items):
-            raise ValueError("the condition names no coverage, category or item")
+            raise ValueError("条件没有写明对象，请至少填写 coverages、categories、items 之一。")
         return self
 
 
@@ -322,19 +322,21 @@ class Item(CodedRule):
     def _one_of_each(self) -> Self:
         departments = [task.department for stage in self.stages for task in stage]
         if len(set(departments)) < len(departments):
-            raise ValueError("one department has one task of an item at most")
+            raise ValueError("同一部门在一个事项中只能有一项任务，请合并或删去重复的任务。")
         materials = [material.code for material in self.materials]
         if len(set(materials)) < len(materials):
-            raise ValueError("a material is listed once")
+            raise ValueError("同一材料在一个事项中只列一次，请删去重复的材料。")
         if not self.stages and self.kind is not ItemKind.CHANGE:
-            raise ValueError("only a change may have no task")
+            raise ValueError("只有变更类事项可以没有办理任务，请在 stages 中写明由哪个部门办理。")
         if bool(self.certifies) != (self.kind is ItemKind.CERTIFICATION):
-            raise ValueError("certifies names coverages exactly where the kind is certification")
+            raise ValueError("认定类事项须写明 certifies，其他事项不写，请补上或删去。")
         if self.changes is not None and self.kind is not ItemKind.CHANGE:
-            raise ValueError("only a change makes something otherwise")
+            raise ValueError("只有变更类事项可以写 changes，请删去，或改正 kind。")
         allowed = self.statutory_working_days
         if allowed is not None and self.promised_working_days > allowed:
-            raise ValueError(f"the tasks may take {self.promised_working_days} working days, the law allows {allowed}")
+            raise ValueError(
+                f"各项任务合计 {self.promised_working_days} 个工作日，超过法定的 {allowed} 个工作日，请缩短任务时限。"
+            )
         return self
 
 
@@ -430,7 +432,7 @@ class InstalmentPlan(EligibilityRule):
     @model_validator(mode="after")
     def _months_where_there_are_several(self) -> Self:
         if (self.count > 1) != (self.months_between > 0):
-            raise ValueError("months_between is above zero exactly where there are several instalments")
+            raise ValueError("分多期的 months_between 应大于 0，只有一期的应为 0，请改正期数或间隔月数。")
         return self
 
     @property
@@ -509,13 +511,13 @@ class SharingPlan(Rule):
     @model_validator(mode="after")
     def _shares_are_the_whole(self) -> Self:
         if not self.treasury_kinds and not self.treasuries:
-            raise ValueError("the plan names neither a kind of treasury nor a treasury")
+            raise ValueError("分担方案没有写明适用的财政，请填写 treasury_kinds 或 treasuries。")
         bearers = _distinct(tuple(born.bearer for born in self.shares))
         if self.remainder_to not in bearers:
-            raise ValueError(f"remainder_to names {self.remainder_to}, which bears no share")
+            raise ValueError(f"承担尾差的 {self.remainder_to} 不在 shares 之列，请把 remainder_to 改为其中一个承担者。")
         total = sum(parse_share(born.share) for born in self.shares)
         if total != 1:
-            raise ValueError(f"the shares sum to {total} and not to one")
+            raise ValueError(f"各承担比例合计为 {total}，应为 1，请改正 shares 中的比例。")
         return self
 
     @property
@@ -555,7 +557,7 @@ class SettlementRoute(Rule):
     @model_validator(mode="after")
     def _through_where_via(self) -> Self:
         if (self.route is RouteKind.VIA_PROVINCE) != (self.through is not None):
-            raise ValueError("`through` names the clearing treasury exactly where the route is via_province")
+            raise ValueError("经省结算（via_province）的须写明 through，直接结算的不写，请补上或删去。")
         return self
 
     @property
@@ -653,5 +655,5 @@ class Contents(Record):
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) < len(values):
-        raise ValueError("a value is listed twice")
+        raise ValueError("列表中有重复的值，请删去重复的。")
     return values

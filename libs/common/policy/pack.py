@@ -13,6 +13,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from libs.common.policy.checks import CHECKS
 from libs.common.policy.conditions import Compiled, compile_condition
+from libs.common.policy.defects import sentence
 from libs.common.policy.errors import NoRuleInForce, PackRefused, UnknownCode
 from libs.common.policy.identity import PackIdentity
 from libs.common.policy.model import (
@@ -54,7 +55,7 @@ class Pack(Contents):
     _source: bytes = PrivateAttr()
 
     @classmethod
-    def parse(cls, raw: bytes, name: str = "the pack") -> Self:
+    def parse(cls, raw: bytes, name: str = "政策包") -> Self:
         """Read and check a pack's bytes. Raises PackRefused with every defect found and its line."""
         source = read_source(raw, name)
         pack = cls._validated(source)
@@ -69,7 +70,7 @@ class Pack(Contents):
         try:
             return cls.model_validate_json(json.dumps(source.data), strict=True)
         except ValidationError as error:
-            defects = [source.defect(each["loc"], each["msg"]) for each in error.errors()]
+            defects = [source.defect(each["loc"], sentence(each)) for each in error.errors()]
             raise PackRefused(source.name, defects) from error
 
     @property
