@@ -151,21 +151,21 @@ WRONG = {
     "one of benefits that nobody knows": (
         *one_of("talent_flat", "rent"),
         "benefits: [talent_flat, rent]",
-        "no benefit rent",
+        "没有待遇 rent",
     ),
-    "one of one benefit": (*one_of("talent_flat"), "benefits: [talent_flat]", "at least 2 items"),
-    "one of a benefit named twice": (*one_of("talent_flat", "talent_flat"), "id: one-of-two", "listed twice"),
+    "one of one benefit": (*one_of("talent_flat"), "benefits: [talent_flat]", "至少 2 项"),
+    "one of a benefit named twice": (*one_of("talent_flat", "talent_flat"), "id: one-of-two", "重复的值"),
     "a benefit of which two rules give one": (
         one_of("talent_flat", "talent_apartment")[0],
         one_of("talent_flat", "talent_apartment")[1].replace("exclusions:\n", "")
         + one_of("talent_flat", "talent_apartment", rule="one-of-two.again")[1].replace("at_most_one:\n", ""),
         "id: one-of-two.again",
-        "overlaps the version that holds from 2021-03-23",
+        "与 2021-03-23 起长期有效的版本重叠",
     ),
     "one of what a person and what a household is given": (
         *one_of("talent_flat", "purchase_subsidy"),
         "benefits: [talent_flat, purchase_subsidy]",
-        "different claim subjects: household, person",
+        "现有 household、person",
     ),
     "a benefit without an item": (
         "code: talent_apartment\n    kind: benefit",

@@ -224,8 +224,11 @@ def alternatives_are_given_alike(pack: Contents) -> Iterator[Finding]:
     for i, rule in enumerate(pack.at_most_one):
         named = [each for each in pack.benefits if each.code in rule.benefits and _meet(each, rule)]
         if len(subjects := {each.claim_subject.value for each in named}) > 1:
-            given = ", ".join(sorted(subjects))
-            yield ("at_most_one", i, "benefits"), f"the benefits have different claim subjects: {given}"
+            given = "、".join(sorted(subjects))
+            yield (
+                ("at_most_one", i, "benefits"),
+                f"只能享受其一的待遇须同按人或同按户申领，现有 {given}，请改为一致。",
+            )
 
 
 def categories_can_be_certified(pack: Contents) -> Iterator[Finding]:

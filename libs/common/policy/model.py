@@ -370,8 +370,8 @@ _FLAT_WHERE_UNSAID: Mapping[str, FlatKind] = {
 
 
 class Benefit(CodedRule):
-    """A benefit that a certified person may have, and whom it is given to once. `flat` is the kind of flat that a benefit
-    in kind gives, where it gives one; a pack of before it was told stays readable."""
+    """A benefit that a certified person may have, and whom it is given to once. `flat` is the kind of flat that a
+    benefit in kind gives, where it gives one; a pack of before it was told stays readable."""
 
     form: BenefitForm
     claim_subject: ClaimSubject
@@ -385,7 +385,7 @@ class Benefit(CodedRule):
     @model_validator(mode="after")
     def _flats_in_kind(self) -> Self:
         if self.flat is not None and self.form is not BenefitForm.IN_KIND:
-            raise ValueError("only a benefit in kind gives a flat")
+            raise ValueError("只有实物待遇（form 为 in_kind）才填写 flat，请删去 flat 或更正 form。")
         return self
 
 
