@@ -33,6 +33,12 @@ def population_of(policy: Policy) -> Sequence[Line]:
     return read_population() if policy.pack.city == CITY else AnyCity(policy).fill()
 
 
+def _asked(line: Line, benefits: Sequence[str]) -> Sequence[str]:
+    """Those of the benefits that a line asks for together with the certification."""
+    codes = [each["code"] for each in line.body["items"]]
+    return [each for each in benefits if each in codes and line.certification_of is None]
+
+
 class AnyCity(Book):
     """Everybody who files, and what; `lines` once `fill` has run."""
 
@@ -43,6 +49,7 @@ class AnyCity(Book):
         self.benefits_later(certified)
         self.changes(certified)
         self.flats()
+        self.one_of_several()
         self.other_categories()
         self.services()
         self.at_every_window()
@@ -101,13 +108,21 @@ class AnyCity(Book):
                 for category in may_have[:1]:
                     self.add(self._certified(treasury, category, [benefit]))
 
+    def one_of_several(self) -> None:
+        """Whoever was given one of several benefits asks for another of them in vain."""
+        for rule in self.policy.pack.at_most_one:
+            having = ((line, each) for line in self.lines for each in _asked(line, rule.benefits))
+            for line, given in islice(having, 1):
+                [other, *_] = [each for each in rule.benefits if each != given]
+                self.add(self.later(line, [item(other)]), "not_accepted", wave=3, certification_of=line.key)
+
     def other_categories(self) -> None:
         """A certification of each category that nobody has filed for yet."""
         filed = {each.get("category") for line in self.lines for each in line.body["items"]}
         left = [category for category in self.policy.categories if category not in filed]
         for treasury, category in zip(cycle(self.policy.places), left, strict=False):
             for kind in self._kinds_of(category)[:1]:
-                self.add(self._certified(treasury, category, self._flats(category, kind), kind))
+                self.add(self._certified(treasury, category, self._flats(category, kind)[:1], kind))
 
     def services(self) -> None:
         """Every service, by turns of somebody employed and of somebody by their region; the family is named."""
@@ -236,7 +251,7 @@ class AnyCity(Book):
         return [kind for kind in self.policy.employer_kinds if category in self._categories(kind)]
 
     def _money(self, category: str, kind: EmployerKind = ENTERPRISE) -> Sequence[str]:
-        return self._allowed(category, self.policy.benefits(BenefitForm.MONEY), kind)
+        return self._one_of_each(self._allowed(category, self.policy.benefits(BenefitForm.MONEY), kind))
 
     def _flats(self, category: str, kind: EmployerKind = ENTERPRISE) -> Sequence[str]:
         in_kind = self.policy.benefits(BenefitForm.IN_KIND)
@@ -246,3 +261,7 @@ class AnyCity(Book):
         """Those of the items that no rule refuses to a category at an employer of this kind."""
         facts = {"employer.kind": kind.value}
         return [each for each in items if self.policy.open_to(category, [each], facts)]
+
+    def _one_of_each(self, items: Sequence[str]) -> Sequence[str]:
+        """The items without those of which one is had by an item before them."""
+        return [each for place, each in enumerate(items) if not self.policy.instead_of(each) & set(items[:place])]

@@ -9,6 +9,7 @@ from typing import Any
 from libs.common.policy import Pack, certifies, decide
 from libs.common.policy.model import (
     AffiliationOrder,
+    AtMostOne,
     BenefitForm,
     FlatKind,
     Item,
@@ -120,6 +121,11 @@ class Policy:
     def benefits(self, form: BenefitForm) -> Sequence[str]:
         """The benefits of a form."""
         return [each.code for each in self.pack.benefits if each.form is form and each.covers(self.on)]
+
+    def instead_of(self, benefit: str) -> set[str]:
+        """The benefits that cannot be had beside this one."""
+        rule = self.pack.find_rule(AtMostOne, benefit, on=self.on)
+        return set(rule.benefits) - {benefit} if rule else set()
 
     def flat_of(self, benefit: str) -> FlatKind | None:
         """The kind of flat that a benefit gives, if any. Raises UnknownCode, NoRuleInForce."""
