@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from deploy.policy_guide import as_document, as_page, as_text
-from deploy.rules_cli import AsJson, ServedPack, day_of, load, refuse
-from deploy.served import served_file
+from deploy.rules_cli import AsJson, ServedArgument, ServedPack, day_of, load, refuse
 from libs.common.calendar import local_date
 from libs.common.money import format_yuan
 from libs.common.policy import Clause, Decision, Pack, PackRefused, PolicyError, Verdict, decide, fact_faults
@@ -50,15 +49,7 @@ def explain(
 
 
 def decide_cases(
-    pack: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PACK",
-            default_factory=served_file,
-            show_default="the one that is served, HUANQUAN_POLICIES",
-            help="File of the policy pack.",
-        ),
-    ],
+    pack: ServedArgument,
     *,
     cases: Annotated[
         Path | None, typer.Option(help="Folder of the cases; the folder `cases` beside the pack if left out.")
@@ -89,15 +80,7 @@ def decide_cases(
 
 
 def write_guide(
-    pack: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PACK",
-            default_factory=served_file,
-            show_default="the one that is served, HUANQUAN_POLICIES",
-            help="File of the policy pack.",
-        ),
-    ],
+    pack: ServedArgument,
     *,
     on: Annotated[
         date | None, typer.Option(parser=day_of, metavar="DATE", help="YYYY-MM-DD; today if left out.")

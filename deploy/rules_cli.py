@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import date
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, NoReturn, TypedDict
+from typing import Annotated, Any, NoReturn, TypedDict
 
 import typer
 
@@ -29,14 +29,13 @@ from libs.common.policy import (
 from libs.common.policy.sharing import RuleDescription, SplitDescription
 from libs.common.treasuries import EmployerKind
 
-ServedPack = Annotated[
-    Path,
-    typer.Option(
-        default_factory=served_file,
-        show_default="the one that is served, HUANQUAN_POLICIES",
-        help="File of the policy pack.",
-    ),
-]
+_SERVED: dict[str, Any] = {
+    "default_factory": served_file,
+    "show_default": "the one that is served, HUANQUAN_POLICIES",
+    "help": "File of the policy pack.",
+}
+ServedPack = Annotated[Path, typer.Option(**_SERVED)]
+ServedArgument = Annotated[Path, typer.Argument(metavar="PACK", **_SERVED)]
 policy = typer.Typer(help="Ask a policy pack what its rules give. Nothing is stored or started.", no_args_is_help=True)
 
 

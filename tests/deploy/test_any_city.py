@@ -25,10 +25,10 @@ from libs.common.policy import PolicyDates, load_pack, split
 from libs.common.policy.cases import run_cases, untested
 from libs.common.policy.model import BenefitForm, ClaimSubject, Contents, FlatKind, ItemKind
 from libs.common.settings import Settings
-from services.intake.domain import Known, examine
-from services.intake.filing import FilingWrong, corrected, read_filing
+from services.intake.filing import FilingWrong, corrected
 from tests.common.packs import ANYANG, anyang
 from tests.conftest import ROOT
+from tests.intake.builders import judgement
 
 CITIES = ROOT / "deploy" / "cities"
 LANTING = CITIES / "lanting" / "2025-1.yaml"
@@ -197,16 +197,9 @@ def test_a_population_can_be_made_from_anyangs_pack_too() -> None:
 def judged(policy: Policy, body: dict[str, object]) -> str:
     """What intake makes of a filing."""
     try:
-        filing = read_filing(body, policy.pack, DAY)
+        return judgement(policy.pack, body, DAY)
     except FilingWrong:
         return "refused with 422"
-    verdict = examine(policy.pack, filing, Known(), DAY)
-    if verdict.reason:
-        return "not_accepted"
-    if verdict.defects:
-        return "correction"
-    elsewhere = filing.platform is not None and filing.platform != verdict.platform
-    return "transferred" if elsewhere else "accepted"
 
 
 def foreseen(line: Line) -> str:

@@ -14,8 +14,8 @@ from deploy.sample.lines import Line, expected_states
 from libs.common.identity import DocumentType, check_credit_code, check_document, check_name, refuses
 from libs.common.policy.model import ItemKind
 from libs.common.treasuries import EmployerKind
-from services.intake.domain import Known, examine
 from services.intake.filing import FilingWrong, corrected, read_filing
+from tests.intake.builders import judgement
 
 FILES = Path(filings.__file__).parent
 TODAY = date(2026, 3, 2)
@@ -129,14 +129,7 @@ def judged(line: Line, body: dict[str, Any]) -> str:
             read_filing(body, anyang().pack, TODAY)
         assert [error.code for error in refusal.value.errors] == line.expect["errors"]
         return "422"
-    filing = read_filing(body, anyang().pack, TODAY)
-    verdict = examine(anyang().pack, filing, Known(), TODAY)
-    if verdict.reason:
-        return "not_accepted"
-    if verdict.defects:
-        return "correction"
-    elsewhere = filing.platform is not None and filing.platform != verdict.platform
-    return "transferred" if elsewhere else "accepted"
+    return judgement(anyang().pack, body, TODAY)
 
 
 def foreseen(line: Line) -> str:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.events import FiscalSettlementClosed
-from libs.common.packs import store
 from libs.common.policy import Pack
 from services.finance import ledger, settlement
 from services.finance.ledger import Transfer
@@ -230,11 +229,7 @@ LATER_VERSION = ('version: "2021-4.2"', 'version: "2021-4.3"')
 
 async def under(house: House, *changes: tuple[str, str]) -> Pack:
     """The pack, edited, in force in the service."""
-    pack = a_pack(LATER_VERSION, *changes)
-    async with house.service.database.transaction() as tx:
-        await store(tx, pack)
-    await house.service.packs.refresh()
-    return pack
+    return await house.publish(a_pack(LATER_VERSION, *changes))
 
 
 async def test_three_treasuries_share_one_payout_and_each_debtor_pays_its_part_by_way_of_the_city(house: House) -> None:

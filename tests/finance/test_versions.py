@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from libs.common.calendar import end_of_day
-from libs.common.packs import store
+from libs.common.events import BenefitApproved
 from libs.common.policy import Pack
 from tests.common.packs import a_pack, edited
 from tests.finance.builders import CITY, DISTRICT, an_approval, today
@@ -44,20 +44,20 @@ def from_a_day_on(version_by: str) -> tuple[str, str]:
     return PLAN, first + second
 
 
-async def publish(house: House, pack: Pack) -> Pack:
-    async with house.service.database.transaction() as tx:
-        await store(tx, pack)
-    await house.service.packs.refresh()
-    return pack
-
-
 async def two_versions(house: House, version_by: str) -> tuple[Pack, Pack]:
     """The version of the grant, and the one that is published after it."""
-    before = await publish(house, a_pack(('version: "2021-4.2"', 'version: "2021-4.3"'), as_it_was(version_by)))
+    before = await house.publish(a_pack(('version: "2021-4.2"', 'version: "2021-4.3"'), as_it_was(version_by)))
     after = Pack.parse(
         edited(('version: "2021-4.2"', 'version: "2021-4.4"'), from_a_day_on(version_by)).encode(), "later"
     )
     return before, after
+
+
+async def granted(house: House, under: Pack) -> BenefitApproved:
+    """A district's allowance, in six instalments, of which no employer bears a part."""
+    event = an_approval(policy=under.identity, benefit="living_allowance", employer_kind="institution")
+    await house.hear(event)
+    return event
 
 
 async def ordered(house: House, application: Any) -> Sequence[Any]:
@@ -78,9 +78,8 @@ def of_the_city(order: Any) -> float:
 @pytest.mark.article("第五条")
 async def test_where_the_ratio_goes_by_the_day_due_instalments_after_the_change_follow_it(house: House) -> None:
     before, after = await two_versions(house, BY_DUE_ON)
-    event = an_approval(policy=before.identity, benefit="living_allowance", employer_kind="institution")
-    await house.hear(event)
-    await publish(house, after)
+    event = await granted(house, before)
+    await house.publish(after)
     orders = await ordered(house, event.application)
     assert len(orders) == 6
     assert {of_the_city(order) for order in orders if order.due_on < CHANGES_ON} <= {0.4}
@@ -95,9 +94,8 @@ async def test_where_the_ratio_goes_by_the_day_due_instalments_after_the_change_
 @pytest.mark.article("第五条")
 async def test_where_it_goes_by_the_day_of_acceptance_what_was_granted_before_keeps_its_ratio(house: House) -> None:
     before, after = await two_versions(house, BY_ACCEPTED_ON)
-    event = an_approval(policy=before.identity, benefit="living_allowance", employer_kind="institution")
-    await house.hear(event)
-    await publish(house, after)
+    event = await granted(house, before)
+    await house.publish(after)
     orders = await ordered(house, event.application)
     assert len(orders) == 6
     assert {of_the_city(order) for order in orders} == {0.4}
@@ -108,12 +106,10 @@ async def test_where_it_goes_by_the_day_of_acceptance_what_was_granted_before_ke
 async def test_a_later_version_that_says_nothing_of_old_acceptances_leaves_them_their_rules(house: House) -> None:
     """Its plan by the day of acceptance begins later: for an earlier one the version of the grant answers."""
     before, _ = await two_versions(house, BY_ACCEPTED_ON)
-    event = an_approval(policy=before.identity, benefit="living_allowance", employer_kind="institution")
-    await house.hear(event)
+    event = await granted(house, before)
     begins = ("in_force_from: 2021-03-23", f"in_force_from: {CHANGES_ON}")
     only_later = PLAN.replace("2021-03-23", CHANGES_ON.isoformat()).replace("due_on", "accepted_on")
-    await publish(
-        house,
+    await house.publish(
         Pack.parse(
             edited(('version: "2021-4.2"', 'version: "2021-4.4"'), begins, (PLAN, only_later)).encode(), "later"
         ),

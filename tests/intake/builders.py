@@ -8,6 +8,9 @@ from typing import Any
 
 from deploy.sample.identities import make_credit_code, make_resident_number
 from libs.common.identity import Sex, make_decision_number
+from libs.common.policy import Pack
+from services.intake.domain import Known, examine
+from services.intake.filing import read_filing
 
 COUNTY, CITY, DISTRICT = "410522", "410500", "410502"
 _RNG = Random(20260302)
@@ -85,3 +88,15 @@ def a_handler() -> dict[str, Any]:
 
 def a_mandate(first: str = "2020-01-01", last: str = "2099-12-31") -> dict[str, Any]:
     return {"kind": "employer_mandate", "from": first, "to": last, "evidence": "单位授权书 1 号"}
+
+
+def judgement(pack: Pack, body: dict[str, Any], on: date) -> str:
+    """What intake makes of a filing by somebody it does not know. Raises FilingWrong."""
+    filing = read_filing(body, pack, on)
+    verdict = examine(pack, filing, Known(), on)
+    if verdict.reason:
+        return "not_accepted"
+    if verdict.defects:
+        return "correction"
+    elsewhere = filing.platform is not None and filing.platform != verdict.platform
+    return "transferred" if elsewhere else "accepted"
