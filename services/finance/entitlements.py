@@ -22,13 +22,15 @@ from libs.common.packs import Packs
 from libs.common.policy import (
     Instalment,
     ManualDecision,
+    NoRuleInForce,
     Pack,
     PackIdentity,
     PolicyDates,
-    Rulebook,
     Split,
     Succession,
+    UnknownCode,
     schedule,
+    settlement_route,
     split,
 )
 from libs.common.policy.model import BenefitForm
@@ -157,12 +159,20 @@ class Shared(Protocol):
     def accepted_on(self) -> date: ...  # noqa: D102
 
 
-def share(pack: Rulebook, benefit: Shared, *, due_on: date, fen: int, employer_kind: EmployerKind) -> Split:
-    """The split of one instalment of `fen`, the employer's part included. Pure. Raises the errors of `split`."""
+def share(policy: Succession, benefit: Shared, *, due_on: date, fen: int, employer_kind: EmployerKind) -> Split:
+    """The split of one instalment of `fen`, the employer's part included. Pure. Raises the errors of `split`, and
+    ManualDecision where a bearer or the payer has no way to settle on the day due: no money moves before people decide.
+    """
     when = PolicyDates(accepted_on=benefit.accepted_on, due_on=due_on)
-    return split(
-        pack, benefit=benefit.benefit, treasury=benefit.treasury, on=when, total_fen=fen, employer_kind=employer_kind
+    parts = split(
+        policy, benefit=benefit.benefit, treasury=benefit.treasury, on=when, total_fen=fen, employer_kind=employer_kind
     )
+    for treasury in sorted({*parts.shares, parts.advanced_by}):
+        try:
+            settlement_route(policy.paying, treasury=treasury, on=due_on)
+        except (NoRuleInForce, UnknownCode) as none:
+            raise ManualDecision(f"manual decision: {treasury} has no settlement on {due_on} ({none})") from none
+    return parts
 
 
 def _employer_kind(event: BenefitApproved) -> EmployerKind:

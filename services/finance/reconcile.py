@@ -194,13 +194,13 @@ INVARIANTS: tuple[tuple[str, str], ...] = (
     (
         "every closed month is settled to the fen",
         """
-        SELECT s.treasury || ' ' || s.month AS record, s.treasury, s.month,
-               s.fen = coalesce(e.owed, 0) AND coalesce(e.even, true) AND p.closed_at IS NOT NULL
-               AND (s.owed = '{}' OR s.owed = coalesce(e.owed_by, '{}')) AS ok,
-               'settled ' || s.fen || ', owed ' || coalesce(e.owed, 0) || ', posted ' || -coalesce(e.settled, 0)
-               AS detail
-          FROM settlement AS s
-          JOIN period AS p USING (treasury, month)
+        SELECT treasury || ' ' || month AS record, treasury, month,
+               coalesce(s.fen, 0) = coalesce(e.owed, 0) AND coalesce(e.even, true) AND p.closed_at IS NOT NULL
+               AND (s.owed IS NULL OR s.owed = '{}' OR s.owed = coalesce(e.owed_by, '{}')) AS ok,
+               'settled ' || coalesce(s.fen, 0) || ', owed ' || coalesce(e.owed, 0) || ', posted '
+               || -coalesce(e.settled, 0) AS detail
+          FROM period AS p
+          LEFT JOIN settlement AS s USING (treasury, month)
           LEFT JOIN (SELECT treasury, month, sum(owed) AS owed, sum(settled) AS settled,
                             bool_and(owed + settled = 0) AS even, jsonb_object_agg(debtor, owed) AS owed_by
                        FROM (SELECT t.treasury, t.month, a.counterparty AS debtor,
@@ -211,6 +211,7 @@ INVARIANTS: tuple[tuple[str, str], ...] = (
                                  ON a.id = e.account_id AND a.treasury = t.treasury AND a.kind = 'due_from'
                               GROUP BY t.treasury, t.month, a.counterparty) AS each
                       GROUP BY treasury, month) AS e USING (treasury, month)
+         WHERE p.closed_at IS NOT NULL OR s.id IS NOT NULL
         """,
     ),
     (

@@ -213,8 +213,15 @@ def _legs(pack: Pack, treasury: str, owed: Mapping[str, int], *, on: date) -> It
     city = pack.city_treasury(on).code
     for debtor, fen in owed.items():
         if debtor != city:
-            yield from ((leg, {debtor: fen}) for leg in settlement_route(pack, treasury=debtor, on=on).back)
+            route = settlement_route(pack, treasury=debtor, on=_last_there(pack, debtor, on))
+            yield from ((leg, {debtor: fen}) for leg in route.back)
     yield from ((leg, owed) for leg in settlement_route(pack, treasury=treasury, on=on).legs)
+
+
+def _last_there(pack: Pack, treasury: str, on: date) -> date:
+    """The day, or the last one before it on which the treasury existed: what it owed then is still to be paid."""
+    ends = (min(each.valid_to or on, on) for each in pack.treasuries if each.code == treasury and each.valid_from <= on)
+    return max(ends, default=on)
 
 
 async def close_all(

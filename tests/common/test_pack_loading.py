@@ -300,7 +300,13 @@ WRONG = {
         'shares: [{bearer: affiliated, share: "1"}]',
         'shares: [{bearer: affiliated, share: 9/10}, {bearer: "410000", share: 1/10}]',
         'bearer: "410000"',
-        "承担份额的财政 410000 在 2021-03-23 没有结算路径",
+        "承担份额或先行支付的财政 410000 在 2021-03-23 没有结算路径",
+    ),
+    "a route through itself": (
+        'id: route.huaxian.via-province\n    treasuries: ["410526"]',
+        'id: route.huaxian.via-province\n    treasuries: ["410526", "410000"]',
+        "id: route.huaxian.via-province",
+        "410000 不能经自身结算",
     ),
     "a clearing treasury that pays": (
         "advanced_by: affiliated",
@@ -377,6 +383,40 @@ def test_a_wrong_pack_is_refused_with_its_place_and_reason(case: tuple[str, str,
     assert any(on_line in lines[defect.line - 1] for defect in found), str(refused.value)
     assert all(HAN.search(defect.reason) for defect in refused.value.defects), str(refused.value)
     assert str(refused.value).startswith("wrong.yaml 未通过检查：\n  第 ")
+
+
+ZONE_ENDS = (
+    'regions: [{region: "410571", valid_from: 2021-03-23}]\n    valid_from: 2021-03-23',
+    'regions: [{region: "410571", valid_from: 2021-03-23}]\n    valid_from: 2021-03-23\n    valid_to: 2027-12-31',
+)
+PLAN_OF_A_CITY = 'shares: [{bearer: affiliated, share: "1"}]\n    remainder_to: affiliated\n'
+
+
+@pytest.mark.parametrize("version_by", ["due_on", "accepted_on"])
+def test_a_named_bearer_is_there_as_long_as_its_plan_decides(version_by: str) -> None:
+    """A plan by the day of acceptance decides instalments that fall due long after its last day."""
+    rest = "    document: anyang-2021-4\n    article: 第五条\n    valid_from: 2021-03-23\n    version_by: due_on\n"
+    born = 'shares: [{bearer: "410571", share: 1/4}, {bearer: affiliated, share: 3/4}]\n    remainder_to: affiliated\n'
+    until = rest.replace("    version_by: due_on", f"    valid_to: 2027-12-31\n    version_by: {version_by}")
+    after = rest.replace("2021-03-23", "2028-01-01").replace("due_on", version_by)
+    later = (
+        "  - id: sharing.city-level.later\n    benefits: [living_allowance, purchase_subsidy]\n"
+        f"    treasury_kinds: [city_level]\n    {PLAN_OF_A_CITY}{after}    assumption: true\n    note: 示例\n"
+    )
+    note = "    assumption: true\n    note: 文件未写市直单位；除企业承担部分外由市级财政全部承担。\n"
+    raw = edited(ZONE_ENDS, (PLAN_OF_A_CITY + rest + note, born + until + note + later)).encode()
+    if version_by == "due_on":
+        assert Pack.parse(raw)
+        return
+    with pytest.raises(PackRefused, match="先行支付的财政 410571 在 2028-01-01 没有有效的记录"):
+        Pack.parse(raw)
+
+
+def test_a_named_payer_is_there_as_long_as_its_rule_decides() -> None:
+    pays = ("advanced_by: affiliated", 'advanced_by: "410571"')
+    assert Pack.parse(edited(pays).encode())
+    with pytest.raises(PackRefused, match="先行支付的财政 410571 在 2028-01-01 没有有效的记录"):
+        Pack.parse(edited(pays, ZONE_ENDS).encode())
 
 
 def test_all_defects_are_told_at_once() -> None:

@@ -14,8 +14,10 @@ from libs.common.policy import (
     Leg,
     ManualDecision,
     NoRuleInForce,
+    Pack,
     PackRefused,
     PolicyDates,
+    Succession,
     UnknownCode,
     affiliated_treasury,
     amount_of,
@@ -339,6 +341,43 @@ def test_an_unknown_category_is_named() -> None:
 def test_a_certification_is_valid_for_the_months_of_the_pack() -> None:
     assert anyang().rule(CertificationTerm, on=DAY).validity_months == 60
     assert certification_valid_to(anyang(), decided_on=DAY, accepted_on=DAY) == date(2031, 3, 2)
+
+
+OWN_PLAN = """  - id: sharing.huaxian
+    benefits: [purchase_subsidy]
+    treasuries: ["410526"]
+    shares: [{bearer: affiliated, share: "1"}]
+    remainder_to: affiliated
+    document: anyang-2021-4
+    article: 第五条
+    valid_from: 2021-03-23
+    version_by: due_on
+cash_advances:
+"""
+
+
+def city_part(granted: Pack, paying: Pack) -> int:
+    """What the city bears of 30,000 yuan in 滑县 that no employer shares, in fen."""
+    on = PolicyDates(accepted_on=DAY, due_on=date(2027, 5, 5))
+    policy = Succession(granted, paying)
+    kind = EmployerKind.INSTITUTION
+    parts = split(policy, benefit="purchase_subsidy", treasury="410526", on=on, total_fen=3_000_000, employer_kind=kind)
+    return parts.shares.get(CITY, 0)
+
+
+@pytest.mark.article("第五条")
+def test_a_plan_of_its_own_that_the_later_version_drops_binds_no_payment_due_under_it() -> None:
+    with_own = a_pack(("cash_advances:\n", OWN_PLAN))
+    assert city_part(with_own, with_own) == 0
+    assert city_part(with_own, anyang()) == city_part(anyang(), anyang()) == 300_000
+    assert city_part(anyang(), with_own) == 0
+
+
+@pytest.mark.article("第五条")
+def test_a_new_plan_for_new_acceptances_reaches_nobody_who_was_granted_before() -> None:
+    of_new_ones = a_pack(("cash_advances:\n", OWN_PLAN.replace("due_on", "accepted_on")))
+    assert city_part(of_new_ones, of_new_ones) == 0
+    assert city_part(anyang(), of_new_ones) == 300_000
 
 
 @pytest.mark.article("第五条")

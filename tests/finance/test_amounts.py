@@ -2,6 +2,7 @@
 
 import pytest
 
+from libs.common.policy import Succession
 from libs.common.treasuries import EmployerKind
 from services.finance import ledger
 from services.finance.entitlements import share
@@ -87,12 +88,17 @@ ROWS = [
 ]
 
 
+def alone() -> Succession:
+    """The one version, of the grant and of the day due."""
+    return Succession(anyang(), anyang())
+
+
 @pytest.mark.parametrize(("benefit", "treasury", "whole", "employer", "city", "own"), ROWS)
 def test_shares_are_those_of_the_table(  # noqa: PLR0917 - a row of the table
     benefit: str, treasury: str, whole: int, employer: int, city: int, own: int
 ) -> None:
     event = an_approval(benefit=benefit, treasury=treasury)
-    parts = share(anyang(), event, due_on=today(), fen=whole, employer_kind=EmployerKind.ENTERPRISE)
+    parts = share(alone(), event, due_on=today(), fen=whole, employer_kind=EmployerKind.ENTERPRISE)
     assert parts.employer == employer
     assert parts.shares.get(CITY, 0) == city
     assert (0 if treasury == CITY else parts.shares[treasury]) == own
@@ -102,7 +108,7 @@ def test_shares_are_those_of_the_table(  # noqa: PLR0917 - a row of the table
 
 @pytest.mark.parametrize("kind", ["institution", "government", "social_organisation", "own_startup"])
 def test_only_an_enterprise_bears_a_third(kind: str) -> None:
-    parts = share(anyang(), an_approval(), due_on=today(), fen=100, employer_kind=EmployerKind(kind))
+    parts = share(alone(), an_approval(), due_on=today(), fen=100, employer_kind=EmployerKind(kind))
     assert (parts.employer, parts.shares) == (0, {CITY: 30, DISTRICT: 70})
 
 

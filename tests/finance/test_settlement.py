@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.events import FiscalSettlementClosed
@@ -317,6 +318,26 @@ async def test_where_the_city_pays_for_a_district_the_district_owes_it(house: Ho
         (PROVINCE_MANAGED, "expenditure", ""): 666_666,
     }
     assert await house.differences() == []
+
+
+def test_a_debtor_that_ended_within_the_month_pays_by_its_last_route() -> None:
+    zone = 'regions: [{region: "410571", valid_from: 2021-03-23}]\n    valid_from: 2021-03-23\n'
+    pack = a_pack((zone, zone + "    valid_to: 2026-06-15\n"))
+    (back, on) = settlement.transfers(
+        pack, treasury=DISTRICT, month="2026-06", owed={ZONE: 7}, settlement=uuid4(), on=date(2026, 7, 1)
+    )
+    assert back.entries[ledger.Account(ZONE, "cash")] == -7
+    assert on.entries[ledger.Account(DISTRICT, "due_from", ZONE)] == -7
+
+
+async def test_a_city_month_that_was_closed_while_others_owe_it_is_found(house: House) -> None:
+    pack = await under(house, (DISTRICTS_PLAN, THREE_BEAR), ("advanced_by: affiliated", 'advanced_by: "410500"'))
+    await paid(house, policy=pack.identity)
+    async with house.service.database.transaction() as tx:  # as a process of before would close it
+        await tx.execute(text("UPDATE period SET closed_at = now(), closed_by = 'old' WHERE treasury = '410500'"))
+    (found,) = await house.differences()
+    assert found.name == "every closed month is settled to the fen"
+    assert found.first == f"{CITY} {this_month()}"
 
 
 AMOUNTS = st.integers(-(10**12), 10**12)

@@ -8,9 +8,11 @@ import pytest
 
 from libs.common.calendar import end_of_day
 from libs.common.events import BenefitApproved
-from libs.common.policy import Pack
+from libs.common.policy import ManualDecision, Pack, Succession
+from libs.common.treasuries import EmployerKind
+from services.finance.entitlements import share
 from tests.common.packs import a_pack, edited
-from tests.finance.builders import CITY, DISTRICT, an_approval, today
+from tests.finance.builders import CITY, DISTRICT, ZONE, an_approval, today
 from tests.finance.conftest import House
 
 PLAN = """  - id: sharing.living-allowance.district
@@ -118,3 +120,25 @@ async def test_a_later_version_that_says_nothing_of_old_acceptances_leaves_them_
     assert len(orders) == 6
     assert {of_the_city(order) for order in orders} == {0.4}
     assert {order.treasury for order in orders} == {DISTRICT}
+
+
+ZONE_HAS = 'regions: [{region: "410571", valid_from: 2021-03-23}]\n    valid_from: 2021-03-23\n'
+
+
+@pytest.mark.article("第五条")
+def test_a_bearer_that_is_no_more_is_for_people_before_any_money_moves() -> None:
+    zone_bears = PLAN.replace("due_on", "accepted_on").replace(
+        "{bearer: affiliated, share: 6/10}", '{bearer: "410571", share: 1/10}, {bearer: affiliated, share: 5/10}'
+    )
+    before = a_pack(('version: "2021-4.2"', 'version: "2021-4.3"'), (PLAN, zone_bears))
+    ended = ZONE_HAS + f"    valid_to: {today()}\n"
+    after = a_pack(('version: "2021-4.2"', 'version: "2021-4.4"'), as_it_was(BY_ACCEPTED_ON), (ZONE_HAS, ended))
+    event = an_approval(benefit="living_allowance")
+
+    def borne(on: date) -> Mapping[str, int]:
+        policy = Succession(before, after)
+        return share(policy, event, due_on=on, fen=100, employer_kind=EmployerKind.INSTITUTION).shares
+
+    assert borne(today()) == {CITY: 40, ZONE: 10, DISTRICT: 50}
+    with pytest.raises(ManualDecision, match="410571 has no settlement"):
+        borne(today() + timedelta(days=1))

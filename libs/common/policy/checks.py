@@ -31,6 +31,7 @@ from libs.common.policy.model import (
     PayoutTerms,
     Rule,
     SharingPlan,
+    VersionBy,
 )
 from libs.common.policy.source import Path
 from libs.common.treasuries import EmployerKind, TreasuryKind
@@ -151,23 +152,31 @@ def treasuries_are_served(pack: Contents) -> Iterator[Finding]:
                 yield path, f"财政 {treasury.code} 在 {gap} 没有{what}，请补上，或调整有效期。"
 
 
-def bearers_can_be_settled_with(pack: Contents) -> Iterator[Finding]:
-    """A treasury that a sharing plan names exists as long as the plan holds, and what it owes has a way to the city."""
+def named_treasuries_can_be_settled_with(pack: Contents) -> Iterator[Finding]:
+    """A treasury that a rule names as a bearer or as the payer exists as long as the rule decides, and what it owes, or
+    is owed, has a way to or from the city. A rule by `accepted_on` decides instalments long after its last day."""
     kinds = {treasury.code: treasury.kind for treasury in pack.treasuries}
+    for path, code, rule in _named_treasuries(pack):
+        if code not in kinds:
+            continue
+        treasuries: list[Dated] = [each for each in pack.treasuries if each.code == code]
+        parts = {"有效的记录（treasuries）": treasuries}
+        if kinds[code] is not TreasuryKind.CITY_LEVEL:
+            routes = pack.settlement_routes
+            parts["结算路径（settlement_routes）"] = [each for each in routes if code in each.treasuries]
+        last = rule.valid_to if rule.version_by is VersionBy.DUE_ON else None
+        for what, spans in parts.items():
+            gap = _first_gap(spans, max(rule.valid_from, pack.in_force_from), last)
+            if gap:
+                yield path, f"承担份额或先行支付的财政 {code} 在 {gap} 没有{what}，请补上，或调整有效期。"
+
+
+def _named_treasuries(pack: Contents) -> Iterator[tuple[Path, str, Rule]]:
     for i, plan in enumerate(pack.sharing_plans):
         for j, born in enumerate(plan.shares):
-            if born.bearer not in kinds:
-                continue
-            treasuries: list[Dated] = [each for each in pack.treasuries if each.code == born.bearer]
-            parts = {"有效的记录（treasuries）": treasuries}
-            if kinds[born.bearer] is not TreasuryKind.CITY_LEVEL:
-                routes = pack.settlement_routes
-                parts["结算路径（settlement_routes）"] = [each for each in routes if born.bearer in each.treasuries]
-            for what, spans in parts.items():
-                gap = _first_gap(spans, max(plan.valid_from, pack.in_force_from), plan.valid_to)
-                if gap:
-                    where = ("sharing_plans", i, "shares", j, "bearer")
-                    yield where, f"承担份额的财政 {born.bearer} 在 {gap} 没有{what}，请补上，或调整有效期。"
+            yield ("sharing_plans", i, "shares", j, "bearer"), born.bearer, plan
+    for i, advance in enumerate(pack.cash_advances):
+        yield ("cash_advances", i, "advanced_by"), advance.advanced_by, advance
 
 
 def clearing_treasuries_pay_nobody(pack: Contents) -> Iterator[Finding]:
@@ -261,7 +270,7 @@ CHECKS: tuple[Check, ...] = (
     versions_do_not_overlap,
     needed_rules_are_there,
     treasuries_are_served,
-    bearers_can_be_settled_with,
+    named_treasuries_can_be_settled_with,
     clearing_treasuries_pay_nobody,
     money_benefits_are_complete,
     money_rules_are_of_money,

@@ -558,6 +558,8 @@ class SettlementRoute(Rule):
     def _through_where_via(self) -> Self:
         if (self.route is RouteKind.VIA_PROVINCE) != (self.through is not None):
             raise ValueError("经省结算（via_province）的须写明 through，直接结算的不写，请补上或删去。")
+        if self.through in self.treasuries:
+            raise ValueError(f"{self.through} 不能经自身结算，请改正 through，或改为直接结算。")
         return self
 
     @property

@@ -86,10 +86,13 @@ class Pack(Contents):
 
     def rule(self, rule_type: type[R], *subject: str, on: When) -> R:
         """Give the rule in force on a subject (see `subjects` of the rule types). Raises NoRuleInForce."""
-        found = self.find_rule(rule_type, *subject, on=on)
+        return self.first_rule(rule_type, subject, on=on)
+
+    def first_rule(self, rule_type: type[R], *subjects: Subject, on: When) -> R:
+        """Give the rule in force on the first of these subjects that has one. Raises NoRuleInForce."""
+        found = _first_found(self, rule_type, subjects, on)
         if found is None:
-            about = f" on {', '.join(subject)}" if subject else ""
-            raise NoRuleInForce(f"{self.city}/{self.version} holds no {rule_type.__name__}{about} for {on}")
+            raise _none_in_force(self, rule_type, subjects[-1], on)
         return found
 
     def find_rule(self, rule_type: type[R], *subject: str, on: When) -> R | None:
@@ -187,6 +190,7 @@ class Rulebook(Protocol):
 
     def rule(self, rule_type: type[R], *subject: str, on: When) -> R: ...  # noqa: D102
     def find_rule(self, rule_type: type[R], *subject: str, on: When) -> R | None: ...  # noqa: D102
+    def first_rule(self, rule_type: type[R], *subjects: Subject, on: When) -> R: ...  # noqa: D102
     def benefit(self, code: str, on: When) -> Benefit: ...  # noqa: D102
     def treasury(self, code: str, on: date) -> PackTreasury: ...  # noqa: D102
 
@@ -195,8 +199,8 @@ class Rulebook(Protocol):
 class Succession:
     """The policy of a payment that falls due under a later version than it was granted under.
 
-    A rule whose version goes by `due_on` is the later pack's, and so is the paying treasury; one that goes by
-    `accepted_on` stays the one of the grant, whatever the later pack says of new applications.
+    What the version of the grant decides by `accepted_on` stays as it was granted. All else is the later version's, and
+    so is the paying treasury; but a rule by `accepted_on` of which the grant knew nothing is for new applications.
     """
 
     granted: Pack
@@ -204,22 +208,50 @@ class Succession:
 
     def find_rule(self, rule_type: type[R], *subject: str, on: When) -> R | None:
         """Give the rule in force on a subject, or None."""
-        later = self.paying.find_rule(rule_type, *subject, on=on)
-        if later is not None and later.version_by is VersionBy.DUE_ON:
-            return later
-        return self.granted.find_rule(rule_type, *subject, on=on) or later
+        return self._first(rule_type, [subject], on)
 
     def rule(self, rule_type: type[R], *subject: str, on: When) -> R:
         """The same. Raises NoRuleInForce."""
-        return self.find_rule(rule_type, *subject, on=on) or self.paying.rule(rule_type, *subject, on=on)
+        return self.first_rule(rule_type, subject, on=on)
+
+    def first_rule(self, rule_type: type[R], *subjects: Subject, on: When) -> R:
+        """Give the rule on the first of these subjects on which the version that decides has one. Raises
+        NoRuleInForce."""
+        found = self._first(rule_type, subjects, on)
+        if found is None:
+            raise _none_in_force(self.paying, rule_type, subjects[-1], on)
+        return found
 
     def benefit(self, code: str, on: When) -> Benefit:
         """The benefit as it was granted. Raises UnknownCode, NoRuleInForce."""
         return self.granted.benefit(code, on)
 
     def treasury(self, code: str, on: date) -> PackTreasury:
-        """A treasury as the later pack has it. Raises UnknownCode, NoRuleInForce."""
+        """A treasury as the later version has it. Raises UnknownCode, NoRuleInForce."""
         return self.paying.treasury(code, on)
+
+    def _first(self, rule_type: type[R], subjects: Sequence[Subject], on: When) -> R | None:
+        own = _first_found(self.granted, rule_type, subjects, on)
+        if own is not None and own.version_by is VersionBy.ACCEPTED_ON:
+            return own
+        later = (self._later(rule_type, subject, on) for subject in subjects)
+        return next((rule for rule in later if rule is not None), None)
+
+    def _later(self, rule_type: type[R], subject: Subject, on: When) -> R | None:
+        rule = self.paying.find_rule(rule_type, *subject, on=on)
+        if rule is not None and rule.version_by is VersionBy.ACCEPTED_ON:
+            return rule if self.granted.find_rule(rule_type, *subject, on=on) else None
+        return rule
+
+
+def _first_found(pack: Pack, rule_type: type[R], subjects: Sequence[Subject], on: When) -> R | None:
+    found = (pack.find_rule(rule_type, *subject, on=on) for subject in subjects)
+    return next((rule for rule in found if rule is not None), None)
+
+
+def _none_in_force(pack: Pack, rule_type: type[Rule], subject: Subject, on: When) -> NoRuleInForce:
+    about = f" on {', '.join(subject)}" if subject else ""
+    return NoRuleInForce(f"{pack.city}/{pack.version} holds no {rule_type.__name__}{about} for {on}")
 
 
 def load_pack(path: FilePath) -> Pack:

@@ -167,8 +167,7 @@ def _employer_rule(pack: Rulebook, benefit: str, kind: EmployerKind, on: When) -
 
 
 def _sharing_plan(pack: Rulebook, benefit: str, treasury: PackTreasury, on: When) -> SharingPlan:
-    own = pack.find_rule(SharingPlan, benefit, treasury.code, on=on)
-    return own or pack.rule(SharingPlan, benefit, treasury.kind, on=on)
+    return pack.first_rule(SharingPlan, (benefit, treasury.code), (benefit, treasury.kind), on=on)
 
 
 def _code(bearer: str, affiliated: str) -> str:
