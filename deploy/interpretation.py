@@ -1,7 +1,7 @@
 """An interpretation of the talent office (第十条) written into a policy pack: a new version in which what was assumed
 rests on a document, or holds otherwise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -45,16 +45,17 @@ def interpreted(pack: Pack, ruling: Ruling, *, version: str) -> bytes:
         raise NotInterpreted(f"{'、'.join(told)} 由解释本身写入，请从 --set 中删去。")
     if version_order(version) <= version_order(pack.version):
         raise NotInterpreted(f"新版本号 {version} 不在 {pack.version} 之后，请改用更高的版本号。")
-    section, index = _place(pack, ruling)
     yaml = _yaml()
     data = yaml.load(pack.source.decode())
+    section, index = _place(pack, data, ruling)
     document = f"interpretation-{version.lower()}"
     data["version"] = DoubleQuotedScalarString(version)
     data["documents"].append(_document(document, ruling))
     record = data[section][index]
     if ruling.since is not None:
-        record = _from_then_on(record, ruling.since)
+        before, record = record, _from_then_on(record, ruling.since)
         data[section].insert(index + 1, record)
+        _override_too(data[section], before["id"], record["id"])
     _rule_on(record, document, ruling)
     written = StringIO()
     yaml.dump(data, written)
@@ -69,7 +70,7 @@ def read_value(text: str) -> Any:
         raise NotInterpreted(f"“{text}”不能作为政策包中的值，请检查引号、括号和日期。") from error
 
 
-def _place(pack: Pack, ruling: Ruling) -> tuple[str, int]:
+def _place(pack: Pack, data: Mapping[str, Any], ruling: Ruling) -> tuple[str, int]:
     cited = dict(pack.cited())
     if ruling.about not in cited:
         raise NotInterpreted(f"政策包中没有 {ruling.about}，请用 huanquan policy check 查看各项假定的名称。")
@@ -84,8 +85,15 @@ def _place(pack: Pack, ruling: Ruling) -> tuple[str, int]:
     for section in type(pack).model_fields:
         records = getattr(pack, section)
         if isinstance(records, tuple) and any(each is record for each in records):
-            return section, next(n for n, each in enumerate(records) if each is record)
+            return section, _index(data[section], records, record)
     raise AssertionError(ruling.about)
+
+
+def _index(written: Sequence[Mapping[str, Any]], records: Sequence[Any], record: Any) -> int:
+    """Where a record stands in its section of the file: rules that are overridden are fewer in the pack, or more."""
+    if isinstance(record, Rule):
+        return next(n for n, each in enumerate(written) if each["id"] == record.id)
+    return next(n for n, each in enumerate(records) if each is record)
 
 
 def _document(document: str, ruling: Ruling) -> dict[str, Any]:
@@ -116,6 +124,13 @@ def _from_then_on(before: Any, day: date) -> Any:
     after["id"] = f"{before['id']}.{day:%Y%m%d}"
     after["valid_from"] = day
     return after
+
+
+def _override_too(written: Sequence[Any], before: str, after: str) -> None:
+    """What overrides a rule overrides its successor."""
+    for each in written:
+        if before in each.get("overrides", ()):
+            each["overrides"].append(after)
 
 
 def _yaml() -> YAML:

@@ -26,6 +26,7 @@ from libs.common.policy import (
     differences,
     load_pack,
 )
+from libs.common.policy.model import Rule
 from libs.common.policy.sharing import RuleDescription, SplitDescription
 from libs.common.treasuries import EmployerKind
 
@@ -189,9 +190,19 @@ class Assumed(TypedDict):
     note: str
 
 
+class Overriding(TypedDict):
+    """A rule that overrides another of an older or broader document, and where each of them stands."""
+
+    id: str
+    source: str
+    overrides: str
+    overridden_source: str
+    since: str
+
+
 class Checked(TypedDict):
-    """What became of one file. Without defects: `cited` is how many records of the pack name their source, and
-    `assumptions` stand by document and article."""
+    """What became of one file. Without defects: `cited` is how many records of the pack name their source,
+    `assumptions` stand by document and article, `overridings` in the order of the file."""
 
     file: str
     defects: Sequence[Defect]
@@ -199,23 +210,41 @@ class Checked(TypedDict):
     title: str
     cited: int
     assumptions: list[Assumed]
+    overridings: list[Overriding]
 
 
 def _checked(path: Path) -> Checked:
     try:
         pack = _read(path)
     except PackRefused as error:
-        return Checked(file=str(path), defects=error.defects, policy=None, title="", cited=0, assumptions=[])
-    cited, numbers = list(pack.cited()), {document.id: document.number for document in pack.documents}
+        return Checked(
+            file=str(path), defects=error.defects, policy=None, title="", cited=0, assumptions=[], overridings=[]
+        )
+    cited, numbers = dict(pack.cited()), {document.id: document.number for document in pack.documents}
     places = [(document.id, article) for document in pack.documents for article in (*document.articles, None)]
-    assumed = [(name, each) for name, each in cited if each.assumption]
+    assumed = [(name, each) for name, each in cited.items() if each.assumption]
     assumptions = [
         Assumed(id=name, document=each.document, number=numbers[each.document], article=each.article, note=each.note)
         for name, each in sorted(assumed, key=lambda named: places.index((named[1].document, named[1].article)))
     ]
-    identity = pack.identity.model_dump()
     return Checked(
-        file=str(path), defects=[], policy=identity, title=pack.title, cited=len(cited), assumptions=assumptions
+        file=str(path),
+        defects=[],
+        policy=pack.identity.model_dump(),
+        title=pack.title,
+        cited=len(cited),
+        assumptions=assumptions,
+        overridings=[_overriding(pack, over, under) for over, under in pack.overridings],
+    )
+
+
+def _overriding(pack: Pack, over: Rule, under: Rule) -> Overriding:
+    return Overriding(
+        id=over.id,
+        source=pack.citation(over),
+        overrides=under.id,
+        overridden_source=pack.citation(under),
+        since=max(over.valid_from, under.valid_from).isoformat(),
     )
 
 
@@ -232,6 +261,9 @@ def _check_for_people(checked: Checked) -> str:
     ]
     for source, assumed in groupby(assumptions, key=lambda each: f"{each['number']}{each['article'] or ''}"):
         lines += [f"  {source}", *(f"    {each['id']}：{each['note']}" for each in assumed)]
+    for over in checked["overridings"]:
+        under = f"{over['overrides']}（{over['overridden_source']}）"
+        lines.append(f"{over['id']}（{over['source']}）自 {over['since']} 起取代 {under}")
     return "\n".join(lines)
 
 

@@ -129,6 +129,21 @@ def test_check_names_every_assumption_of_the_file_once() -> None:
     assert found["policy"] == anyang().identity.model_dump()
 
 
+def test_check_lists_what_takes_the_place_of_what(tmp_path: Path) -> None:
+    stated = (
+        "lights:\n  - id: lights.stated\n    yellow_working_days_left: 3\n    document: licensing-law\n"
+        "    article: 第三十二条\n    valid_from: 2024-01-01\n    version_by: accepted_on\n    overrides: [lights]\n"
+    )
+    pack = tmp_path / "pack.yaml"
+    pack.write_text(edited(("\nlights:\n", f"\n{stated}")), encoding="utf-8")
+    told = run(f"policy check {pack}").stdout
+    law, own = "中华人民共和国主席令第七号第三十二条", "安人才〔2021〕4 号第三条"
+    assert f"lights.stated（{law}）自 2024-01-01 起取代 lights（{own}）" in told
+    (found,) = json.loads(run(f"policy check {pack} --json").stdout)
+    over = {"id": "lights.stated", "source": law, "overrides": "lights", "overridden_source": own}
+    assert found["overridings"] == [{**over, "since": "2024-01-01"}]
+
+
 def test_check_lists_every_defect_of_every_file_with_its_line(tmp_path: Path) -> None:
     shares, department = '{bearer: "410500", share: 4/10}', "{code: talent_office"
     wrong = tmp_path / "wrong.yaml"

@@ -6,12 +6,12 @@ Everything within one record is checked by its model; here stands what no record
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
 from datetime import date, timedelta
-from itertools import pairwise
 from typing import TypeAlias
 
 from libs.common.dated import Dated
+from libs.common.money import parse_share
 from libs.common.policy.conditions import ConditionWrong, compile_condition
 from libs.common.policy.model import (
     AFFILIATED,
@@ -34,6 +34,7 @@ from libs.common.policy.model import (
     VersionBy,
 )
 from libs.common.policy.source import Path
+from libs.common.policy.stack import is_narrower, overridings, prevails, takes_place
 from libs.common.treasuries import EmployerKind, TreasuryKind
 
 Finding: TypeAlias = tuple[Path, str]
@@ -104,7 +105,9 @@ def benefits_have_items(pack: Contents) -> Iterator[Finding]:
 
 
 def versions_do_not_overlap(pack: Contents) -> Iterator[Finding]:
-    """On every day one version at most is in force on a subject, and all versions go by the same date."""
+    """On every day one version at most is in force on a subject, unless one overrides the other, and all versions go by
+    the same date."""
+    overriding = {frozenset((over.id, under.id)) for over, under in overridings(pack)}
     versions: dict[Hashable, list[Placed]] = defaultdict(list)
     for path, rule in _rules(pack):
         for subject in rule.subjects:
@@ -117,10 +120,69 @@ def versions_do_not_overlap(pack: Contents) -> Iterator[Finding]:
             versions["region", served.region].append((("treasuries", i, "regions", j), served))
     seen = set()
     for placed in versions.values():
-        for finding in (*_overlaps(placed), *_mixed_dates(placed)):
+        for finding in (*_overlaps(placed, overriding), *_mixed_dates(placed)):
             if finding not in seen:
                 seen.add(finding)
                 yield finding
+
+
+def overrides_are_sound(pack: Contents) -> Iterator[Finding]:
+    """What a rule overrides is a rule of an older or broader document, about no more than it is itself or broader, and
+    not, by way of others, the rule itself."""
+    placed = {rule.id: (path, rule) for path, rule in _rules(pack)}
+    documents = {document.id: document for document in pack.documents}
+    kinds = {treasury.code: treasury.kind for treasury in pack.treasuries}
+    for path, rule in placed.values():
+        for n, target in enumerate(rule.overrides):
+            where = (*path, "overrides", n)
+            if target not in placed:
+                yield where, f"政策包中没有规则 {target}，请改正 overrides 中的编号。"
+                continue
+            under = placed[target][1]
+            if not {rule.document, under.document} <= documents.keys():
+                continue  # told of its citation
+            over, older = documents[rule.document], documents[under.document]
+            assumed = under.assumption and not rule.assumption  # no document says it
+            if not (assumed or prevails(over, older)):
+                yield (
+                    where,
+                    f"{over.number}不能取代{older.number}的规定：只能由较新或较具体的文件取代，且不能取代法律和标准。",
+                )
+            elif not (takes_place(rule, under) or is_narrower(rule, under, kinds)):
+                yield (
+                    where,
+                    f"{rule.id} 与 {target} 的对象不一致，不能取代其一部分，请写全对象，或先把 {target} 拆成两条。",
+                )
+            elif rule.id in _overridden_by(target, placed):
+                yield where, f"{rule.id} 与 {target} 互相取代，请只保留一个方向。"
+
+
+def _overridden_by(rule: str, placed: Mapping[str, tuple[Path, Rule]]) -> Set[str]:
+    """Every rule that one overrides, itself or by way of others."""
+    found: set[str] = set()
+    waiting = [rule]
+    while waiting:
+        _, each = placed.get(waiting.pop(), (None, None))
+        fresh = {*(each.overrides if each else ())} - found
+        found |= fresh
+        waiting += fresh
+    return found
+
+
+def narrower_plans_say_so(pack: Contents) -> Iterator[Finding]:
+    """A plan for single treasuries that another document has otherwise for their kind says that it overrides it."""
+    kinds = {treasury.code: treasury.kind for treasury in pack.treasuries}
+    for i, plan in enumerate(pack.sharing_plans):
+        for other in pack.sharing_plans:
+            silent = other.id not in plan.overrides and plan.document != other.document
+            if silent and _meet(plan, other) and is_narrower(plan, other, kinds) and _otherwise(plan, other):
+                told = f"与 {other.id} 对同一财政规定了不同的分担比例，请用 overrides 写明取代它，或改为一致。"
+                yield ("sharing_plans", i), told
+
+
+def _otherwise(plan: SharingPlan, other: SharingPlan) -> bool:
+    shares = [{born.bearer: parse_share(born.share) for born in each.shares} for each in (plan, other)]
+    return shares[0] != shares[1] or plan.remainder_to != other.remainder_to
 
 
 def needed_rules_are_there(pack: Contents) -> Iterator[Finding]:
@@ -267,6 +329,8 @@ CHECKS: tuple[Check, ...] = (
     citations_exist,
     references_exist,
     benefits_have_items,
+    overrides_are_sound,
+    narrower_plans_say_so,
     versions_do_not_overlap,
     needed_rules_are_there,
     treasuries_are_served,
@@ -361,12 +425,22 @@ def _fields(pack: Contents, section: str, field: str, kind: str) -> Iterator[tup
             yield (section, i, field), kind, code
 
 
-def _overlaps(placed: list[Placed]) -> Iterator[Finding]:
+def _overlaps(placed: list[Placed], overriding: Set[frozenset[str]]) -> Iterator[Finding]:
     ordered = sorted(placed, key=lambda each: each[1].valid_from)
-    for (_, earlier), (path, later) in pairwise(ordered):
-        if earlier.valid_to is None or later.valid_from <= earlier.valid_to:
-            days = f"{earlier.valid_from} {f'至 {earlier.valid_to} ' if earlier.valid_to else '起长期'}"
-            yield path, f"与 {days}有效的版本重叠，请给前一版本写明 valid_to，或推后 valid_from。"
+    for n, (path, later) in enumerate(ordered):
+        earlier = next((each for _, each in reversed(ordered[:n]) if _clash(each, later, overriding)), None)
+        if earlier is None:
+            continue
+        days = f"{earlier.valid_from} {f'至 {earlier.valid_to} ' if earlier.valid_to else '起长期'}"
+        told = f"与 {days}有效的版本重叠，请给前一版本写明 valid_to，或推后 valid_from"
+        if isinstance(earlier, Rule) and isinstance(later, Rule) and earlier.document != later.document:
+            told += f"；如系不同文件的不同规定，请由较新或较具体的一条用 overrides 写明取代 {earlier.id} 或 {later.id}"
+        yield path, f"{told}。"
+
+
+def _clash(one: Dated, other: Dated, overriding: Set[frozenset[str]]) -> bool:
+    related = isinstance(one, Rule) and isinstance(other, Rule) and frozenset((one.id, other.id)) in overriding
+    return _meet(one, other) and not related
 
 
 def _meet(one: Dated, other: Dated) -> bool:

@@ -58,10 +58,12 @@ class VersionBy(StrEnum):
 
 
 class Rule(Cited, Dated):
-    """A rule: identified, cited, dated, and with the date that picks its version."""
+    """A rule: identified, cited, dated, and with the date that picks its version. `overrides` names rules of older or
+    broader documents whose place it takes on its own days (`stack`)."""
 
     id: RuleId
     version_by: VersionBy
+    overrides: tuple[RuleId, ...] = ()
 
     @property
     def subjects(self) -> tuple[Subject, ...]:

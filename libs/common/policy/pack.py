@@ -31,6 +31,7 @@ from libs.common.policy.model import (
     VersionBy,
 )
 from libs.common.policy.source import Source, read_source
+from libs.common.policy.stack import in_force, overridings
 from libs.common.treasuries import TreasuryKind
 
 R = TypeVar("R", bound=Rule)
@@ -53,16 +54,20 @@ class Pack(Contents):
     """A policy pack that was checked at load. `Pack.parse` is the only way to make one."""
 
     _source: bytes = PrivateAttr()
+    _overridings: tuple[tuple[Rule, Rule], ...] = PrivateAttr()
 
     @classmethod
     def parse(cls, raw: bytes, name: str = "政策包") -> Self:
-        """Read and check a pack's bytes. Raises PackRefused with every defect found and its line."""
+        """Read and check a pack's bytes. Of rules that others override it holds what is left (`stack`). Raises
+        PackRefused with every defect found and its line."""
         source = read_source(raw, name)
-        pack = cls._validated(source)
-        defects = [source.defect(path, reason) for check in CHECKS for path, reason in check(pack)]
+        written = cls._validated(source)
+        defects = [source.defect(path, reason) for check in CHECKS for path, reason in check(written)]
         if defects:
             raise PackRefused(name, defects)
+        pack = written.model_copy(update=in_force(written))
         pack._source = raw  # noqa: SLF001 (its own class)
+        pack._overridings = tuple(overridings(written))  # noqa: SLF001
         return pack
 
     @classmethod
@@ -77,6 +82,11 @@ class Pack(Contents):
     def source(self) -> bytes:
         """The file's bytes, as they are stored and hashed."""
         return self._source
+
+    @property
+    def overridings(self) -> Sequence[tuple[Rule, Rule]]:
+        """Each rule that overrides another, and that other, as the file has them."""
+        return self._overridings
 
     @cached_property
     def identity(self) -> PackIdentity:

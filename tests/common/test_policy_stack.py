@@ -1,0 +1,216 @@
+"""A stack of documents: where a later or narrower one says otherwise it says so, and on its days it is what holds."""
+
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.interpretation import Ruling, interpreted
+from libs.common.policy import Pack, PackRefused, decide, split
+from libs.common.policy.difference import differences
+from libs.common.policy.model import PayoutTerms
+from libs.common.policy.stack import in_force
+from libs.common.treasuries import EmployerKind
+from tests.common.packs import a_pack, anyang
+
+LAW = "  - id: licensing-law\n"
+TERMS = "payout_terms:\n"
+PLANS = "sharing_plans:\n"
+COUNTIES = ("sharing.living-allowance.county", "sharing.living-allowance.county.2022")
+FIRST_DAY, LAST_DAY = date(2021, 3, 23), date(2030, 12, 31)
+
+
+def a_document(name: str, kind: str, number: str, issued_on: str) -> str:
+    return (
+        f"  - id: {name}\n    kind: {kind}\n    number: {number}\n    title: 测试文件\n    issued_by: 测试机关\n"
+        f"    issued_on: {issued_on}\n    articles: [第二条]\n"
+    )
+
+
+DOCUMENTS = (
+    LAW,
+    a_document("older", "amendment", "安旧〔2019〕1 号", "2019-01-01")
+    + a_document("county-measure", "county_measure", "汤县人才〔2020〕3 号", "2020-01-01")
+    + a_document("later", "amendment", "安人才〔2024〕1 号", "2024-01-01")
+    + LAW,
+)
+
+
+def a_term(
+    document: str, *overrides: str, name: str = "payout.other", since: str = "2024-01-01", until: str = "2050-12-31"
+) -> str:
+    """A rule that what is granted be paid within seven working days."""
+    return (
+        f"  - id: {name}\n    due_within_working_days: 7\n    scope: public_part\n    document: {document}\n"
+        f"    article: 第二条\n    valid_from: {since}\n    valid_to: {until}\n    version_by: accepted_on\n"
+        f"{_saying(overrides)}"
+    )
+
+
+def tangyin(share: str, rest: str, *overrides: str, document: str = "county-measure", article: str = "第二条") -> str:
+    """A plan by which 汤阴县 bears a share of the living allowance that need not be that of the counties."""
+    return (
+        '  - id: sharing.tangyin\n    benefits: [living_allowance]\n    treasuries: ["410523"]\n'
+        f'    shares: [{{bearer: "410500", share: {rest}}}, {{bearer: affiliated, share: {share}}}]\n'
+        f"    document: {document}\n    article: {article}\n    valid_from: 2021-03-23\n    version_by: due_on\n"
+        f"{_saying(overrides)}"
+    )
+
+
+def _saying(overrides: tuple[str, ...]) -> str:
+    return f"    overrides: [{', '.join(overrides)}]\n" if overrides else ""
+
+
+def with_terms(*terms: str) -> Pack:
+    return a_pack(DOCUMENTS, (TERMS, TERMS + "".join(terms)))
+
+
+def with_plan(plan: str) -> Pack:
+    return a_pack(DOCUMENTS, (PLANS, PLANS + plan))
+
+
+def days_to_pay(pack: Pack, day: date) -> int:
+    return pack.rule(PayoutTerms, on=day).due_within_working_days
+
+
+def county_bears(pack: Pack, treasury: str) -> int:
+    """What a county bears of 900 yuan of living allowance, in fen."""
+    day = date(2025, 6, 2)
+    parts = split(
+        pack,
+        benefit="living_allowance",
+        treasury=treasury,
+        on=day,
+        total_fen=90_000,
+        employer_kind=EmployerKind.ENTERPRISE,
+    )
+    return parts.shares[treasury]
+
+
+def test_a_later_rule_takes_the_place_of_an_older_one_on_its_own_days_and_the_older_one_lives_on() -> None:
+    pack = with_terms(a_term("later", "payout.terms", until="2024-12-31"))
+    days = [date(2023, 12, 31), date(2024, 1, 1), date(2024, 12, 31), date(2025, 1, 1)]
+    assert [days_to_pay(pack, day) for day in days] == [2, 7, 7, 2]
+    ((over, under),) = pack.overridings
+    assert (over.id, under.id, under.valid_to) == ("payout.other", "payout.terms", None)
+
+
+@given(st.dates(FIRST_DAY, LAST_DAY), st.dates(FIRST_DAY, LAST_DAY), st.dates(FIRST_DAY, LAST_DAY))
+def test_on_every_day_one_of_the_two_holds(one: date, other: date, day: date) -> None:
+    since, until = sorted((one, other))
+    (under,) = anyang().payout_terms
+    days = {"valid_from": since, "valid_to": until}
+    over = under.model_copy(update={**days, "id": "payout.other", "overrides": ("payout.terms",)})
+    left = in_force(anyang().model_copy(update={"payout_terms": (over, under)}))["payout_terms"]
+    assert [rule.id for rule in left if rule.covers(day)] == [over.id if over.covers(day) else under.id]
+
+
+def test_the_difference_is_told_for_the_days_on_which_the_other_rule_holds() -> None:
+    (found,) = differences(anyang(), with_terms(a_term("later", "payout.terms", until="2024-12-31")))
+    assert (found.since, found.until) == (date(2024, 1, 1), date(2024, 12, 31))
+    assert found.source["依据"] == "安人才〔2024〕1 号第二条"
+
+
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        ([a_term("later")], "用 overrides 写明取代 payout.terms 或 payout.other"),
+        ([a_term("older", "payout.terms")], "安旧〔2019〕1 号不能取代安人才〔2021〕4 号的规定：只能由较新或较具体的"),
+        ([a_term("later", "payout.terms", "lamps")], "overrides[2]：政策包中没有规则 lamps，请改正 overrides 中的编号"),
+        ([a_term("later", "payout.terms", "lights")], "payout.other 与 lights 的对象不一致，不能取代其一部分"),
+        (
+            [
+                a_term("later", "payout.terms", "payout.third"),
+                a_term("county-measure", "payout.other", name="payout.third"),
+            ],
+            "payout.other 与 payout.third 互相取代，请只保留一个方向",
+        ),
+    ],
+)
+def test_what_does_not_say_so_or_may_not_is_refused_with_what_to_do(terms: list[str], told: str) -> None:
+    with pytest.raises(PackRefused) as refused:
+        with_terms(*terms)
+    assert told in str(refused.value)
+
+
+def test_a_document_overrides_nothing_of_itself_and_nothing_of_a_law_but_what_no_document_says() -> None:
+    own = a_term("anyang-2021-4", "payout.terms").replace("第二条", "第五条")
+    with pytest.raises(PackRefused, match="安人才〔2021〕4 号不能取代安人才〔2021〕4 号的规定"):
+        with_terms(own)
+    section = "correction_terms:\n"
+    rule = (
+        "  - id: correction.later\n    tell_defects_within_working_days: 9\n"
+        "    correct_within_working_days: 9\n    document: later\n    article: 第二条\n    valid_from: 2024-01-01\n"
+        "    version_by: accepted_on\n    overrides: [correction.terms]\n"
+    )
+    correction = (section, section + rule)
+    a_pack(DOCUMENTS, correction)  # the pack assumes what the law does not say
+    assumed = "    assumption: true\n    note: 五日内一次告知全部补正内容"
+    stated = (assumed, "    note: 五日内一次告知全部补正内容")
+    with pytest.raises(PackRefused, match="且不能取代法律和标准"):
+        a_pack(DOCUMENTS, correction, stated)
+
+
+def test_a_county_s_own_share_is_refused_until_it_says_whose_place_it_takes() -> None:
+    with pytest.raises(PackRefused, match=r"sharing\.living-allowance\.county 对同一财政规定了不同的分担比例"):
+        with_plan(tangyin("5/10", "5/10"))
+    pack = with_plan(tangyin("5/10", "5/10", *COUNTIES))
+    assert county_bears(pack, "410523") == 30_000
+    assert county_bears(pack, "410527") == county_bears(anyang(), "410527") == 42_000
+
+
+def test_a_county_that_says_the_same_and_a_document_that_provides_for_one_of_its_own_treasuries_need_say_nothing() -> (
+    None
+):
+    assert county_bears(with_plan(tangyin("7/10", "3/10")), "410523") == 42_000
+    assert (
+        county_bears(with_plan(tangyin("5/10", "5/10", document="anyang-2021-4", article="第五条")), "410523") == 30_000
+    )
+
+
+def test_an_overridden_condition_is_no_longer_tried() -> None:
+    other = (
+        "  - id: condition.demand.later\n    code: demand_declared\n    title: 用人单位有引才计划\n"
+        "    coverages: [introduced]\n    when: employer.demand_declared || person.degree == 'doctor'\n"
+        "    passed: 已有计划\n    failed: 没有计划\n    undetermined: 未说明\n    document: later\n"
+        "    article: 第二条\n    valid_from: 2024-01-01\n    version_by: accepted_on\n"
+        "    overrides: [condition.demand-declared]\n"
+    )
+    pack = a_pack(DOCUMENTS, ("\nconditions:\n", "\nconditions:\n" + other))
+    facts: dict[str, bool | int | str] = {"employer.demand_declared": False, "person.degree": "doctor"}
+    for day, tried in ((date(2023, 12, 31), "condition.demand-declared"), (date(2024, 1, 1), "condition.demand.later")):
+        decision = decide(pack, item="talent_certification", category="doctor", facts=facts, on=day)
+        ids = [clause.rule.id for clause in decision.clauses]
+        assert [each for each in ids if "demand" in each] == [tried]
+
+
+def test_a_ruling_finds_its_rule_though_others_before_it_are_overridden() -> None:
+    pack = with_terms(a_term("later", "payout.terms", since="2021-03-23"))  # nothing is left of the older one
+    ruling = Ruling(
+        "lights",
+        "安人才办〔2026〕1 号",
+        date(2026, 1, 1),
+        "市人才办",
+        "剩余两个工作日亮黄灯。",
+        {"yellow_working_days_left": 2},
+    )
+    after = Pack.parse(interpreted(pack, ruling, version="2026-1"))
+    (lights,) = after.lights
+    assert (lights.yellow_working_days_left, lights.assumption) == (2, False)
+
+
+def test_a_ruling_from_a_day_on_leaves_a_county_its_own_share() -> None:
+    pack = with_plan(tangyin("5/10", "5/10", *COUNTIES))
+    shares = [{"bearer": "410500", "share": "2/10"}, {"bearer": "affiliated", "share": "8/10"}]
+    ruling = Ruling(
+        COUNTIES[-1],
+        "安人才办〔2026〕1 号",
+        date(2023, 6, 1),
+        "市人才办",
+        "改按二八。",
+        {"shares": shares},
+        date(2023, 7, 1),
+    )
+    after = Pack.parse(interpreted(pack, ruling, version="2026-1"))
+    assert (county_bears(after, "410523"), county_bears(after, "410527")) == (30_000, 48_000)
