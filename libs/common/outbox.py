@@ -33,6 +33,7 @@ from libs.common.watch import Watch
 log = structlog.get_logger()
 
 BATCH = 500
+READING = 4 * BATCH  # events read at once: each reading passes over what was marked since the table was last vacuumed
 IDLE_SECONDS = 0.25  # how long the leader sleeps where another process wrote the row; its own process wakes it at once
 RETRY_SECONDS = (0.1, 0.5, 2.0)
 
@@ -192,36 +193,36 @@ class Relay:
         """Publish what is unpublished, oldest first, and mark it; returns how many. A crash in between publishes it
         again under the same event ids, which the inbox of each reader knows.
 
-        While one batch is on its way to the bus, the one before is marked, and those behind are read and made ready as
+        While one batch is on its way to the bus, the one before is marked, and the one behind is read and made ready as
         far as the bus can (docs/benchmarks.md). Each leaves only when the one before has been confirmed.
         """
         total = 0
-        while batch := await self._unpublished([]):
-            total += await self._flow(batch)
+        while found := await self._unpublished():
+            total += await self._flow(found)
         return total
 
-    async def _flow(self, batch: Sequence[Record]) -> int:
-        """Publish and mark this batch and those behind it; returns how many."""
-        total, ids, before = 0, list[int](), list[int]()
-        sending, marking, reading = asyncio.create_task(_nothing()), asyncio.create_task(_nothing()), None
+    async def _flow(self, found: Sequence[Record]) -> int:
+        """Publish and mark what was read and what is behind it; returns how many."""
+        total, ids, sending = 0, "", asyncio.create_task(_nothing())
         try:
-            while batch:
-                before, ids = ids, [row[0] for row in batch]
+            while found:
+                batch, found = found[:BATCH], found[BATCH:]
+                before, ids = ids, _listed(batch)
                 messages = [self._message(row) for row in batch]
                 earlier, sending = sending, asyncio.create_task(self._send(messages, after=sending))
                 await earlier
-                await marking
-                marking = asyncio.create_task(self._mark(before))
-                # Only now: what is read sooner would be encoded before this batch has left, and the bus have nothing.
-                reading = asyncio.create_task(self._unpublished([*before, *ids]))
+                # This batch leaves now. While the database is busy for us the loop is free for it: what is made ready
+                # sooner would hold it up, and the bus have nothing.
+                if found:
+                    await self._mark(before)
+                else:
+                    _, found = await asyncio.gather(self._mark(before), self._unpublished(before, ids))
                 total += len(batch)
-                batch = await reading
-            await marking
             await sending
             await self._mark(ids)
             return total
         finally:
-            await ended(task for task in (sending, marking, reading) if task)
+            await ended([sending])
 
     def _message(self, row: Record) -> Message:
         return message_of(row[1:7], row[7], schemas=self._schemas)
@@ -233,19 +234,19 @@ class Relay:
         self._confirmed = monotonic()
         self.pulse.beat()
 
-    async def _unpublished(self, under_way: Sequence[int]) -> Sequence[Record]:
-        """The next batch, without what is under way."""
+    async def _unpublished(self, *under_way: str) -> Sequence[Record]:
+        """What is to be published next, without the batches that are under way, each as `_listed` names it."""
         async with self._database.statements() as tx:
-            return await tx.rows(_UNPUBLISHED, (_listed(under_way), BATCH))
+            return await tx.rows(_UNPUBLISHED, (",".join(filter(None, under_way)), READING))
 
-    async def _mark(self, confirmed: Sequence[int]) -> None:
+    async def _mark(self, confirmed: str) -> None:
         if confirmed:
             async with self._database.statements() as tx:
-                await tx.rows(_PUBLISHED, (_listed(confirmed),))
+                await tx.rows(_PUBLISHED, (confirmed,))
 
 
-def _listed(ids: Sequence[int]) -> str:
-    return ",".join(map(str, ids))
+def _listed(batch: Sequence[Record]) -> str:
+    return ",".join([str(row[0]) for row in batch])
 
 
 async def _nothing() -> None:

@@ -21,6 +21,7 @@ from tests.bench.six_steps.case import told
 from tests.conftest import free_port, make_kafka_topic
 
 ROWS = 120_000
+ROWS_TO_KAFKA = 240_000  # in a turn half as long the bare producer's rate differed by a half from one to the next
 WARMING = 4  # turns until a broker that has just started has its code compiled: it gets twice as fast meanwhile
 TOLD = (1, 2, 3)  # what workflow tells of: assigned, completed, certified
 WORKER = "tests.bench.relay_worker"
@@ -61,7 +62,8 @@ async def on_kafka(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
         async def nothing() -> None:
             """A log of Kafka's may grow."""
 
-        contenders = _contenders(ground, outbox, nothing, relay={"kafka": bootstrap}, bare={"kafka": bootstrap})
+        address = {"kafka": bootstrap}
+        contenders = _contenders(ground, outbox, nothing, relay=address, bare=address, rows=ROWS_TO_KAFKA)
         for _ in range(WARMING):
             await contenders["bare"]()
         yield contenders
@@ -91,13 +93,14 @@ def _contenders(
     *,
     relay: Mapping[str, str],
     bare: Mapping[str, str],
+    rows: int = ROWS,
 ) -> Mapping[str, Contender]:
     url = ground.postgres.url(outbox, "bench_app")
 
     async def turn(contender: str, **addresses: str) -> Figures:
         await reset()
-        await ground.execute(outbox, "TRUNCATE outbox, unpublished", fill(ROWS), WAIT, "VACUUM ANALYZE")
-        return (await in_processes(WORKER, {"contender": contender, "outbox": url, "rows": ROWS, **addresses}))[0]
+        await ground.execute(outbox, "TRUNCATE outbox, unpublished", fill(rows), WAIT, "VACUUM ANALYZE")
+        return (await in_processes(WORKER, {"contender": contender, "outbox": url, "rows": rows, **addresses}))[0]
 
     async def ours() -> Figures:
         return await turn("relay", **relay)

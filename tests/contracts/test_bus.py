@@ -141,6 +141,7 @@ async def test_a_bus_that_fails_between_batches_loses_and_overtakes_nothing(
     buses: BusKit, make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "BATCH", 2)
+    monkeypatch.setattr(outbox, "READING", 4)
     topic = await buses.topic()
     event = happened_on(topic)
     publisher, bus = await make_database(metadata), buses.client()
