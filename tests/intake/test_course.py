@@ -146,6 +146,25 @@ async def test_what_others_tell_is_shown_step_by_step_and_fed_back_together(hous
     assert not await house.rows("SELECT 1 FROM parked")
 
 
+@pytest.mark.parametrize(
+    ("verdict", "rules", "told"),
+    [
+        ("pass", [], "复核符合，按期发放。"),
+        ("undetermined", ["condition.master"], "暂缓发放：未说明最高学位，请填写并提交学历学位证书。"),
+    ],
+)
+async def test_a_review_is_told_by_what_the_policy_says_of_it(
+    house: House, verdict: str, rules: list[str], told: str
+) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    review = {"review": uuid4(), "item": items["living_allowance"], "benefit": "living_allowance", "instalment": 3}
+    found = {"treasury": COUNTY, "verdict": verdict, "rules": rules, "reviewed_on": DAY}
+    await house.hear(an_event(InstalmentReviewed, application, **review, **found))
+    step = (await portal.show(str(application)))["timeline"][-1]
+    assert step["detail"] == f"生活补贴第 3 期{told}"
+
+
 async def test_any_order_of_topics_gives_the_same_projection_and_nothing_twice(house: House) -> None:
     portal = house.portal()
     application, items = uuids(await portal.file())
