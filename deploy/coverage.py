@@ -50,6 +50,10 @@ _ASKING = (
     "GET /intake/v1/applications/{application}/decision",
 )
 _PAYING = ("GET /finance/v1/entitlements/{entitlement_id}", "GET /finance/v1/orders")
+_REVIEWING = (
+    "POST /finance/v1/entitlements/{entitlement_id}/instalments/{instalment}:review",
+    "GET /finance/v1/pending-reviews",
+)
 _BOOKS = ("GET /finance/v1/orders/{order_id}", "GET /finance/v1/ledger/accounts", "GET /finance/v1/reconciliation")
 _SUPERVISION = ("GET /audit/v1/supervision/overdue", "GET /audit/v1/supervision/summary")
 
@@ -136,9 +140,17 @@ def _row(pack: Pack, document: str, article: str, tests: Mapping[str, list[str]]
     cited = [
         (name, record) for name, record in pack.cited() if (record.document, record.article) == (document, article)
     ]
-    operations = [operation for _, record in cited for operation in OPERATIONS[type(record)]]
+    operations = [operation for _, record in cited for operation in _carrying_out(record)]
     found = dict.fromkeys([*operations, *WITHOUT_A_RULE.get(article, ())])
     return Row(article, tuple(name for name, _ in cited), tuple(found), tuple(tests.get(article, ())))
+
+
+def _carrying_out(record: Cited) -> tuple[str, ...]:
+    """A condition of later instalments alone is asked before each of them, and of nobody who applies."""
+    if not isinstance(record, Condition) or not record.instalments:
+        return OPERATIONS[type(record)]
+    asked = (*record.coverages, *record.categories, *record.items)
+    return (*(_ASKING if asked else ()), *_REVIEWING)
 
 
 def _documents(pack: Pack) -> Iterator[Document]:

@@ -99,6 +99,7 @@ async def _money(at: Platform, application: str) -> dict[str, str]:
     return {
         "order_id": order["id"],
         "entitlement_id": order["entitlement"],
+        "instalment": "2",
         "quota_id": order["quota"],
         "batch_id": batch["id"],
         "exception_id": exception["id"],

@@ -3,6 +3,7 @@
 What each treasury paid, and what others owed it, follows from the population and the pack's own splits.
 """
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from deploy.local import Local
 from deploy.operations import remove_home
 from deploy.sample.any_city import population_of
 from deploy.sample.lines import Line, expected_states
 from deploy.sample.policy import Policy
 from deploy.served import served_policy
 from libs.common.calendar import local_date
+from libs.common.db import connect
 from libs.common.policy import Split, schedule, split
 from libs.common.policy.model import BenefitForm
 from libs.common.treasuries import EmployerKind
@@ -90,8 +93,41 @@ def test_three_treasuries_bear_one_payment_of_a_district(lines: Sequence[Line], 
     assert {DISTRICT, NEW_AREA, CITY} in bearers
 
 
+def test_the_second_quarter_of_every_allowance_is_reviewed_and_ordered_only_on_its_day(ran: Ran) -> None:
+    """Of a benefit that is paid at once there is nothing to review."""
+    found = asyncio.run(rows_of_finance(ran.home, _REVIEWS))
+    of_allowances = [row for row in found if row["benefit"] == "settling_allowance"]
+    assert len(of_allowances) >= len(set(EmployerKind)) - 1
+    assert {(row["reviewed"], row["ordered"]) for row in of_allowances} == {("2 pass", "1")}
+    assert {(row["reviewed"], row["ordered"]) for row in found if row not in of_allowances} == {(None, "1")}
+
+
 def test_its_invariants_hold_at_rest(ran: Ran) -> None:
     huanquan(ran.home, "verify", "--at-rest")
+
+
+_REVIEWS = """
+    SELECT e.benefit,
+           (SELECT string_agg(concat_ws(' ', r.number, r.verdict), ', ') FROM instalment_review AS r
+             WHERE r.entitlement_id = e.id) AS reviewed,
+           (SELECT string_agg(o.instalment::text, ', ') FROM payout_order AS o
+             WHERE o.entitlement_id = e.id) AS ordered
+      FROM entitlement AS e
+"""
+
+
+async def rows_of_finance(home: Path, query: str) -> Sequence[Any]:
+    """What finance's database holds after the run."""
+    postgres = Local(home).postgres
+    await asyncio.to_thread(postgres.start)
+    try:
+        connection = await connect(postgres.app_url("finance"))
+        try:
+            return await connection.fetch(query)
+        finally:
+            await connection.close()
+    finally:
+        await asyncio.to_thread(postgres.stop)
 
 
 # -- what must have been paid

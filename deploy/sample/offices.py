@@ -116,6 +116,15 @@ class TalentOffice:
         await _in_bulk(self._second, "confirm", [{"item": one["item"], "etag": one["etag"]} for one in proposed])
         return len(proposed)
 
+    async def review(self, policy: Policy) -> int:
+        """Review what waits for it before a later instalment: everybody still is what they were; gives how many."""
+        waiting = await self._first.pages("/finance/v1/pending-reviews")
+        for one in waiting:
+            path = f"/finance/v1/entitlements/{one['entitlement']}/instalments/{one['instalment']}"
+            facts = policy.still_holding(one["benefit"], one["category"])
+            await self._first.post(f"{path}:review", {"facts": facts}, key=key_of("review", path))
+        return len(waiting)
+
 
 def _proposal(one: Json) -> Json:
     named = {"item": one["item"], "etag": one["etag"]}

@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice, product
 from typing import Any
 
-from libs.common.policy import Pack, certifies, decide
+from libs.common.policy import Pack, Verdict, certifies, decide, review
 from libs.common.policy.model import (
     AffiliationOrder,
     AtMostOne,
     BenefitForm,
+    Fact,
+    FactType,
     FlatKind,
     Item,
     ItemKind,
@@ -24,6 +27,9 @@ Json = dict[str, Any]
 Facts = Mapping[str, bool | int | str]
 PAYEE_ACCOUNT = "payee_account"
 """The material that the account stated in the filing itself fulfils."""
+
+TRIES = 1000
+"""How many answers to what a review asks are tried, until one passes."""
 
 _FISCAL = frozenset({EmployerKind.INSTITUTION, EmployerKind.GOVERNMENT})
 
@@ -156,6 +162,16 @@ class Policy:
             decide(self.pack, item=item, category=category, facts=known, on=self.on).says_no for item in items
         )
 
+    def still_holding(self, benefit: str, category: str) -> Facts:
+        """Facts by which a review before a later instalment passes. Raises LookupError where none are found."""
+        tries = partial(review, self.pack, benefit=benefit, category=category, on=self.on)
+        asked = dict.fromkeys(seen.fact for clause in tries(facts={}).clauses for seen in clause.seen)
+        answers = product(*([(fact.name, value) for value in _values(fact)] for fact in asked))
+        for facts in map(dict, islice(answers, TRIES)):
+            if tries(facts=facts).verdict is Verdict.PASSED:
+                return facts
+        raise LookupError(f"of {TRIES} answers none passes the review of {benefit} for {category}")
+
     def material_codes(self, item: str) -> Sequence[str]:
         """The materials that an item asks for."""
         return [material.code for material in self.pack.item(item, self.on).materials]
@@ -164,3 +180,12 @@ class Policy:
         """The materials that filed items ask for, each once; the account is told in the filing itself."""
         codes = dict.fromkeys(code for each in items for code in self.material_codes(each["code"]))
         return [code for code in codes if code != PAYEE_ACCOUNT]
+
+
+def _values(fact: Fact) -> Sequence[bool | int | str]:
+    match fact.type:
+        case FactType.BOOL:
+            return (True, False)
+        case FactType.INT:
+            return range(TRIES)
+    return list(fact.titles)

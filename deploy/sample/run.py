@@ -194,6 +194,7 @@ class _Run:
         await all_of(office.choose() for office in self._housing)
         await all_of(office.lease() for office in self._housing)
         await all_of(office.work() for office in self._treasuries)
+        await all_of(office.review(self._policy) for office in self._talent)
         return states
 
     async def _file_later(self, states: Mapping[str, str]) -> None:
@@ -225,21 +226,23 @@ class _Run:
         self._report(AT_REST_NOW, ours - len(self._waiting(states)), ours + len(self._later))
 
     async def _kept(self) -> bool:
-        """Whether all that was granted is in the talents' accounts, or let to them."""
+        """Whether all that was granted is in the talents' accounts, or let to them, and no review waits."""
         granted = await self._grants()
         orders = await self._supervisor.pages("/finance/v1/orders")
         leases = await self._supervisor.pages("/housing/v1/leases")
         unpaid = [order for order in orders if order["state"] not in PAID]
         unordered = granted["money"] - {order["item"] for order in orders}
         unlet = granted["in_kind"] - {lease["eligibility"] for lease in leases}
+        unreviewed = await self._supervisor.pages("/finance/v1/pending-reviews")
         total = len(orders) + len(unordered) + len(granted["in_kind"])
         self._report(KEPT, total - len(unpaid) - len(unordered) - len(unlet), total)
         orders_told = _first([f"{each['id']} {each['state']}" for each in unpaid])
         self.under_way = (
             f"{len(unpaid)} orders not paid ({orders_told}); {len(unordered)} benefits not ordered "
-            f"({_first(sorted(unordered))}); {len(unlet)} not let ({_first(sorted(unlet))})"
+            f"({_first(sorted(unordered))}); {len(unlet)} not let ({_first(sorted(unlet))}); "
+            f"{len(unreviewed)} instalments not reviewed"
         )
-        return not (unpaid or unordered or unlet)
+        return not (unpaid or unordered or unlet or unreviewed)
 
     async def _grants(self) -> Mapping[str, set[str]]:
         """The benefits granted to our applications, by form; asked once, when every case is at rest."""

@@ -49,6 +49,7 @@ TOLD: dict[str, dict[str, tuple[str, str]]] = {
         "PayoutBounced": ("order", "SELECT order_id FROM order_history WHERE action = 'bounce'"),
         "PayoutCancelled": ("order", "SELECT order_id FROM order_history WHERE action = 'cancel'"),
         "SlaBreached": ("record", "SELECT order_id FROM order_history WHERE action = 'breach'"),
+        "InstalmentReviewed": ("review", "SELECT id FROM instalment_review"),
         "FiscalSettlementClosed": ("settlement", "SELECT id FROM settlement"),
     },
     "housing": {
@@ -125,13 +126,18 @@ _UNPAID = f"""
            OR EXISTS (SELECT FROM order_history AS h WHERE h.order_id = o.id AND h.action = 'breach')
       FROM payout_order AS o WHERE o.state NOT IN ('settled', 'cancelled', 'recovering', 'recovered')
 """  # noqa: S608 - names of our own
-# An employer that bears the whole of a benefit leaves no part to order; then no instalment of it has an order.
+# An employer that bears the whole of a benefit leaves no part to order; then no instalment of it has an order. What was
+# withheld on its day waits for a review that passes.
 _INSTALMENTS = f"""
     SELECT i.entitlement_id || '/' || i.number, e.application::text,
            {_watched(INSTALMENT, "i.entitlement_id || '/' || i.number")}
            OR EXISTS (SELECT FROM payout_order AS o
                        WHERE o.entitlement_id = i.entitlement_id AND o.instalment = i.number)
            OR NOT EXISTS (SELECT FROM payout_order AS o WHERE o.entitlement_id = i.entitlement_id)
+           OR i.review_from IS NOT NULL
+              AND (SELECT r.verdict FROM instalment_review AS r
+                    WHERE (r.entitlement_id, r.number) = (i.entitlement_id, i.number)
+                    ORDER BY r.serial DESC LIMIT 1) IS DISTINCT FROM 'pass'
       FROM instalment AS i JOIN entitlement AS e ON e.id = i.entitlement_id WHERE i.number > 1
 """  # noqa: S608 - names of our own
 _HOLDS = f"""
@@ -221,7 +227,7 @@ WITHIN: tuple[Mirrored | Each, ...] = (
     Each("every promised material is watched until its day", "intake", _PROMISES),
     Each("every open task is watched until its limit", "workflow", _OPEN_TASKS),
     Each("every unpaid order is watched until its day", "finance", _UNPAID),
-    Each("every later instalment has its order, or the day of it", "finance", _INSTALMENTS),
+    Each("every later instalment has its order, or the day of it, or waits for its review", "finance", _INSTALMENTS),
     Each("every hold and every lease is watched until its end", "housing", _HOLDS),
     Each("every case is where its items are", "workflow", _CASE_STATES),
     Each("every item is where its tasks and its decision are", "workflow", _ITEM_STATES),

@@ -50,6 +50,7 @@ SCOPES: Mapping[str, str] = {
     "finance:read": "查阅兑现和账目",
     "finance:pay": "支付兑现资金",
     "finance:settle": "关账和市县结算",
+    "finance:review": "复核后续各期的发放条件",
     "housing:read": "查阅房源和租约",
     "housing:manage": "管理房源和配租",
     "housing:choose": "选房",
@@ -68,7 +69,14 @@ ROLES: Mapping[str, frozenset[str]] = {
         "handler": {"intake:file", "intake:read", "intake:material", "workflow:read", "finance:read"},
         "window_clerk": {"intake:file", "intake:read", "intake:material", "intake:assist", "workflow:read"},
         "specialist": {"intake:read", "workflow:read", "workflow:work"},
-        "talent_office": {*_SEES, "intake:screen", "people:resolve", "people:manage", "workflow:decide"},
+        "talent_office": {
+            *_SEES,
+            "intake:screen",
+            "people:resolve",
+            "people:manage",
+            "workflow:decide",
+            "finance:review",
+        },
         "treasury": {"finance:read", "finance:pay", "finance:settle"},
         "housing": {"housing:read", "housing:manage", "housing:choose"},  # an officer may choose for a talent
         "supervisor": {*_SEES, "audit:read"},

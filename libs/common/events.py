@@ -354,6 +354,21 @@ class PayoutCancelled(ApplicationEvent):
     cancelled_on: date
 
 
+class InstalmentReviewed(ApplicationEvent):
+    """What must still hold was reviewed before a later instalment (发放前复核), which is ordered only where it passes.
+    `rules` names the conditions that decided against it, or that want a fact; the facts stay with finance."""
+
+    topic = "payout.settled"
+    review: UUID
+    item: UUID
+    benefit: Code
+    instalment: int
+    treasury: Treasury
+    verdict: Literal["pass", "undetermined", "fail"]
+    rules: tuple[str, ...]
+    reviewed_on: date
+
+
 class FiscalSettlementClosed(Event):
     """A month of a treasury was settled with those that owed it. Key: the treasury. Positive where it was owed."""
 
@@ -466,6 +481,7 @@ EVENTS: tuple[type[Event], ...] = (
     PayoutSettled,
     PayoutBounced,
     PayoutCancelled,
+    InstalmentReviewed,
     FiscalSettlementClosed,
     FlatHeld,
     FlatReleased,

@@ -1,11 +1,11 @@
 """Finance: owns what is paid, by whom, out of which quota, and the books of every treasury; nobody is paid twice.
 
-Owns: `entitlement` with its instalments, `payee_change` (where money goes), `payout_order` with its history, `quota`,
-batch and result files of the bank,
-`transfer` and `entry` (the ledger, one book a treasury), `period`, `settlement`.
+Owns: `entitlement` with its instalments and what was reviewed before them (`instalment_review`), `payee_change` (where
+money goes), `payout_order` with its history, `quota`, batch and result files of the bank, `transfer` and `entry` (the
+ledger, one book a treasury), `period`, `settlement`.
 Hears: `talent.certified` (BenefitApproved, of the benefits that give money; PayeeAccountChanged).
-Emits: `payout.ordered` (PayoutOrdered, PayoutSent), `payout.settled` (PayoutSettled, PayoutBounced,
-PayoutCancelled), `fiscal_settlement.closed` (FiscalSettlementClosed; key: the treasury) and `sla.breached`
+Emits: `payout.ordered` (PayoutOrdered, PayoutSent), `payout.settled` (PayoutSettled, PayoutBounced, PayoutCancelled,
+InstalmentReviewed), `fiscal_settlement.closed` (FiscalSettlementClosed; key: the treasury) and `sla.breached`
 (SlaBreached, clock payout).
 
 Locks are taken in one order everywhere: quota, beneficiary, application, period, account; within each in

@@ -7,6 +7,7 @@ from libs.common.events import (
     BenefitApproved,
     Event,
     FiscalSettlementClosed,
+    InstalmentReviewed,
     PayeeAccountChanged,
     PayoutBounced,
     PayoutCancelled,
@@ -21,7 +22,7 @@ from libs.common.service import Service, open_bus
 from libs.common.settings import Settings
 from libs.common.web import create_app
 from services.finance import entitlements, payouts
-from services.finance.api import bank, books, orders, quotas
+from services.finance.api import bank, books, orders, quotas, reviews
 from services.finance.handlers import Handlers
 from services.finance.measures import MEASURES
 from services.finance.payees import Payees
@@ -32,6 +33,7 @@ EMITS: tuple[type[Event], ...] = (
     PayoutSettled,
     PayoutBounced,
     PayoutCancelled,
+    InstalmentReviewed,
     FiscalSettlementClosed,
     SlaBreached,
 )
@@ -52,7 +54,7 @@ def create(settings: Settings) -> Service:
         title="洹泉 · 财政兑现",
         description="待遇兑现、支付令、银行批量文件和回盘、复式账、市县结算和对账。金额单位为分。",
         settings=settings,
-        routers=[orders.router, bank.router, quotas.router, books.router],
+        routers=[orders.router, reviews.router, bank.router, quotas.router, books.router],
         asyncapi=lambda: document("finance", emits=EMITS, hears=HEARS),
         not_ready=not_ready,
     )

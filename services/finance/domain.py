@@ -79,6 +79,27 @@ class OpenException(DomainError):
     detail = "该支付令有未处理的回盘异常，重新支付可能重复付款。请先与银行核实并处理异常。"
 
 
+class NothingToReview(DomainError):
+    """409: no condition of the policy asks for a review before the instalment."""
+
+    status, code, title = 409, "nothing-to-review", "该期无须复核"
+    detail = "该期的发放没有须复核的条件，到期自动生成支付令。"
+
+
+class ReviewTooEarly(DomainError):
+    """409: the time that the review is about has not begun."""
+
+    status, code, title = 409, "review-too-early", "尚不能复核该期"
+    detail = "该期自 {day} 起可以复核，届时请按当时的情况填写。"
+
+
+class InstalmentOrdered(DomainError):
+    """409: the instalment has its order already."""
+
+    status, code, title = 409, "instalment-ordered", "该期已生成支付令"
+    detail = "该期支付令已生成，不再复核；如不应支付，请在提交银行前取消该支付令。"
+
+
 def next_state(state: PaymentState, action: str) -> PaymentState:
     """The state after an action. Raises OrderStateForbids."""
     try:

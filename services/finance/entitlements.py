@@ -64,14 +64,24 @@ _KNOWN = text("""
      USING (application, item)
 """)
 _INSTALMENTS = text("""
-    INSERT INTO instalment (entitlement_id, number, amount_fen)
-    SELECT * FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[]), CAST(:fens AS bigint[]))
+    INSERT INTO instalment (entitlement_id, number, amount_fen, review_from)
+    SELECT * FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[]), CAST(:fens AS bigint[]),
+                         CAST(:reviews AS date[]))
 """)
 _TO_ORDER = text("""
     SELECT e.*, i.number AS instalment, i.amount_fen
       FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[])) AS r (entitlement_id, number)
       JOIN instalment AS i USING (entitlement_id, number)
       JOIN entitlement AS e ON e.id = i.entitlement_id
+""")
+_WITHHELD = text("""
+    SELECT entitlement_id, number
+      FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[])) AS r (entitlement_id, number)
+      JOIN instalment AS i USING (entitlement_id, number)
+     WHERE i.review_from IS NOT NULL
+       AND (SELECT v.verdict FROM instalment_review AS v
+             WHERE (v.entitlement_id, v.number) = (r.entitlement_id, r.number)
+             ORDER BY v.serial DESC LIMIT 1) IS DISTINCT FROM 'pass'
 """)
 
 
@@ -245,6 +255,7 @@ async def _store_instalments(tx: AsyncConnection, awards: Sequence[Award]) -> No
             "entitlements": [key for key, _ in rows],
             "numbers": [i.number for _, i in rows],
             "fens": [i.amount_fen for _, i in rows],
+            "reviews": [i.review_from for _, i in rows],
         },
     )
     await schedule_due(tx, [_due(key, i, _looked_at(i)) for key, i in rows if i.number > 1])
@@ -265,7 +276,8 @@ async def order_instalments(
 ) -> None:
     """Due work: make the orders of later instalments, split by the rules of their day. Raises PolicyError.
 
-    An instalment whose order is not to be made yet, by the calendar in force now, waits for its day.
+    An instalment whose order is not to be made yet, by the calendar in force now, waits for its day. One whose last
+    review did not pass, or that nobody reviewed, is withheld: the review that passes lets it go (`order_in_time`).
     """
     at = {(due.payload["entitlement"], due.payload["number"]): due.at for due in dues}
     ready: list[tuple[str, int]] = []
@@ -280,12 +292,21 @@ async def order_instalments(
     await _order(tx, packs, ready, calendar)
 
 
+async def order_in_time(tx: AsyncConnection, packs: Packs, instalment: Any, *, calendar: Calendar = CALENDAR) -> None:
+    """Have a later instalment (a row with its entitlement) ordered on its day, or at once where that has come."""
+    part = _planned(packs, instalment, calendar)
+    await schedule_due(tx, [_due(instalment.id, part, _looked_at(part))])
+
+
 async def _order(tx: AsyncConnection, packs: Packs, ready: Sequence[tuple[str, int]], calendar: Calendar) -> None:
     drafts = [_later(packs, row, calendar) for row in await tx.execute(_TO_ORDER, _places(ready))]
     lines = await quotas.lock_lines(tx, [draft.line for draft in drafts])
     await accounts.hold(tx, [draft.beneficiary for draft in drafts])
     await open_applications(tx, [draft.application for draft in drafts])
-    await _make_orders(tx, drafts, lines)
+    # Under the locks: a review may have been taken a moment ago.
+    withheld = {(row.entitlement_id, row.number) for row in await tx.execute(_WITHHELD, _places(ready))}
+    released = [draft for draft in drafts if (draft.entitlement, draft.instalment) not in withheld]
+    await _make_orders(tx, released, lines)
 
 
 async def _make_orders(tx: AsyncConnection, drafts: Sequence[Draft], lines: Mapping[Line, Quota]) -> None:

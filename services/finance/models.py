@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
+from libs.common import policy
 from libs.common.db import metadata as make_metadata
 from libs.common.idempotency import idempotency_table
 from libs.common.migration import APPEND_ONLY
@@ -130,8 +131,27 @@ instalment = Table(
     Column("entitlement_id", UUID, ForeignKey("entitlement.id"), nullable=False),
     Column("number", SmallInteger, nullable=False),
     Column("amount_fen", BigInteger, nullable=False, comment="the employer's part included"),
+    Column("review_from", Date, comment="from when it may be reviewed; null: ordered without a review"),
     PrimaryKeyConstraint("entitlement_id", "number"),
     CheckConstraint("amount_fen >= 0", name="amount"),
+    info=APPEND_ONLY,
+)
+
+instalment_review = Table(
+    "instalment_review",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("serial", BigInteger, Identity(always=False), nullable=False, unique=True),
+    Column("entitlement_id", UUID, nullable=False),
+    Column("number", SmallInteger, nullable=False, comment="of the instalment; its last review counts"),
+    Column("verdict", Text, nullable=False),
+    Column("facts", JSONB, nullable=False, comment="what the officer stated"),
+    Column("clauses", JSONB, nullable=False, comment="each condition as it was tried and told"),
+    Column("actor", Text, nullable=False),
+    _recorded_at(),
+    ForeignKeyConstraint(["entitlement_id", "number"], ["instalment.entitlement_id", "instalment.number"]),
+    _one_of("verdict", *policy.Verdict),
+    Index("ix_instalment_review_instalment", "entitlement_id", "number", "serial"),
     info=APPEND_ONLY,
 )
 

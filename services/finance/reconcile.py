@@ -115,6 +115,19 @@ INVARIANTS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
+        "nothing that needs a review is ordered without one that passes",
+        """
+        SELECT o.id::text AS record, o.treasury, NULL AS month, coalesce(r.verdict = 'pass', false) AS ok,
+               'ordered, reviewed: ' || coalesce(r.verdict, 'never') AS detail
+          FROM payout_order AS o
+          JOIN instalment AS i ON (i.entitlement_id, i.number) = (o.entitlement_id, o.instalment)
+                              AND i.review_from IS NOT NULL
+          LEFT JOIN (SELECT DISTINCT ON (entitlement_id, number) entitlement_id, number, verdict FROM instalment_review
+                      ORDER BY entitlement_id, number, serial DESC) AS r
+            ON (r.entitlement_id, r.number) = (i.entitlement_id, i.number)
+        """,
+    ),
+    (
         "every bank file has the amounts of its orders",
         """
         SELECT b.number AS record, b.treasury, to_char(b.made_on, 'YYYY-MM') AS month,

@@ -8,22 +8,20 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.dated import Day
+from libs.common.facts import ClauseView, StatedFacts, clause_view, wrong_facts
 from libs.common.money import Amount
 from libs.common.policy import (
-    Clause,
     Decision,
     Facts,
     Pack,
     PackIdentity,
     PolicyError,
     Screening,
-    Seen,
     Verdict,
     decide,
     worth_trying,
 )
-from libs.common.policy.model import Fact, FactFrom, FactType
-from services.intake.filing import Code, StatedFacts, fault, refusal, wrong_facts
+from services.intake.filing import Code, fault, refusal
 
 
 class AskedItem(BaseModel):
@@ -76,42 +74,6 @@ class EntitlementView(BaseModel):
     category: str
     category_title: str
     amount: Amount | None
-
-
-class FactView(BaseModel):
-    """A fact that conditions look at: who states it, and the material that shows it."""
-
-    name: str
-    title: str
-    type: FactType
-    stated_by: FactFrom
-    values: dict[str, str] = Field(description="文本型事实可取的值：代码和名称")
-    material: str | None
-    department: str | None
-
-
-class SeenView(BaseModel):
-    """A fact as a clause saw it; `value` is null where it is not known."""
-
-    name: str
-    title: str
-    value: bool | int | str | None
-    words: str
-
-
-class ClauseView(BaseModel):
-    """One clause that was tried: its source, what was seen, the verdict, and what would have to change or be shown."""
-
-    rule: str
-    title: str
-    document: str = Field(description="文号")
-    article: str | None
-    assumption: bool = Field(description="文件未写明，按假定执行，待人才办解释")
-    verdict: Verdict
-    verdict_title: str
-    sentence: str
-    seen: list[SeenView]
-    missing: list[FactView] = Field(description="尚缺的事实，以及由谁说明、以何材料说明")
 
 
 class DecisionView(BaseModel):
@@ -189,7 +151,7 @@ def shown(pack: Pack, decision: Decision) -> DecisionView:
         verdict=decision.verdict,
         verdict_title=decision.verdict.words,
         amount=Amount(fen=decision.fen) if decision.fen is not None else None,
-        clauses=[_clause(pack, clause) for clause in decision.clauses],
+        clauses=[clause_view(pack, clause) for clause in decision.clauses],
     )
 
 
@@ -211,36 +173,3 @@ def entitlement_view(decision: Decision) -> EntitlementView:
         category_title=decision.category.title,
         amount=Amount(fen=decision.fen) if decision.fen is not None else None,
     )
-
-
-def fact_view(fact: Fact) -> FactView:
-    """A fact that the policy declares."""
-    return FactView(
-        name=fact.name,
-        title=fact.title,
-        type=fact.type,
-        stated_by=fact.stated_by,
-        values=fact.titles,
-        material=fact.material,
-        department=fact.department,
-    )
-
-
-def _clause(pack: Pack, clause: Clause) -> ClauseView:
-    rule = clause.rule
-    return ClauseView(
-        rule=rule.id,
-        title=clause.title,
-        document=pack.document(rule.document).number,
-        article=rule.article,
-        assumption=rule.assumption,
-        verdict=clause.verdict,
-        verdict_title=clause.verdict.words,
-        sentence=clause.sentence,
-        seen=[_seen(each) for each in clause.seen],
-        missing=[fact_view(fact) for fact in clause.missing],
-    )
-
-
-def _seen(seen: Seen) -> SeenView:
-    return SeenView(name=seen.fact.name, title=seen.fact.title, value=seen.value, words=seen.words)

@@ -28,6 +28,7 @@ from libs.common.events import (
     FlatHeld,
     FlatLeased,
     FlatReleased,
+    InstalmentReviewed,
     LeaseEnded,
     PayeeAccountChanged,
     PayoutBounced,
@@ -41,7 +42,7 @@ from libs.common.events import (
 from libs.common.inbox import Early, EventHandler, cause
 from libs.common.money import format_yuan
 from libs.common.packs import Packs
-from libs.common.policy import FactValueType, Pack
+from libs.common.policy import FactValueType, Pack, Verdict
 from services.intake.domain import TITLES
 from services.intake.eligibility import decided_anew
 from services.intake.timeline import Step, tell
@@ -379,6 +380,14 @@ class Feedback:
         await self._take(tx, events, words)
         await tx.execute(_CANCELLED, _columns(events, "order application item cancelled_on"))
 
+    async def on_instalment_reviewed(self, tx: AsyncConnection, events: Sequence[InstalmentReviewed]) -> None:
+        """What must still hold was reviewed before a later instalment."""
+
+        def words(pack: Pack, event: InstalmentReviewed, _item: str) -> Words:
+            return f"发放前复核：{Verdict(event.verdict).words}", _after_review(pack, event)
+
+        await self._take(tx, events, words)
+
     async def on_flat_held(self, tx: AsyncConnection, events: Sequence[FlatHeld]) -> None:
         """A flat is held."""
 
@@ -445,6 +454,7 @@ HANDLERS: Mapping[type[Event], Callable[..., Awaitable[None]]] = {
     PayoutSettled: Feedback.on_payout_settled,
     PayoutBounced: Feedback.on_payout_bounced,
     PayoutCancelled: Feedback.on_payout_cancelled,
+    InstalmentReviewed: Feedback.on_instalment_reviewed,
     FlatHeld: Feedback.on_flat_held,
     FlatReleased: Feedback.on_flat_released,
     FlatLeased: Feedback.on_flat_leased,
@@ -453,8 +463,17 @@ HANDLERS: Mapping[type[Event], Callable[..., Awaitable[None]]] = {
 """What intake hears of the other services."""
 
 
-def _instalment(pack: Pack, event: PayoutOrdered | PayoutSettled) -> str:
+def _instalment(pack: Pack, event: PayoutOrdered | PayoutSettled | InstalmentReviewed) -> str:
     return f"{benefit_title(pack, event.benefit)}第 {event.instalment} 期"
+
+
+def _after_review(pack: Pack, event: InstalmentReviewed) -> str:
+    """What comes of a review, with the sentence of each condition that decided."""
+    if event.verdict == "pass":
+        return f"{_instalment(pack, event)}复核符合，按期发放。"
+    decided = [rule for rule in pack.conditions if rule.id in event.rules]
+    told = (rule.failed if event.verdict == "fail" else rule.undetermined for rule in decided)
+    return f"{_instalment(pack, event)}暂缓发放：{'；'.join(told)}。"
 
 
 def _columns(events: Iterable[Event], names: str) -> dict[str, list[Any]]:

@@ -18,9 +18,6 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
-    StrictBool,
-    StrictInt,
-    StrictStr,
     StringConstraints,
     TypeAdapter,
     ValidationError,
@@ -33,9 +30,10 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from libs.common import identity
 from libs.common.dated import Day
 from libs.common.errors import DomainError, FieldError, InvalidRequest
+from libs.common.facts import StatedFacts, wrong_facts
 from libs.common.field_errors import field_errors, of_form
 from libs.common.identity import DocumentType
-from libs.common.policy import Pack, PolicyError, certifies, fact_faults, treasury_of_region
+from libs.common.policy import Pack, PolicyError, certifies, treasury_of_region
 from libs.common.policy.model import FactFrom, ItemKind, Platform
 from libs.common.treasuries import AffiliationKind, EmployerKind
 from libs.common.wire import NOT_BLANK
@@ -105,10 +103,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "unknown-platform": ("没有此服务平台", _SEE_POLICY),
     "unknown-region": ("该地区不在政策范围内", _SEE_POLICY),
     "unknown-material": ("没有此材料", _SEE_POLICY),
-    "unknown-fact": ("没有此事实", _SEE_POLICY),
-    "unknown-fact-value": ("事实没有此取值", "请填写所列取值之一；不清楚的不填。"),
     "fact-not-yours": ("此事实不由申请人说明", "请删除此项；由部门核实登记，或者由平台按填报内容得出。"),
-    "fact-wrong-type": ("事实的取值类型不对", "请按 GET /intake/v1/policy 列出的类型填写；不清楚的不填。"),
     "platform-not-yours": ("不是您所在的平台", "窗口只能在本平台收件，请改为本平台或者留空。"),
     "not-correctable": ("不能补正的项", "补正不能更改此项；请删除，或者撤回后重新提交。"),
     "filer-not-named": (
@@ -368,11 +363,6 @@ class FiledMaterial(Shape):
     by: Day | None = None
 
 
-FactName = Annotated[str, Field(max_length=80)]
-FactValue = StrictBool | StrictInt | Annotated[StrictStr, Field(max_length=64)]
-StatedFacts = Annotated[dict[FactName, FactValue], Field(max_length=100)]
-
-
 class FiledExternalRef(Shape):
     """The application's number in another system; unique per system."""
 
@@ -464,12 +454,6 @@ def _at_odds(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         birth = _day(one.get("birth_date"))
         if birth and any(stated != birth for stated in _births(one.get("documents"))):
             yield fault("birth-date-differs", (*place, "birth_date"))
-
-
-def wrong_facts(stated: Mapping[str, object], pack: Pack) -> Iterator[Mapping[str, Any]]:
-    """The facts that the policy does not hold, as `refusal` takes them."""
-    for wrong in fact_faults(pack, stated):
-        yield {"type": wrong.code, "loc": ("facts", wrong.name), "msg": wrong.detail}
 
 
 def _applicants_facts(stated: object, pack: Pack) -> Iterator[Mapping[str, Any]]:

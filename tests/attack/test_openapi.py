@@ -26,7 +26,7 @@ from tests.records import HOME
 FIRST = {
     "intake": ("portal", "talent_office"),
     "workflow": ("talent_office", "department"),
-    "finance": ("treasury",),
+    "finance": ("treasury", "talent_office"),
     "housing": ("housing",),
     "audit": ("auditor",),
 }

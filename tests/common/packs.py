@@ -43,3 +43,33 @@ def one_of(*benefits: str, rule: str = "one-of-two") -> tuple[str, str]:
 
 """
     return "exclusions:\n", f"{section}exclusions:\n"
+
+
+def reviewed(*benefits: str) -> tuple[str, str]:
+    """The change by which later instalments of benefits wait for a review of two facts."""
+    rules = f"""  - id: still.insured
+    code: still_insured
+    title: 仍在我市参保
+    instalments: [{", ".join(benefits)}]
+    when: person.insured_here
+    passed: 在我市参保
+    failed: 参保已中断，本期缓发
+    undetermined: 参保情况尚不清楚，请人社部门核实
+    document: anyang-2021-4
+    article: 第四条
+    valid_from: 2021-03-23
+    version_by: accepted_on
+  - id: still.in-good-standing
+    code: still_in_good_standing
+    title: 用人单位经营仍良好
+    instalments: [{", ".join(benefits)}]
+    when: employer.good_standing
+    passed: 用人单位经营良好
+    failed: 用人单位经营异常，本期缓发
+    undetermined: 用人单位经营状况尚不清楚
+    document: anyang-2021-4
+    article: 第四条
+    valid_from: 2021-03-23
+    version_by: accepted_on
+"""
+    return "\nconditions:\n", f"\nconditions:\n{rules}"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.policy import NoRuleInForce, Screening, UnknownCode, Verdict, decide, fact_faults
+from libs.common.policy import Decision, NoRuleInForce, Screening, UnknownCode, Verdict, decide, fact_faults, review
 from libs.common.policy.conditions import FactValueType
 from libs.common.policy.model import FactType
-from tests.common.packs import a_pack, anyang
+from tests.common.packs import a_pack, anyang, reviewed
 
 DAY = date(2026, 3, 2)
 SOUND: Mapping[str, FactValueType] = {
@@ -18,6 +18,7 @@ SOUND: Mapping[str, FactValueType] = {
     "employer.good_standing": True,
     "employer.demand_declared": True,
 }
+REVIEWED = a_pack(reviewed("living_allowance"))
 OF_TYPE: Mapping[FactType, st.SearchStrategy[FactValueType]] = {
     FactType.BOOL: st.booleans(),
     FactType.INT: st.integers(-1000, 1000),
@@ -63,6 +64,37 @@ def test_flexible_talent_gets_every_benefit_but_the_two_subsidies(benefit: str) 
     assert [clause.rule.id for clause in refused.clauses if clause.verdict is Verdict.FAILED] == ["exclusion.flexible"]
     for other in ("talent_flat", "talent_apartment"):
         assert decide(anyang(), item=other, category="flexible", facts=facts, on=DAY).verdict is Verdict.PASSED
+
+
+@given(facts=FACTS, known=st.sets(st.sampled_from(sorted(fact.name for fact in anyang().facts))))
+def test_a_review_fails_only_by_what_is_known_and_its_explanation_is_its_verdict(
+    facts: Mapping[str, FactValueType], known: set[str]
+) -> None:
+    def reviewed_by(facts: Mapping[str, FactValueType]) -> Decision:
+        return review(REVIEWED, benefit="living_allowance", category="master", facts=facts, on=DAY)
+
+    whole = reviewed_by(facts)
+    partial = reviewed_by({name: value for name, value in facts.items() if name in known})
+    assert [clause.rule.id for clause in whole.clauses] == ["still.insured", "still.in-good-standing"]
+    for decision in (whole, partial):
+        verdicts = [clause.verdict for clause in decision.clauses]
+        assert decision.verdict is max(verdicts, key=[Verdict.PASSED, Verdict.UNDETERMINED, Verdict.FAILED].index)
+        assert {clause.verdict for clause in decision.deciding} <= {decision.verdict}
+        assert bool(decision.deciding) == (decision.verdict is not Verdict.PASSED)
+        for clause in decision.clauses:
+            (seen,) = clause.seen
+            assert (clause.verdict is Verdict.UNDETERMINED) == (seen.value is None)
+            assert [fact.name for fact in clause.missing] == ([seen.fact.name] if seen.value is None else [])
+    for before, after in zip(partial.clauses, whole.clauses, strict=True):
+        assert before.verdict in {after.verdict, Verdict.UNDETERMINED}
+
+
+def test_a_condition_of_instalments_says_nothing_of_the_benefit_itself() -> None:
+    facts = {**SOUND, "person.insured_here": False}
+    decision = decide(REVIEWED, item="living_allowance", category="master", facts=facts, on=DAY)
+    assert decision.verdict is Verdict.PASSED
+    assert not review(anyang(), benefit="living_allowance", category="master", facts=facts, on=DAY).clauses
+    assert not review(REVIEWED, benefit="purchase_subsidy", category="master", facts=facts, on=DAY).clauses
 
 
 def test_everything_worth_asking_for_is_tried() -> None:

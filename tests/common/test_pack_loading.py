@@ -16,7 +16,7 @@ from libs.common.policy import Pack, PackRefused, PolicyError, amount_of, load_p
 from libs.common.policy.guide import guide
 from libs.common.policy.model import BenefitForm
 from libs.common.policy.source import MAX_BYTES
-from tests.common.packs import ANYANG, anyang, anyang_text, edited, one_of
+from tests.common.packs import ANYANG, anyang, anyang_text, edited, one_of, reviewed
 
 DAY = date(2026, 3, 2)
 HAN = re.compile(r"[一-鿿]")
@@ -345,6 +345,32 @@ WRONG = {
         "coverages: [youth]\n    when",
         "coverages: [youth]",
         "没有覆盖范围 youth",
+    ),
+    "a review of a benefit that is paid once": (
+        *reviewed("purchase_subsidy"),
+        "instalments: [purchase_subsidy]",
+        "待遇 purchase_subsidy 不分期发放，无从逐期复核，请删去，或改正 instalment_plans 的期数和有效期。",
+    ),
+    "a review of a benefit that nobody knows": (*reviewed("rent"), "instalments: [rent]", "没有待遇 rent"),
+    "a review before the benefit is paid in several": (
+        reviewed("living_allowance")[0],
+        reviewed("living_allowance")[1].replace(
+            "    valid_from: 2021-03-23", "    valid_from: 2020-01-01\n    valid_to: 2021-03-22", 1
+        ),
+        "instalments: [living_allowance]",
+        "不分期发放",
+    ),
+    "a condition on nothing": (
+        reviewed()[0],
+        reviewed()[1],
+        "id: still.insured",
+        "请至少填写 coverages、categories、items、instalments 之一。",
+    ),
+    "a review of an undeclared fact": (
+        reviewed("living_allowance")[0],
+        reviewed("living_allowance")[1].replace("person.insured_here", "person.insured"),
+        "when: person.insured",
+        "facts 中没有声明 person.insured，",
     ),
     "a fact with an unknown material": (
         "stated_by: applicant\n    material: degree_certificate\n    values:\n      - {code: doctor",

@@ -1,5 +1,6 @@
 """What the rules of 安人才〔2021〕4 号 give: splits, instalments, routes, platforms and tasks."""
 
+from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from itertools import pairwise
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from libs.common.calendar import CALENDAR
 from libs.common.money import MAX_FEN
 from libs.common.policy import (
+    Instalment,
     Leg,
     ManualDecision,
     NoRuleInForce,
@@ -39,9 +41,10 @@ from libs.common.policy import (
 from libs.common.policy.instalments import add_months
 from libs.common.policy.model import CertificationTerm, Lights, RouteKind
 from libs.common.treasuries import Affiliation, AffiliationKind, EmployerKind, TreasuryKind
-from tests.common.packs import a_pack, anyang
+from tests.common.packs import a_pack, anyang, reviewed
 
 DAY = date(2026, 3, 2)
+REVIEWED = a_pack(reviewed("living_allowance"))
 MONEY = ("living_allowance", "purchase_subsidy")
 DISTRICTS = ("410502", "410503", "410505", "410506")
 COUNTIES = ("410522", "410523", "410526", "410527", "410581")
@@ -238,6 +241,26 @@ def test_instalments_sum_to_the_whole_and_fall_due_on_working_days(category: str
     for earlier, later in pairwise(parts):
         assert earlier.due_on < later.due_on
         assert later.order_on == CALENDAR.add_working_days(later.due_on, -10)
+
+
+@given(st.dates(date(2021, 3, 23), date(2090, 1, 1)))
+def test_each_later_instalment_is_reviewed_in_the_time_since_the_one_before_it(decided: date) -> None:
+    def parts(pack: Pack) -> list[Instalment]:
+        return schedule(
+            pack,
+            benefit="living_allowance",
+            category="doctor",
+            decided_on=decided,
+            accepted_on=date(2021, 3, 23),
+        )
+
+    first, *later = parts(REVIEWED)
+    assert (first.review_from, later[0].review_from) == (None, decided)
+    for earlier, part in pairwise(later):
+        assert part.review_from == add_months(decided, (part.number - 2) * 6)
+        assert part.review_from is not None
+        assert earlier.order_on < part.review_from < part.order_on
+    assert [replace(part, review_from=None) for part in (first, *later)] == parts(anyang())
 
 
 @pytest.mark.article("第五条")

@@ -6,7 +6,7 @@ import pytest
 
 from libs.common.policy import PackRefused, Verdict
 from libs.common.policy.cases import Run, run_cases, untested
-from tests.common.packs import ANYANG, anyang
+from tests.common.packs import ANYANG, a_pack, anyang, reviewed
 
 CASES = sorted((ANYANG.parent / "cases").glob("*.yaml"))
 MASTER = """
@@ -18,6 +18,15 @@ MASTER = """
   结论: 符合
 """
 ALLOWANCE = MASTER.replace("人才认定", "生活补贴")
+REVIEW = """
+- 案例: 仍参保，单位良好
+  日期: 2026-03-02
+  事项: 生活补贴
+  类别: 硕士研究生（示例）
+  发放前复核: 是
+  情况: {在我市参保: 是, 用人单位经营状况良好: 是}
+  结论: 符合
+"""
 
 
 def ran(text: str) -> list[Run]:
@@ -41,6 +50,16 @@ def test_every_condition_and_exclusion_of_anyang_has_a_case_either_way() -> None
     assert ("exclusion.flexible", Verdict.PASSED) in bare
 
 
+def test_a_review_has_cases_of_its_own_and_wants_one_either_way() -> None:
+    pack = a_pack(reviewed("living_allowance"))
+    lapsed = REVIEW.replace("参保: 是", "参保: 否").replace("结论: 符合", "结论: 不符合")
+    runs = run_cases(pack, (REVIEW + lapsed + "  决定条款: [仍在我市参保]\n").encode(), "cases.yaml")
+    assert [run.differs for run in runs] == [(), ()]
+    bare = {(rule.id, verdict) for rule, verdict in untested(pack, runs)}
+    assert ("still.in-good-standing", Verdict.FAILED) in bare
+    assert {rule for rule, _ in bare}.isdisjoint({"still.insured"})
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -54,6 +73,7 @@ def test_every_condition_and_exclusion_of_anyang_has_a_case_either_way() -> None
         (MASTER.replace("最高学位: 硕士", "最高学位: 研究生"), "可写：博士、硕士、学士、无学位"),
         (MASTER.replace("状况良好: 是", "状况良好: 好"), "可写：是、否"),
         (MASTER + "  金额: 1.00\n", "金额应为 1.00，实为 没有标准"),
+        (REVIEW, "2026-03-02 “生活补贴”没有发放前须复核的条件"),
         (ALLOWANCE + "  金额: 36000.01\n", "金额应为 36000.01，实为 36,000.00 元"),
         (ALLOWANCE + "  分担: {用人单位: 12000.00}\n", "写分担须写明隶属财政"),
         (
@@ -82,6 +102,7 @@ def test_a_case_that_comes_out_otherwise_says_in_what(text: str, told: str) -> N
         ),
         (MASTER.replace("  事项: 人才认定\n", ""), "第 2 行：[1].事项：缺少必填项"),
         (MASTER.replace("情况: {", "情况: ["), "第 6 行：方括号内没有写完"),
+        (REVIEW + "  金额: 1.00\n", "第 2 行：[1]：发放前复核的案例只看条件，请删去金额和分担"),
         ("城市: 安阳\n", "第 1 行：应为列表"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from libs.common.policy import Difference, NotOfOneCity, Pack, VersionBy, differences, split
 from libs.common.policy.model import Contents, Rule
 from libs.common.policy.wording import WORDINGS, Effect
-from tests.common.packs import a_pack, anyang, one_of
+from tests.common.packs import a_pack, anyang, one_of, reviewed
 
 VERSION = ('version: "2021-4.2"', 'version: "2024-1"')
 COUNTY = """    shares: [{bearer: "410500", share: 3/10}, {bearer: affiliated, share: 7/10}]
@@ -187,6 +187,13 @@ def test_every_kind_of_rule_and_every_code_of_the_model_has_words() -> None:
                 said = WORDINGS[kind].facets(anyang(), rule)
                 assert said
                 assert not re.search("[a-z_]{3,}", " ".join([*said, *said.values()])), said
+
+
+def test_a_review_before_later_instalments_is_told_as_such() -> None:
+    insured, _ = differences(anyang(), a_pack(VERSION, reviewed("living_allowance")))
+    assert (insured.kind, insured.about, insured.was) == ("条件", ("仍在我市参保",), {})
+    assert insured.becomes["适用"] == "生活补贴以后各期（发放前复核）"
+    assert insured.becomes["条件"] == "在我市参保"
 
 
 def test_benefits_of_which_one_may_be_had_cost_whoever_might_have_had_both() -> None:

@@ -21,7 +21,7 @@ from deploy.sample.policy import Policy
 from deploy.sample.portal import read_population
 from deploy.served import served_file, served_policy
 from libs.common.auth import ORG_UNIT_ROLES, Verifier
-from libs.common.policy import PolicyDates, load_pack, split
+from libs.common.policy import Pack, PolicyDates, load_pack, split
 from libs.common.policy.cases import run_cases, untested
 from libs.common.policy.model import BenefitForm, ClaimSubject, Contents, FlatKind, ItemKind
 from libs.common.settings import Settings
@@ -71,6 +71,40 @@ def test_three_treasuries_share_one_payment_by_the_ratio_of_the_day_of_acceptanc
 
     assert shares(date(2027, 12, 31), date(2028, 6, 1)) == {"990102": 320, "990100": 280, "990171": 200}
     assert shares(date(2028, 1, 1), date(2028, 6, 1)) == {"990102": 400, "990100": 240, "990171": 160}
+
+
+WORKING = "    when: person.working_here\n"
+
+
+@pytest.mark.parametrize(
+    ("when", "facts"),
+    [
+        (WORKING, {"person.working_here": True, "person.insured_here": True}),
+        ("    when: '!person.working_here'\n", {"person.working_here": False, "person.insured_here": True}),
+        (
+            "    when: person.years_of_practice == 3 && person.professional_grade != 'senior' || person.working_here\n",
+            {
+                "person.years_of_practice": 0,
+                "person.professional_grade": "senior",
+                "person.working_here": True,
+                "person.insured_here": True,
+            },
+        ),
+    ],
+)
+def test_a_review_of_the_sample_states_facts_that_pass_whatever_the_pack_asks(
+    when: str, facts: dict[str, bool | int | str]
+) -> None:
+    pack = Pack.parse(LANTING.read_text(encoding="utf-8").replace(WORKING, when).encode())
+    assert Policy(pack, DAY).still_holding("settling_allowance", "skilled") == facts
+
+
+def test_where_no_answer_passes_a_review_the_sample_says_so() -> None:
+    never = WORKING.replace("person.working_here", "person.working_here && !person.working_here")
+    pack = Pack.parse(LANTING.read_text(encoding="utf-8").replace(WORKING, never).encode())
+    with pytest.raises(LookupError, match="passes the review of settling_allowance"):
+        Policy(pack, DAY).still_holding("settling_allowance", "skilled")
+    assert Policy(pack, DAY).still_holding("startup_award", "skilled") == {}
 
 
 def test_its_benefits_are_a_households_and_its_flats_are_said_in_the_pack(policy: Policy) -> None:

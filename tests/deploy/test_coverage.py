@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deploy.coverage import OPERATIONS, Row, coverage, marked, written
-from tests.common.packs import anyang
+from tests.common.packs import a_pack, anyang, reviewed
 
 TESTS = {"第五条": ["tests/a.py::test_five"]}
 
@@ -17,6 +17,15 @@ def test_each_article_of_the_source_has_a_row_with_its_rules_and_operations() ->
     assert "GET /finance/v1/settlements" in rows["第五条"].operations
     assert rows["第五条"].tests == ("tests/a.py::test_five",)
     assert "| `tests/a.py::test_five` |" in written(anyang(), list(rows.values()))
+
+
+def test_what_is_reviewed_before_instalments_is_carried_out_by_finance() -> None:
+    rows = {row.article: row for row in coverage(a_pack(reviewed("living_allowance")), TESTS)}
+    assert "still.insured" in rows["第四条"].rules
+    assert "GET /finance/v1/pending-reviews" in rows["第四条"].operations
+    assert "GET /finance/v1/pending-reviews" not in {
+        each for row in coverage(anyang(), TESTS) for each in row.operations
+    }
 
 
 def test_every_kind_of_record_that_cites_is_carried_out_by_something() -> None:

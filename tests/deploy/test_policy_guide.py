@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from deploy.cli import app
 from deploy.policy_guide import as_page
 from libs.common.policy.guide import guide
-from tests.common.packs import ANYANG, a_pack, anyang, one_of
+from tests.common.packs import ANYANG, a_pack, anyang, one_of, reviewed
 
 DAY = date(2026, 3, 2)
 
@@ -65,6 +65,15 @@ def test_a_guide_says_whom_a_benefit_is_given_to_once_and_what_cannot_be_had_bes
     once, beside = told["talent_flat"]["申领"]
     assert once == "已取得人才认定的，每户申领一份，夫妻双方不能各领一份。（文件未写明，为假定）"
     assert beside == "与“人才公寓”只能享受其一（安人才〔2021〕4 号第四条）。"
+
+
+def test_a_guide_says_what_is_reviewed_before_each_later_instalment() -> None:
+    made = guide(a_pack(reviewed("living_allowance")), DAY)
+    told = {item.code: {entry.name: entry.lines for entry in item.entries} for item in made.items}
+    how, *what = told["living_allowance"]["发放前复核"]
+    assert how.startswith("自第 2 期起，每期发放前复核以下各项，符合的按期发放；")
+    assert what == ["仍在我市参保", "用人单位经营仍良好"]
+    assert "发放前复核" not in told["purchase_subsidy"]
 
 
 def test_a_page_and_a_document_say_the_same(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ DAMAGES = (
         "UPDATE payout_order SET state = 'unknown', settled_on = NULL RETURNING id::text",
     ),
     damage(
-        "every later instalment has its order, or the day of it",
+        "every later instalment has its order, or the day of it, or waits for its review",
         "finance",
         "DELETE FROM due WHERE kind = 'instalment.order' AND key LIKE '%/2' RETURNING key",
     ),

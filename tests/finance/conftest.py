@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from libs.common.outbox import message
 from libs.common.packs import store
 from libs.common.policy import Pack
 from libs.common.service import Service
-from libs.common.settings import Settings
+from libs.common.settings import POLICIES, Settings
 from services.finance import reconcile
 from services.finance.app import create
 from services.finance.models import metadata
@@ -120,6 +121,10 @@ class House:
 
     def treasurer(self, treasury: str = DISTRICT, subject: str = "treasurer-1") -> Caller:
         return self.a("treasury", org_unit=f"{treasury}/finance", subject=subject)
+
+    def office(self, treasury: str = DISTRICT) -> Caller:
+        """An officer of a treasury's talent office."""
+        return self.a("talent_office", org_unit=f"{treasury}/talent_office", subject="officer-1")
 
     # -- what happens to it
 
@@ -233,9 +238,16 @@ def reference(order: Any) -> str:
 
 @pytest.fixture
 async def house(make_database: MakeDatabase, tmp_path: Path) -> AsyncIterator[House]:
+    async with a_house(make_database, tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def a_house(make_database: MakeDatabase, home: Path, policies: Path = POLICIES) -> AsyncIterator[House]:
+    """Finance under the policies of a folder: Anyang's where it is not said."""
     database = await make_database(metadata, owner="finance")
     url = database.url.render_as_string(hide_password=False)
-    settings = Settings(home=tmp_path, finance_database_url=url, bus_url=url)
+    settings = Settings(home=home, policies=policies, finance_database_url=url, bus_url=url)
     service = create(settings)
     intake = Intake()
     service.app.state.payees = Payees(settings, httpx.MockTransport(intake.answer))

@@ -13,6 +13,7 @@ READS = (
     "/orders",
     "/orders/{order}",
     "/entitlements/{entitlement}",
+    "/pending-reviews",
     "/batches",
     "/quotas",
     "/bank-exceptions",

@@ -19,6 +19,8 @@ DAMAGE = {
     "every order pays its entitlement, to whom that is due": "UPDATE payout_order SET beneficiary = gen_random_uuid()",
     "the shares of every order sum to what is paid": "UPDATE payout_order SET employer_fen = employer_fen + 1",
     "no entitlement is paid more than once": "UPDATE instalment SET amount_fen = amount_fen + 1",
+    "nothing that needs a review is ordered without one that passes": """
+        UPDATE instalment SET review_from = DATE '2026-01-01'""",
     "every bank file has the amounts of its orders": "UPDATE batch_line SET fen = fen + 1",
     "an order is sent again only after the bank bounced it": "UPDATE payout_order SET attempt = attempt + 1",
     "every line of a bank file is one sending of its order": """

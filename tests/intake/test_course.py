@@ -23,6 +23,7 @@ from libs.common.events import (
     FlatHeld,
     FlatLeased,
     FlatReleased,
+    InstalmentReviewed,
     ItemResult,
     LeaseEnded,
     PayeeAccountChanged,
@@ -101,6 +102,10 @@ def the_whole_story(application: UUID, items: dict[str, UUID]) -> list[Event]:
         an_event(PayoutBounced, application, order=order, item=allowance, reason="account_closed", bounced_on=DAY),
         an_event(PayoutSent, application, order=order, batch=uuid4()),
         an_event(PayoutSettled, application, shares={COUNTY: 400_000}, settled_on=DAY, **money),
+        an_event(
+            InstalmentReviewed, application, review=uuid4(), **benefit, instalment=2, treasury=COUNTY, verdict="fail",
+            rules=["condition.demand-declared"], reviewed_on=DAY,
+        ),
         an_event(FlatHeld, application, item=allowance, flat=flat, held_until=datetime.now(UTC)),
         an_event(FlatReleased, application, item=allowance, flat=flat, reason="expired"),
         an_event(FlatLeased, application, item=allowance, flat=flat, lease=lease, from_day=DAY, to_day=DAY),
@@ -132,7 +137,32 @@ async def test_what_others_tell_is_shown_step_by_step_and_fed_back_together(hous
         assert words in shown["feedback"]
     (bounce,) = [step for step in shown["timeline"] if step["code"] == "PayoutBounced"]
     assert "账户已销户" in bounce["detail"]
+    (review,) = [step for step in shown["timeline"] if step["code"] == "InstalmentReviewed"]
+    [declared] = [rule for rule in anyang().conditions if rule.id == "condition.demand-declared"]
+    assert (review["title"], review["detail"]) == (
+        "发放前复核：不符合",
+        f"生活补贴第 2 期暂缓发放：{declared.failed}。",
+    )
     assert not await house.rows("SELECT 1 FROM parked")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "rules", "told"),
+    [
+        ("pass", [], "复核符合，按期发放。"),
+        ("undetermined", ["condition.master"], "暂缓发放：未说明最高学位，请填写并提交学历学位证书。"),
+    ],
+)
+async def test_a_review_is_told_by_what_the_policy_says_of_it(
+    house: House, verdict: str, rules: list[str], told: str
+) -> None:
+    portal = house.portal()
+    application, items = uuids(await portal.file())
+    review = {"review": uuid4(), "item": items["living_allowance"], "benefit": "living_allowance", "instalment": 3}
+    found = {"treasury": COUNTY, "verdict": verdict, "rules": rules, "reviewed_on": DAY}
+    await house.hear(an_event(InstalmentReviewed, application, **review, **found))
+    step = (await portal.show(str(application)))["timeline"][-1]
+    assert step["detail"] == f"生活补贴第 3 期{told}"
 
 
 async def test_any_order_of_topics_gives_the_same_projection_and_nothing_twice(house: House) -> None:
@@ -457,8 +487,9 @@ async def test_the_feed_tells_a_portal_its_own_changes_once_and_in_order(house: 
     await other.file()
     told, end = await every_change(portal, 2)
     assert [change["title"] for change in told] == ["已收件", "已受理"]
-    await house.hear(*the_whole_story(application, items))
-    more, _ = await every_change(portal, 17, end)
+    story = the_whole_story(application, items)
+    await house.hear(*story)
+    more, _ = await every_change(portal, len(story), end)
     (closed,) = [change for change in more if change["code"] == "ApplicationClosed"]
     assert "2. 生活补贴" in closed["feedback"]
     assert {change["application"] for change in told + more} == {str(application)}

@@ -14,6 +14,7 @@ from libs.common.policy.decision import (
     Verdict,
     decide,
     fact_faults,
+    review,
     worth_trying,
 )
 from libs.common.policy.difference import Difference, NotOfOneCity, differences
@@ -91,6 +92,7 @@ __all__ = [
     "payout_due_on",
     "platform_for",
     "platform_of",
+    "review",
     "schedule",
     "settlement_route",
     "split",

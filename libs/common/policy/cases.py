@@ -6,14 +6,14 @@ is decided by the rules that the services use. `tested` says which rules no case
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from libs.common.dated import Day
 from libs.common.money import format_yuan
-from libs.common.policy.conditions import FactValueType
-from libs.common.policy.decision import Decision, Seen, Verdict, decide
+from libs.common.policy.conditions import Facts, FactValueType
+from libs.common.policy.decision import Decision, Seen, Verdict, decide, review
 from libs.common.policy.defects import sentence
 from libs.common.policy.errors import PackRefused, PolicyError
 from libs.common.policy.model import CodedRule, Fact, FactType, Rule
@@ -30,7 +30,8 @@ Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Case(BaseModel):
-    """One case. Amounts are written in yuan with two decimals."""
+    """One case. Amounts are written in yuan with two decimals. A case of a review (发放前复核) asks whether a later
+    instalment of a benefit may be ordered."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,12 +40,19 @@ class Case(BaseModel):
     item: Text = Field(alias="事项")
     category: Text = Field(alias="类别")
     facts: Mapping[Text, Text | int] = Field(default={}, alias="情况")
+    review: Literal["是", "否"] = Field(default="否", alias="发放前复核")
     verdict: Literal["符合", "不符合", "尚不能确定"] = Field(alias="结论")
     decided_by: tuple[Text, ...] = Field(default=(), alias="决定条款")
     amount: Text | None = Field(default=None, alias="金额")
     treasury: Text | None = Field(default=None, alias="隶属财政")
     employer_kind: Text = Field(default="企业", alias="单位性质")
     shares: Mapping[Text, Text] = Field(default={}, alias="分担")
+
+    @model_validator(mode="after")
+    def _no_money_in_a_review(self) -> Self:
+        if self.review == "是" and (self.amount is not None or self.shares):
+            raise ValueError("发放前复核的案例只看条件，请删去金额和分担，另写一例。")
+        return self
 
 
 class Run(NamedTuple):
@@ -85,7 +93,10 @@ def _run(pack: Pack, case: Case, line: int) -> Run:
         item = _coded(pack.items, case.item, case.on, "事项")
         category = _coded(pack.categories, case.category, case.on, "类别")
         facts = dict(_fact(pack.facts, title, told) for title, told in case.facts.items())
-        decision = decide(pack, item=item, category=category, facts=facts, on=case.on)
+        if case.review == "是":
+            decision = _reviewed(pack, case, item, category, facts)
+        else:
+            decision = decide(pack, item=item, category=category, facts=facts, on=case.on)
         return Run(line, case, decision, tuple(_differs(pack, case, decision)))
     except (_NotSo, PolicyError) as error:
         return Run(line, case, None, (str(error),))
@@ -93,6 +104,13 @@ def _run(pack: Pack, case: Case, line: int) -> Run:
 
 class _NotSo(Exception):
     """A case names what the pack does not hold."""
+
+
+def _reviewed(pack: Pack, case: Case, benefit: str, category: str, facts: Facts) -> Decision:
+    decision = review(pack, benefit=benefit, category=category, facts=facts, on=case.on)
+    if not decision.clauses:
+        raise _NotSo(f"{case.on} “{case.item}”没有发放前须复核的条件")
+    return decision
 
 
 def _coded(rules: Sequence[CodedRule], title: str, on: date, what: str) -> str:
@@ -133,10 +151,7 @@ def _differs(pack: Pack, case: Case, decision: Decision) -> Iterator[str]:
 
 def deciding(decision: Decision) -> list[str]:
     """The clauses that decided, each with its sentence and what was seen; none where every clause passes."""
-    if decision.verdict is Verdict.PASSED:
-        return []
-    decided = [clause for clause in decision.clauses if clause.verdict is decision.verdict]
-    return [f"{clause.rule.id} {clause.sentence}{_seen(clause.seen)}" for clause in decided]
+    return [f"{clause.rule.id} {clause.sentence}{_seen(clause.seen)}" for clause in decision.deciding]
 
 
 def _seen(seen: Sequence[Seen]) -> str:

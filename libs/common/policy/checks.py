@@ -324,6 +324,16 @@ def conditions_are_sound(pack: Contents) -> Iterator[Finding]:
             yield ("facts", i), f"没有条件用到情况 {fact.name}，请删去，或写入某个条件。"
 
 
+def reviewed_instalments_are_there(pack: Contents) -> Iterator[Finding]:
+    """A condition of instalments is of a benefit that is paid in several on some day of the condition's own."""
+    for i, rule in enumerate(pack.conditions):
+        several = {plan.benefit for plan in pack.instalment_plans if plan.count > 1 and _meet(plan, rule)}
+        for j, code in enumerate(rule.instalments):
+            if code not in several:
+                where = ("conditions", i, "instalments", j)
+                yield where, f"待遇 {code} 不分期发放，无从逐期复核，请删去，或改正 instalment_plans 的期数和有效期。"
+
+
 CHECKS: tuple[Check, ...] = (
     identifiers_are_unique,
     citations_exist,
@@ -342,6 +352,7 @@ CHECKS: tuple[Check, ...] = (
     alternatives_are_given_alike,
     categories_can_be_certified,
     conditions_are_sound,
+    reviewed_instalments_are_there,
 )
 
 
@@ -390,6 +401,7 @@ def _references(pack: Contents) -> Iterator[tuple[Path, str, str]]:
     yield from _lists(pack, "conditions", "coverages", "coverage")
     yield from _lists(pack, "conditions", "categories", "category")
     yield from _lists(pack, "conditions", "items", "item")
+    yield from _lists(pack, "conditions", "instalments", "benefit")
     yield from _fields(pack, "facts", "material", "material")
     yield from _fields(pack, "facts", "department", "department")
     yield from _fields(pack, "amounts", "benefit", "benefit")

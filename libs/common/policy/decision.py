@@ -14,6 +14,7 @@ from typing import NamedTuple
 from libs.common.money import format_yuan
 from libs.common.policy.conditions import Facts, FactValueType
 from libs.common.policy.coverage import categories_of, certifies
+from libs.common.policy.instalments import review_conditions
 from libs.common.policy.model import (
     BenefitAmount,
     BenefitForm,
@@ -82,7 +83,8 @@ class Clause(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policy says of an item for a category on a day. `fen` is the whole of a money benefit."""
+    """What the policy says of an item for a category on a day. `fen` is the whole of a money benefit that is asked
+    for."""
 
     item: Item
     category: Category
@@ -101,6 +103,13 @@ class Decision:
         """Whether a clause says no."""
         return self.verdict is Verdict.FAILED
 
+    @property
+    def deciding(self) -> tuple[Clause, ...]:
+        """The clauses that decided; none where every clause passes."""
+        if self.verdict is Verdict.PASSED:
+            return ()
+        return tuple(clause for clause in self.clauses if clause.verdict is self.verdict)
+
 
 def decide(pack: Pack, *, item: str, category: str, facts: Facts, on: date) -> Decision:
     """Try every clause on an item for a category. `on` is the day of acceptance; `facts` have passed `fact_faults`.
@@ -108,6 +117,14 @@ def decide(pack: Pack, *, item: str, category: str, facts: Facts, on: date) -> D
     Raises UnknownCode, NoRuleInForce.
     """
     return _decided(pack, _trial(pack, pack.item(item, on), pack.category(category, on), on), facts, {})
+
+
+def review(pack: Pack, *, benefit: str, category: str, facts: Facts, on: date) -> Decision:
+    """Try what must still hold before a later instalment of a benefit, of a person of a category. `on` is the day of
+    acceptance, whose version binds every instalment; `facts` are those of the day of the review and have passed
+    `fact_faults`. Raises UnknownCode, NoRuleInForce."""
+    clauses = tuple(_tried(pack, rule, facts) for rule in review_conditions(pack, benefit=benefit, on=on))
+    return Decision(pack.item(benefit, on), pack.category(category, on), on, clauses, None)
 
 
 class Screening:

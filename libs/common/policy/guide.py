@@ -9,6 +9,7 @@ from datetime import date
 
 from libs.common.money import format_yuan
 from libs.common.policy.coverage import categories_of
+from libs.common.policy.instalments import review_conditions
 from libs.common.policy.model import (
     Anchor,
     AtMostOne,
@@ -175,6 +176,14 @@ def _what(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
         yield Entry("标准", table=(head, *_amounts(pack, item, on)))
         plan = pack.rule(InstalmentPlan, item.code, on=on)
         yield Entry("发放", (f"{_instalments(plan)}{_assumed(plan)}",))
+        yield from _reviews(pack, item, on)
+
+
+def _reviews(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
+    """What must still hold before each later instalment."""
+    if rules := review_conditions(pack, benefit=item.code, on=on):
+        told = "自第 2 期起，每期发放前复核以下各项，符合的按期发放；暂不符合的缓发，以后复核符合的随即补发。"
+        yield Entry("发放前复核", (told, *(f"{rule.title}{_assumed(rule)}" for rule in rules)))
 
 
 _ONCE = {

@@ -12,6 +12,7 @@ from libs.common.policy.model import (
     Anchor,
     BenefitAmount,
     CertificationTerm,
+    Condition,
     InstalmentPlan,
     OrderTerms,
     PayoutTerms,
@@ -23,13 +24,15 @@ from libs.common.policy.pack import Pack
 @dataclass(frozen=True, slots=True)
 class Instalment:
     """One payment of a benefit: `amount_fen` with the employer's part, the last day for the credit, and when
-    its order is made. `provisional` says that no official calendar covers `due_on` yet."""  # fmt: skip
+    its order is made. `provisional` says that no official calendar covers `due_on` yet. `review_from` is the first day
+    of the review without which it is not ordered; None where it needs none."""
 
     number: int
     amount_fen: int
     due_on: date
     order_on: date
     provisional: bool
+    review_from: date | None = None
 
 
 def schedule(
@@ -45,7 +48,8 @@ def schedule(
 
     The first is due by the payout terms (two working days after `decided_on`) and ordered on `decided_on`; a
     later one on the day that the plan names, rolled to a working day, and ordered so many working days before.
-    Equal parts are rounded down to the fen and the last bears the remainder. Every version is that of
+    Equal parts are rounded down to the fen and the last bears the remainder. A review is of one instalment, from the
+    day on which the time since the one before it begins, by months after `decided_on`. Every version is that of
     `accepted_on`. Raises UnknownCode, NoRuleInForce (also for an excluded category), and ValueError for days
     outside the calendar.
     """
@@ -54,15 +58,20 @@ def schedule(
     first_due = payout_due_on(pack, decided_on=decided_on, accepted_on=accepted_on, calendar=calendar)
     ahead = pack.rule(OrderTerms, on=accepted_on).working_days_before_due
     anchor = decided_on if plan.anchor is Anchor.DECIDED_ON else first_due
-    result = []
-    for index, part in enumerate(split_evenly(amount, plan.count)):
-        if index == 0:
-            due, order = first_due, decided_on
-        else:
-            due = _rolled(add_months(anchor, index * plan.months_between), plan.roll, calendar)
-            order = max(calendar.add_working_days(due, -ahead), decided_on)
-        result.append(Instalment(index + 1, part, due, order, calendar.is_provisional(due)))
+    reviewed = bool(review_conditions(pack, benefit=benefit, on=accepted_on))
+    first, *later = split_evenly(amount, plan.count)
+    result = [Instalment(1, first, first_due, decided_on, calendar.is_provisional(first_due))]
+    for index, part in enumerate(later, 1):
+        due = _rolled(add_months(anchor, index * plan.months_between), plan.roll, calendar)
+        order = max(calendar.add_working_days(due, -ahead), decided_on)
+        review_from = add_months(decided_on, (index - 1) * plan.months_between) if reviewed else None
+        result.append(Instalment(index + 1, part, due, order, calendar.is_provisional(due), review_from))
     return result
+
+
+def review_conditions(pack: Pack, *, benefit: str, on: date) -> list[Condition]:
+    """Give what must still hold before each later instalment of a benefit. `on` is the day of acceptance."""
+    return [rule for rule in pack.conditions if benefit in rule.instalments and rule.covers(on)]
 
 
 def amount_of(pack: Pack, *, benefit: str, category: str, on: date) -> int:

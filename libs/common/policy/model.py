@@ -230,11 +230,15 @@ class Fact(Cited):
 
 class Condition(CodedRule):
     """A clause on whom a coverage, category or item is for. `when` is true, false, or undetermined where a fact that
-    counts is not known; each has its sentence. `failed` says what would have to change, `undetermined` what to show."""
+    counts is not known; each has its sentence. `failed` says what would have to change, `undetermined` what to show.
+
+    `instalments` names benefits of which each instalment after the first is ordered only once a review of its own has
+    passed: what is asked must still hold then (发放前复核)."""
 
     coverages: tuple[Code, ...] = ()
     categories: tuple[Code, ...] = ()
     items: tuple[Code, ...] = ()
+    instalments: tuple[Code, ...] = ()
     when: Expression
     passed: Title
     failed: Title
@@ -242,8 +246,8 @@ class Condition(CodedRule):
 
     @model_validator(mode="after")
     def _of_something(self) -> Self:
-        if not (self.coverages or self.categories or self.items):
-            raise ValueError("条件没有写明对象，请至少填写 coverages、categories、items 之一。")
+        if not (self.coverages or self.categories or self.items or self.instalments):
+            raise ValueError("条件没有写明对象，请至少填写 coverages、categories、items、instalments 之一。")
         return self
 
 

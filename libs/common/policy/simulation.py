@@ -2,7 +2,8 @@
 
 Nothing here is a rule. Who is entitled is asked of `Screening`, when it is paid of `schedule`, who bears it of `split`;
 each is asked once for all who are alike, so that a million people take memory for their differences and not for their
-number. Each item takes its whole promised time, and everybody files once. Of benefits of which one may be had
+number. Each item takes its whole promised time, everybody files once, and whoever is reviewed before a later instalment
+(发放前复核) is taken to pass. Of benefits of which one may be had
 (`AtMostOne`) a person is taken to choose that of the greatest amount, of several that give alike the first of the pack.
 """
 

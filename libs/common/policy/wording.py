@@ -215,10 +215,11 @@ def _at_most_one_effect(_: Pack, was: AtMostOne | None, becomes: AtMostOne | Non
 
 
 def _condition_facets(pack: Pack, rule: Condition) -> Facets:
-    about_whom = (*rule.coverages, *rule.categories, *rule.items)
+    about_whom = [titled(pack, code) for code in (*rule.coverages, *rule.categories, *rule.items)]
+    reviewed = [f"{title_in(pack.benefits, code)}以后各期（发放前复核）" for code in rule.instalments]
     return {
         "名称": rule.title,
-        "适用": "、".join(titled(pack, code) for code in about_whom),
+        "适用": "、".join([*about_whom, *reviewed]),
         "条件": in_words(rule.when, pack.facts),
         "符合时": rule.passed,
         "不符合时": rule.failed,

@@ -1,5 +1,7 @@
 """Payout orders and entitlements: lists, one with its history, reissue, cancellation."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,15 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Select, select, tuple_
 from starlette.responses import Response
 
-from libs.common.calendar import CALENDAR
+from libs.common.calendar import CALENDAR, local_date
 from libs.common.idempotency import IdempotencyKey, Reply, known_keys, once
 from libs.common.money import Amount
 from libs.common.paging import Page, Paging, page_of, read_after
-from libs.common.policy import PackIdentity
+from libs.common.policy import Instalment, PackIdentity, Verdict
 from libs.common.web import Caller, Tx, guarded_router, requires
 from libs.common.words import Reason
 from services.finance import payouts
 from services.finance.accounts import accounts_of
+from services.finance.api.reviews import ReviewOut, review_columns, review_out
 from services.finance.api.shapes import (
     Body,
     HistoryOut,
@@ -33,7 +36,14 @@ from services.finance.api.shapes import (
 )
 from services.finance.domain import CancelCause, PaymentState
 from services.finance.entitlements import plan
-from services.finance.models import entitlement, instalment, order_history, payout_order, quota
+from services.finance.models import (
+    entitlement,
+    instalment,
+    instalment_review,
+    order_history,
+    payout_order,
+    quota,
+)
 from services.finance.payouts import policy_of
 from services.finance.reissues import reissue
 from services.finance.visible import visible
@@ -52,7 +62,8 @@ class OrderDetail(OrderOut):
 class InstalmentOut(BaseModel):
     """One instalment; `order` is absent until its order is made. `amount` holds the employer's part.
 
-    Until then the days are those of the calendar in force; `provisional` ones may move when a notice is published."""
+    Until then the days are those of the calendar in force; `provisional` ones may move when a notice is published. One
+    with a `review_from` gets its order only once its last review passes."""
 
     number: int
     amount: Amount
@@ -61,6 +72,9 @@ class InstalmentOut(BaseModel):
     provisional: bool = Field(description="应付日超出已公布的放假安排，为暂定")
     order: UUID | None
     state: str | None
+    review_from: date | None = Field(description="自此日起可以复核；无须复核的为空")
+    withheld: bool = Field(description="生成支付令之日已到，没有复核符合，暂缓发放")
+    reviews: list[ReviewOut] = Field(description="历次复核，早的在前")
 
 
 class EntitlementOut(BaseModel):
@@ -218,20 +232,10 @@ async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: T
         .where(instalment.c.entitlement_id == entitlement_id)
         .order_by(instalment.c.number)
     )
+    reviews = await _reviews_of(tx, entitlement_id)
     paid_to = await accounts_of(tx, [entitlement_id])
     planned = plan(packs.get(policy_of(row)), row)
-    instalments = [
-        InstalmentOut(
-            number=part.number,
-            amount=Amount(fen=part.amount_fen),
-            due_on=part.due_on or own.due_on,
-            order_on=own.order_on,
-            provisional=CALENDAR.is_provisional(part.due_on or own.due_on),
-            order=part.order,
-            state=part.state,
-        )
-        for part, own in zip(parts, planned, strict=True)
-    ]
+    instalments = [_instalment_out(part, own, reviews[part.number]) for part, own in zip(parts, planned, strict=True)]
     other = {"total", "policy", "instalments", "payee_account"}
     return EntitlementOut(
         total=Amount(fen=row.total_fen),
@@ -239,4 +243,34 @@ async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: T
         instalments=instalments,
         payee_account=paid_to[entitlement_id],
         **{name: getattr(row, name) for name in EntitlementOut.model_fields if name not in other},
+    )
+
+
+async def _reviews_of(tx: Tx, entitlement_id: UUID) -> Mapping[int, list[ReviewOut]]:
+    """The reviews of an entitlement by the number of the instalment, the oldest first."""
+    rows = await tx.execute(
+        select(instalment_review.c.number, *review_columns(instalment_review))
+        .where(instalment_review.c.entitlement_id == entitlement_id)
+        .order_by(instalment_review.c.serial)
+    )
+    found: dict[int, list[ReviewOut]] = defaultdict(list)
+    for row in rows:
+        found[row.number].append(review_out(row))
+    return found
+
+
+def _instalment_out(part: Any, planned: Instalment, reviews: list[ReviewOut]) -> InstalmentOut:
+    due_on = part.due_on or planned.due_on
+    missing = part.review_from is not None and not (reviews and reviews[-1].verdict is Verdict.PASSED)
+    return InstalmentOut(
+        number=part.number,
+        amount=Amount(fen=part.amount_fen),
+        due_on=due_on,
+        order_on=planned.order_on,
+        provisional=CALENDAR.is_provisional(due_on),
+        order=part.order,
+        state=part.state,
+        review_from=part.review_from,
+        withheld=missing and planned.order_on <= local_date(datetime.now(UTC)),
+        reviews=reviews,
     )

@@ -10,12 +10,13 @@ from pydantic import BaseModel, Field
 from libs.common.calendar import local_date
 from libs.common.dated import Day
 from libs.common.errors import NotFound
+from libs.common.facts import FactView, fact_view
 from libs.common.policy import Pack, PackIdentity, categories_of
 from libs.common.policy.identity import Sha256
 from libs.common.policy.model import AtMostOne, Benefit, ClaimSubject, Item
 from libs.common.web import guarded_router, public
 from services.intake.api.desk import AtDesk
-from services.intake.eligibility import Eligibility, FactView, Question, answer, fact_view
+from services.intake.eligibility import Eligibility, Question, answer
 
 MEDIA_TYPE = "application/yaml"  # RFC 9512
 

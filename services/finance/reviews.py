@@ -1,0 +1,86 @@
+"""Reviews (发放前复核): what must still hold before a later instalment is ordered, judged by the policy and kept.
+
+The last review of an instalment counts until its order is made. One that passes lets the order go, on its day or at
+once; without one the instalment is withheld, however long.
+"""
+
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from libs.common import field_errors
+from libs.common.events import InstalmentReviewed
+from libs.common.facts import clause_view, wrong_facts
+from libs.common.outbox import emit
+from libs.common.packs import Packs
+from libs.common.policy import Decision, Facts, Pack, Verdict
+from libs.common.policy import review as reviewed
+from services.finance.domain import InstalmentOrdered, NothingToReview, ReviewTooEarly
+from services.finance.entitlements import order_in_time
+from services.finance.models import instalment_review, payout_order
+from services.finance.payouts import lock_applications, policy_of
+
+
+async def review(tx: AsyncConnection, packs: Packs, instalment: Any, *, facts: Facts, actor: str, today: date) -> UUID:
+    """Judge whether a later instalment (a row with its entitlement) may be ordered, by the conditions of the version of
+    its grant and what is known today; gives the review. Raises NothingToReview, ReviewTooEarly, InstalmentOrdered, and
+    ContentWrong for facts that the policy does not hold."""
+    if instalment.review_from is None:
+        raise NothingToReview
+    if instalment.review_from > today:
+        raise ReviewTooEarly(day=instalment.review_from)
+    pack = packs.get(policy_of(instalment))
+    decision = judged(pack, instalment, facts)
+    if decision.verdict is Verdict.PASSED:
+        # Before the application is locked, as whoever takes due work does: neither waits for the other for ever.
+        await order_in_time(tx, packs, instalment)
+    await lock_applications(tx, [instalment.application])
+    if (await tx.execute(_order_of(instalment))).first():
+        raise InstalmentOrdered
+    key = uuid7()
+    await tx.execute(
+        insert(instalment_review).values(
+            id=key,
+            entitlement_id=instalment.id,
+            number=instalment.instalment,
+            verdict=decision.verdict,
+            facts=dict(facts),
+            clauses=[clause_view(pack, clause).model_dump(mode="json") for clause in decision.clauses],
+            actor=actor,
+        )
+    )
+    await emit(tx, _told(key, instalment, decision, today))
+    return key
+
+
+def judged(pack: Pack, instalment: Any, facts: Facts) -> Decision:
+    """What the policy says of an instalment by these facts. Pure. Raises ContentWrong."""
+    if wrong := [{**each, "loc": ("body", *each["loc"])} for each in wrong_facts(facts, pack)]:
+        raise field_errors.refusal(wrong, {"facts": facts})
+    of = {"benefit": instalment.benefit, "category": instalment.category}
+    return reviewed(pack, **of, facts=facts, on=instalment.accepted_on)
+
+
+def _order_of(instalment: Any) -> Any:
+    return select(payout_order.c.id).where(
+        payout_order.c.entitlement_id == instalment.id, payout_order.c.instalment == instalment.instalment
+    )
+
+
+def _told(key: UUID, instalment: Any, decision: Decision, today: date) -> InstalmentReviewed:
+    return InstalmentReviewed(
+        policy=policy_of(instalment),
+        application=instalment.application,
+        review=key,
+        item=instalment.item,
+        benefit=instalment.benefit,
+        instalment=instalment.instalment,
+        treasury=instalment.treasury,
+        verdict=decision.verdict.value,
+        rules=tuple(clause.rule.id for clause in decision.deciding),
+        reviewed_on=today,
+    )
