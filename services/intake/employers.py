@@ -67,6 +67,14 @@ _STATE = text("""
      ORDER BY n
 """)
 
+_NEXT = text("""
+    SELECT ref, credit_code FROM employer AS e
+     WHERE credit_code > :after AND EXISTS (SELECT FROM employer_affiliation AS a WHERE a.employer = e.ref)
+     ORDER BY credit_code LIMIT :limit
+""")
+
+TOLD_AT_ONCE = 500
+
 _Version = tuple[str, str, str]  # name, kind, status
 _Stated = tuple[str, str, str, date, date | None]  # kind, treasury, evidence, from, to
 _Statement = list[_Stated]
@@ -146,6 +154,15 @@ async def tell(tx: AsyncConnection, policy: PackIdentity, refs: Collection[UUID]
     for row in await tx.execute(_AFFILIATIONS, {"employers": list(refs)}):
         newest[row.employer].append(row)
     await emit(tx, *(_affiliated(policy, ref, rows) for ref, rows in newest.items()))
+
+
+async def tell_next(tx: AsyncConnection, policy: PackIdentity, after: str) -> Sequence[str]:
+    """Tell where employers belong, those whose credit codes come next; gives the codes, none where none is left."""
+    rows = (await tx.execute(_NEXT, {"after": after, "limit": TOLD_AT_ONCE})).all()
+    codes = [row.credit_code for row in rows]
+    await tx.execute(_LOCK, {"codes": codes})
+    await tell(tx, policy, [row.ref for row in rows])
+    return codes
 
 
 def _affiliated(policy: PackIdentity, employer: UUID, rows: Sequence[Any]) -> EmployerAffiliated:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from libs.common.policy import ManualDecision, NoRuleInForce, affiliated_treasury
 from libs.common.treasuries import Affiliation, AffiliationKind
+from services.intake import employers
 from services.intake.domain import Known, Verdict, examine
 from services.intake.filing import read_filing
 from tests.common.packs import anyang
@@ -165,6 +166,24 @@ async def test_what_is_told_names_the_employer_by_reference_and_no_evidence(hous
     assert (row.topic, row.key) == ("employer.affiliated", str(known.ref))
     assert employer["credit_code"] not in row.value.decode()
     assert "证明" not in row.value.decode()
+
+
+async def test_all_who_are_on_record_are_told_of_anew_by_request_a_few_at_a_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(employers, "TOLD_AT_ONCE", 2)
+    for _ in range(5):
+        await house.portal().file(employer=an_employer(), **CARE)
+    await asked_of(house, an_employer())  # on record, but nothing was stated of it
+    before, after = await told(house), ""
+    counts: list[int] = []
+    while not counts or counts[-1]:
+        async with house.service.database.transaction() as tx:
+            codes = await employers.tell_next(tx, anyang().identity, after)
+        after, counts = codes[-1] if codes else after, [*counts, len(codes)]
+    assert counts == [2, 2, 1, 0]
+    again = (await told(house))[len(before) :]
+    assert sorted(again) == sorted(before)
 
 
 async def test_of_statements_made_at_once_the_one_told_last_is_the_one_that_counts(house: House) -> None:
