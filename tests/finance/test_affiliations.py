@@ -15,10 +15,10 @@ from libs.common.events import BenefitApproved, EmployerAffiliated, PayoutOrdere
 from libs.common.policy import ManualDecision, NoRuleInForce, Pack, Succession, affiliated_treasury
 from libs.common.treasuries import Affiliation, AffiliationKind, EmployerKind
 from services.finance.entitlements import share
-from tests.common.packs import a_pack, anyang, edited
+from tests.common.packs import anyang, edited
 from tests.finance.builders import CITY, COUNTY, DISTRICT, an_approval, this_month, today
 from tests.finance.conftest import House, reference
-from tests.finance.test_versions import BY_DUE_ON, CHANGES_ON, from_a_day_on
+from tests.finance.test_versions import BY_ACCEPTED_ON, BY_DUE_ON, CHANGES_ON, from_a_day_on
 
 YINDU = "410505"
 MOVES_ON = date(today().year + 1, 7, 1)
@@ -197,22 +197,17 @@ async def test_both_treasuries_see_the_benefit_and_each_the_orders_that_it_pays(
 # -- the date that the plan names
 
 
-def by_acceptance(kind: str, version: str) -> Pack:
-    """The allowance of a kind of treasury goes by the day of acceptance."""
-    text = edited(('version: "2021-4.2"', f'version: "{version}"'))
-    plans, found = text.split("\n  - id: "), f"sharing.living-allowance.{kind}"
-    assert any(plan.startswith(found) for plan in plans)
-    changed = [
-        plan.replace("version_by: due_on", "version_by: accepted_on") if plan.startswith(found) else plan
+@cache
+def the_pack(*, county: str, district: str) -> Pack:
+    """The plans of the allowance name these dates; the districts' ratio changes on a day."""
+    text = edited(('version: "2021-4.2"', f'version: "2021-{len(county)}.{len(district)}"'), from_a_day_on(district))
+    head, *plans = text.split("\n  - id: ")
+    counties = "sharing.living-allowance.county"
+    named = [
+        plan.replace(f"version_by: {BY_DUE_ON}", f"version_by: {county}") if plan.startswith(counties) else plan
         for plan in plans
     ]
-    return Pack.parse("\n  - id: ".join(changed).encode())
-
-
-def borne_on(policy: Succession, on: date, *ties: Affiliation) -> tuple[str, Mapping[str, int]]:
-    event = an_allowance()
-    parts = share(policy, event, due_on=on, fen=100, employer_kind=EmployerKind.INSTITUTION, ties=ties)
-    return parts.advanced_by, parts.shares
+    return Pack.parse("\n  - id: ".join([head, *named]).encode())
 
 
 def tie(treasury: str, first: date = date.min, last: date | None = None, kind: str = "fiscal") -> Affiliation:
@@ -222,19 +217,27 @@ def tie(treasury: str, first: date = date.min, last: date | None = None, kind: s
 AS_MOVED = tie(COUNTY, last=LAST_DAY), tie(YINDU, MOVES_ON)
 
 
+def borne_on(pack: Pack, on: date, ties: Sequence[Affiliation], granted: str = COUNTY) -> tuple[str, int]:
+    """Who pays of 100 fen, and the city's part."""
+    event, policy = an_allowance(treasury=granted), Succession(pack, pack)
+    parts = share(policy, event, due_on=on, fen=100, employer_kind=EmployerKind.INSTITUTION, ties=ties)
+    assert sum(parts.shares.values()) == 100
+    assert set(parts.shares) == {CITY, parts.advanced_by}
+    return parts.advanced_by, parts.shares[CITY]
+
+
 def test_where_the_plan_goes_by_the_day_of_acceptance_the_treasury_of_the_grant_stays() -> None:
-    pack = by_acceptance("county", "2021-4.3")
+    pack = the_pack(county=BY_ACCEPTED_ON, district=BY_DUE_ON)
     for on in (LAST_DAY, MOVES_ON):
-        assert borne_on(Succession(pack, pack), on, *AS_MOVED) == (COUNTY, {CITY: 30, COUNTY: 70})
-    assert borne_on(Succession(pack, anyang()), MOVES_ON) == (COUNTY, {CITY: 30, COUNTY: 70})
+        assert borne_on(pack, on, AS_MOVED) == (COUNTY, 30)
+    assert borne_on(pack, MOVES_ON, []) == (COUNTY, 30)
 
 
 def test_a_ratio_by_acceptance_at_a_treasury_by_the_day_due_is_for_people() -> None:
-    pack = by_acceptance("district", "2021-4.3")
-    policy = Succession(pack, pack)
-    assert borne_on(policy, LAST_DAY, *AS_MOVED) == (COUNTY, {CITY: 30, COUNTY: 70})
+    pack = the_pack(county=BY_DUE_ON, district=BY_ACCEPTED_ON)
+    assert borne_on(pack, LAST_DAY, AS_MOVED) == (COUNTY, 30)
     with pytest.raises(ManualDecision, match="410505 by the day due"):
-        borne_on(policy, MOVES_ON, *AS_MOVED)
+        borne_on(pack, MOVES_ON, AS_MOVED)
 
 
 SPAN = st.dates(today(), today() + timedelta(days=900))
@@ -246,26 +249,38 @@ TIES = st.builds(
 )
 
 
-@cache
-def changing() -> Pack:
-    """The districts' ratio changes on a day."""
-    return a_pack(('version: "2021-4.2"', 'version: "2021-4.3"'), from_a_day_on(BY_DUE_ON))
-
-
 def part_of_the_city(treasury: str, on: date) -> int:
     districts = 50 if on >= CHANGES_ON else 40
     return {COUNTY: 30, YINDU: districts, DISTRICT: districts, CITY: 100}[treasury]
 
 
-@given(st.lists(TIES, max_size=5), SPAN)
-def test_on_any_day_treasury_and_ratio_are_those_of_that_day(ties: list[Affiliation], on: date) -> None:
-    policy = Succession(changing(), changing())
+@given(st.lists(TIES, max_size=5), SPAN, st.sampled_from([COUNTY, DISTRICT]))
+def test_on_any_day_treasury_and_ratio_are_those_of_that_day(ties: list[Affiliation], on: date, granted: str) -> None:
+    pack = the_pack(county=BY_DUE_ON, district=BY_DUE_ON)
     try:
-        treasury = affiliated_treasury(changing(), ties, on).code
+        treasury = affiliated_treasury(pack, ties, on).code
     except (ManualDecision, NoRuleInForce) as refused:
         with pytest.raises(type(refused)):
-            borne_on(policy, on, *ties)
+            borne_on(pack, on, ties, granted)
         return
-    paid_by, shares = borne_on(policy, on, *ties)
-    assert (paid_by, shares[CITY], sum(shares.values())) == (treasury, part_of_the_city(treasury, on), 100)
-    assert set(shares) == {CITY, treasury}
+    assert borne_on(pack, on, ties, granted) == (treasury, part_of_the_city(treasury, on))
+
+
+DATES = st.sampled_from([BY_DUE_ON, BY_ACCEPTED_ON])
+
+
+@given(st.lists(TIES, max_size=5), SPAN, DATES, DATES)
+def test_whatever_date_each_plan_names_treasury_and_ratio_are_of_one_date(
+    ties: list[Affiliation], on: date, county: str, district: str
+) -> None:
+    pack = the_pack(county=county, district=district)
+    try:
+        paid_by, of_the_city = borne_on(pack, on, ties, granted=DISTRICT)
+    except (ManualDecision, NoRuleInForce):
+        assert district == BY_DUE_ON
+        return
+    if district == BY_ACCEPTED_ON:
+        assert (paid_by, of_the_city) == (DISTRICT, 40)
+    else:
+        assert paid_by == affiliated_treasury(pack, ties, on).code
+        assert of_the_city == part_of_the_city(paid_by, on)

@@ -116,7 +116,9 @@ def treasury_of_payment(
     would be of two dates, else the errors of `affiliated_treasury`.
     """
     before = policy.granted.treasury(granted, on.accepted_on)
-    if _sharing_plan(policy.granted, benefit, before, on.accepted_on).version_by is VersionBy.ACCEPTED_ON:
+    plans = (policy.granted.find_rule(SharingPlan, benefit, whose, on=on) for whose in (before.code, before.kind))
+    plan = next(filter(None, plans), None)  # where none is left, a later version's decides
+    if plan is not None and plan.version_by is VersionBy.ACCEPTED_ON:
         return granted
     treasury = affiliated_treasury(policy, affiliations, on)
     if treasury.code != granted and _sharing_plan(policy, benefit, treasury, on).version_by is VersionBy.ACCEPTED_ON:
