@@ -409,6 +409,18 @@ def rebuild(service: ServiceName) -> None:
     typer.echo(f"applied {outcome.handled} events, skipped {outcome.known} repeated ones, {left}")
 
 
+@app.command("tell-affiliations")
+def tell_affiliations() -> None:
+    """Tell finance anew where every employer belongs, as it stands on record; what it knows already changes nothing.
+
+    Once after an upgrade from a version that did not tell, when its last process
+    of intake has stopped: `verify` names who was not told.
+    """
+    from deploy import operations
+
+    typer.echo(f"told where {asyncio.run(operations.tell_affiliations())} employers belong")
+
+
 @app.command()
 def clean() -> None:
     """Stop what runs below HUANQUAN_HOME and remove its data."""

@@ -1,9 +1,11 @@
-"""What operators do to a deployment: migrate, look how it is and what is parked, release, discard, replay, rebuild."""
+"""What operators do to a deployment: migrate, look how it is and what is parked, release, discard, replay, rebuild,
+tell anew."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from deploy.local import PARTITIONS, Local, deployed_settings, home_of_environme
 from deploy.refusals import Refusal
 from deploy.topics import apply_topics
 from libs.common.bus.postgres import create_schema
+from libs.common.calendar import local_date
 from libs.common.db import Database, connect, passing
 from libs.common.events import TOPICS
 from libs.common.inbox import Outcome
@@ -29,6 +32,7 @@ from libs.common.replay import rebuild, replay
 from libs.common.service import Service
 from libs.common.settings import Settings, SettingsMissing, variable
 from libs.common.ticker import PARKED_PREFIX
+from services.intake import employers
 
 BUS_MIGRATION_URL = "HUANQUAN_BUS_MIGRATION_URL"
 
@@ -314,6 +318,22 @@ async def rebuild_projection(service: str) -> Outcome:
             raise Refusal(f"{service} has no projection")
         tables, handlers = opened_one.projection
         return await rebuild(opened_one.database, opened_one.bus, tables=tables, handlers=handlers)
+
+
+# -- telling again
+
+
+async def tell_affiliations() -> int:
+    """Have intake tell where every employer on record belongs; gives how many those are. Raises Refusal."""
+    async with opened_service("intake") as intake:
+        policy = intake.packs.on(local_date(datetime.now(UTC))).identity
+        after, told = "", 0
+        while True:
+            async with intake.database.transaction() as tx:
+                codes = await employers.tell_next(tx, policy, after)
+            if not codes:
+                return told
+            after, told = codes[-1], told + len(codes)
 
 
 # -- how it is

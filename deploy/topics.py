@@ -44,7 +44,7 @@ class Topic(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    key: Literal["application", "treasury", "call"]
+    key: Literal["application", "employer", "treasury", "call"]
     retention: Literal["forever"] | PositiveInt
     publishers: frozenset[Service] = Field(min_length=1)
     subscribers: frozenset[Service] = Field(min_length=1)

@@ -157,6 +157,24 @@ _PAYOUT_CLOCKS = """
     SELECT record::text, concat_ws(' ', fen, treasury, CASE WHEN ended_on IS NOT NULL THEN 'ended' END),
            NULL::timestamptz, application::text FROM clock WHERE kind = 'payout'
 """
+# What decides who pays. Of the statements of an employer the newest; finance keeps them all.
+_AFFILIATED = """
+    SELECT concat_ws(' ', s.employer, max(a.id),
+                     string_agg(concat_ws(' ', a.kind, a.treasury, a.valid_from, a.valid_to), ', ' ORDER BY a.id)),
+           'employer ' || s.employer, max(a.recorded_at), s.employer::text
+      FROM (SELECT DISTINCT ON (employer) employer, statement FROM employer_affiliation ORDER BY employer, id DESC) AS s
+      JOIN employer_affiliation AS a USING (statement) GROUP BY s.employer
+"""
+_AFFILIATED_HEARD = """
+    SELECT concat_ws(' ', f.employer, f.revision,
+                     string_agg(concat_ws(' ', a.kind, a.treasury, a.valid_from, a.valid_to), ', ' ORDER BY a.n)),
+           '', NULL::timestamptz, f.employer::text
+      FROM employer_affiliation AS f
+     CROSS JOIN ROWS FROM (jsonb_to_recordset(f.affiliations)
+                           AS (kind text, treasury text, valid_from date, valid_to date)) WITH ORDINALITY
+           AS a (kind, treasury, valid_from, valid_to, n)
+     GROUP BY f.employer, f.revision
+"""
 
 # -- events
 
@@ -211,6 +229,7 @@ BETWEEN: tuple[Mirrored, ...] = (
         {"finance": _ENTITLED, "housing": _ELIGIBLE},
     ),
     Mirrored("every changed account is known to finance", {"workflow": _CHANGED}, {"finance": _CHANGES_HEARD}),
+    Known("finance knows where every employer belongs", {"intake": _AFFILIATED}, {"finance": _AFFILIATED_HEARD}),
     Known("every entitlement is of whom its application names", {"finance": _OWED}, {"intake": _ASKED}),
     Known("every payout order goes to an account of its beneficiary", {"finance": _PAID_TO}, {"intake": _ACCOUNTS}),
     Mirrored("every payout order is known to intake, to the fen", {"finance": _ORDERS}, {"intake": _PAYMENTS}),

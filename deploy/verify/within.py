@@ -1,6 +1,7 @@
 """What must be true within one database: each thing told once, obligations watched, states as their history says."""
 
 from deploy.verify.looks import Each, Mirrored
+from libs.common.events import ApplicationEvent
 from libs.common.inbox import RELEASE
 from libs.common.service import LEADER_LOCK, LEADER_NAME
 from libs.common.settings import SERVICES
@@ -84,7 +85,7 @@ def _told(service: str) -> str:
     """  # noqa: S608 - names of our own
 
 
-_OWN_EVENTS = ", ".join(f"'{event.__name__}'" for event in INTAKE_EMITS if event.__name__ != "PeopleResolved")
+_OWN_EVENTS = ", ".join(f"'{event.__name__}'" for event in INTAKE_EMITS if issubclass(event, ApplicationEvent))
 _OWN_TOLD = f"""
     SELECT event_id::text, '', NULL::timestamptz, NULL FROM outbox WHERE type IN ({_OWN_EVENTS})
 """  # noqa: S608 - names of our own

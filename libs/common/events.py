@@ -24,6 +24,7 @@ ItemKind = Literal["certification", "benefit", "service", "change"]
 EmployerKind = Literal[
     "enterprise", "institution", "government", "social_organisation", "own_startup", "central_or_provincial"
 ]
+AffiliationKind = Literal["fiscal", "administrative", "tax", "registration"]
 
 
 class Stamp(NamedTuple):
@@ -171,6 +172,33 @@ class PromiseMissed(ApplicationEvent):
     topic = "application.received"
     materials: tuple[Code, ...]
     promised_by: date
+
+
+class StatedAffiliation(BaseModel):
+    """A tie of an employer to a treasury, from a first day to a last one, both included; no last day means open."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    kind: AffiliationKind
+    treasury: Treasury
+    valid_from: date
+    valid_to: date | None = None
+
+
+class EmployerAffiliated(Event):
+    """Where an employer belongs (隶属关系), all of it as it now stands: what was told before counts no more.
+
+    Key: the employer. Of two of one employer the greater `revision` is the newer; one may be told again.
+    """
+
+    topic = "employer.affiliated"
+    employer: UUID
+    revision: int = Field(ge=1, description="grows with every statement of the employer")
+    affiliations: tuple[StatedAffiliation, ...]
+
+    @property
+    def key(self) -> str:
+        """The employer's reference."""
+        return str(self.employer)
 
 
 # -- workflow
@@ -467,6 +495,7 @@ EVENTS: tuple[type[Event], ...] = (
     ApplicationTransferred,
     ApplicationWithdrawn,
     PromiseMissed,
+    EmployerAffiliated,
     DeptAssigned,
     DeptCompleted,
     CaseSuspended,

@@ -1,9 +1,10 @@
 """Finance: owns what is paid, by whom, out of which quota, and the books of every treasury; nobody is paid twice.
 
 Owns: `entitlement` with its instalments and what was reviewed before them (`instalment_review`), `payee_change` (where
-money goes), `payout_order` with its history, `quota`, batch and result files of the bank, `transfer` and `entry` (the
-ledger, one book a treasury), `period`, `settlement`.
-Hears: `talent.certified` (BenefitApproved, of the benefits that give money; PayeeAccountChanged).
+money goes), `employer_affiliation` (as intake tells it), `payout_order` with its history, `quota`, batch and result
+files of the bank, `transfer` and `entry` (the ledger, one book a treasury), `period`, `settlement`.
+Hears: `talent.certified` (BenefitApproved, of the benefits that give money; PayeeAccountChanged) and
+`employer.affiliated` (EmployerAffiliated; key: the employer).
 Emits: `payout.ordered` (PayoutOrdered, PayoutSent), `payout.settled` (PayoutSettled, PayoutBounced, PayoutCancelled,
 InstalmentReviewed), `fiscal_settlement.closed` (FiscalSettlementClosed; key: the treasury) and `sla.breached`
 (SlaBreached, clock payout).

@@ -5,6 +5,7 @@ from libs.common.crypto import Vault
 from libs.common.db import Database
 from libs.common.events import (
     BenefitApproved,
+    EmployerAffiliated,
     Event,
     FiscalSettlementClosed,
     InstalmentReviewed,
@@ -37,7 +38,7 @@ EMITS: tuple[type[Event], ...] = (
     FiscalSettlementClosed,
     SlaBreached,
 )
-HEARS: tuple[type[Event], ...] = (BenefitApproved, PayeeAccountChanged)
+HEARS: tuple[type[Event], ...] = (BenefitApproved, PayeeAccountChanged, EmployerAffiliated)
 
 
 def create(settings: Settings) -> Service:
@@ -70,6 +71,7 @@ def create(settings: Settings) -> Service:
             {
                 BenefitApproved: handlers.on_benefit_approved,
                 PayeeAccountChanged: handlers.on_payee_account_changed,
+                EmployerAffiliated: handlers.on_employer_affiliated,
             }
         ),
         topics=tuple(dict.fromkeys(event.topic for event in HEARS)),

@@ -1,9 +1,10 @@
 """Entitlements: an approved money benefit, its instalments, and when each gets its order.
 
 Every rule is read at the date that it names: amount and plan by the day of acceptance, in the version of the grant; a
-ratio or payer that goes by the day due, in the version in force on that day. An entitlement is made once for an item,
-and once for a person and benefit. The days of an instalment without an order are not stored: they follow from the
-entitlement and the calendar in force, whose notice may be still to come.
+ratio or payer that goes by the day due, in the version in force on that day, with the treasury that the employer
+belongs to then. An entitlement is made once for an item, and once for a person and benefit. The days of an instalment
+without an order are not stored: they follow from the entitlement and the calendar in force, whose notice may be still
+to come.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -32,12 +33,13 @@ from libs.common.policy import (
     schedule,
     settlement_route,
     split,
+    treasury_of_payment,
 )
 from libs.common.policy.model import BenefitForm
 from libs.common.ticker import Due
 from libs.common.ticker import schedule as schedule_due
-from libs.common.treasuries import EmployerKind
-from services.finance import accounts, quotas
+from libs.common.treasuries import Affiliation, EmployerKind
+from services.finance import accounts, affiliations, quotas
 from services.finance.payouts import Draft, make_orders, open_applications, policy_of, start_of_day
 from services.finance.quotas import Line, Quota
 
@@ -143,12 +145,12 @@ def plan(pack: Pack, benefit: Planned, calendar: Calendar = CALENDAR) -> list[In
     )
 
 
-def award(packs: Packs, event: BenefitApproved) -> Award:
-    """What an approval gives. Raises the errors of `schedule` and `split`, ManualDecision among them."""
+def award(packs: Packs, event: BenefitApproved, ties: Sequence[Affiliation] | None) -> Award:
+    """What an approval gives; `ties` as for `share`. Raises the errors of `schedule` and `share`."""
     kind = _employer_kind(event)
     parts = plan(packs.get(event.policy), event)
     policy = payable_under(packs, event.policy, parts[0].due_on)
-    first = share(policy, event, due_on=parts[0].due_on, fen=parts[0].amount_fen, employer_kind=kind)
+    first = share(policy, event, due_on=parts[0].due_on, fen=parts[0].amount_fen, employer_kind=kind, ties=ties)
     return Award(uuid7(), event, kind, tuple(parts), first, policy.paying.identity)
 
 
@@ -164,19 +166,31 @@ class Shared(Protocol):
     @property
     def benefit(self) -> str: ...  # noqa: D102
     @property
-    def treasury(self) -> str: ...  # noqa: D102
+    def treasury(self) -> str: ...  # noqa: D102 - the affiliated one on the day of acceptance
     @property
     def accepted_on(self) -> date: ...  # noqa: D102
 
 
-def share(policy: Succession, benefit: Shared, *, due_on: date, fen: int, employer_kind: EmployerKind) -> Split:
-    """The split of one instalment of `fen`, the employer's part included. Pure. Raises the errors of `split`, and
-    ManualDecision where a bearer or the payer has no way to settle on the day due: no money moves before people decide.
+def share(
+    policy: Succession,
+    benefit: Shared,
+    *,
+    due_on: date,
+    fen: int,
+    employer_kind: EmployerKind,
+    ties: Sequence[Affiliation] | None = None,
+) -> Split:
+    """The split of one instalment of `fen`, the employer's part included. Pure.
+
+    `ties` are the employer's affiliations; where none were told (None), the treasury of the approval stays. Raises the
+    errors of `split` and `treasury_of_payment`, and ManualDecision where a bearer or the payer has no way to settle on
+    the day due: no money moves before people decide.
     """
     when = PolicyDates(accepted_on=benefit.accepted_on, due_on=due_on)
-    parts = split(
-        policy, benefit=benefit.benefit, treasury=benefit.treasury, on=when, total_fen=fen, employer_kind=employer_kind
-    )
+    what, treasury = benefit.benefit, benefit.treasury
+    if ties is not None:
+        treasury = treasury_of_payment(policy, benefit=what, granted=treasury, affiliations=ties, on=when)
+    parts = split(policy, benefit=what, treasury=treasury, on=when, total_fen=fen, employer_kind=employer_kind)
     for treasury in sorted({*parts.shares, parts.advanced_by}):
         try:
             settlement_route(policy.paying, treasury=treasury, on=due_on)
@@ -199,9 +213,11 @@ async def grant(tx: AsyncConnection, packs: Packs, events: Sequence[BenefitAppro
     Benefits in kind are housing's. Raises Early for a pack not known yet, PolicyError, AlreadyEntitled.
     """
     by_policy = packs.for_events(events)
-    awards = [award(packs, event) for event in events if _is_money(by_policy[event.policy], event)]
-    if not awards:
+    money = [event for event in events if _is_money(by_policy[event.policy], event)]
+    if not money:
         return
+    ties = await affiliations.known(tx, [event.employer for event in money])
+    awards = [award(packs, event, ties.get(event.employer)) for event in money]
     lines = await quotas.lock_lines(tx, [each.draft.line for each in awards])
     await accounts.hold(tx, [each.event.beneficiary for each in awards])
     await open_applications(tx, [each.event.application for each in awards])
@@ -299,7 +315,9 @@ async def order_in_time(tx: AsyncConnection, packs: Packs, instalment: Any, *, c
 
 
 async def _order(tx: AsyncConnection, packs: Packs, ready: Sequence[tuple[str, int]], calendar: Calendar) -> None:
-    drafts = [_later(packs, row, calendar) for row in await tx.execute(_TO_ORDER, _places(ready))]
+    rows = (await tx.execute(_TO_ORDER, _places(ready))).all()
+    ties = await affiliations.known(tx, [row.employer for row in rows])
+    drafts = [_later(packs, row, calendar, ties.get(row.employer)) for row in rows]
     lines = await quotas.lock_lines(tx, [draft.line for draft in drafts])
     await accounts.hold(tx, [draft.beneficiary for draft in drafts])
     await open_applications(tx, [draft.application for draft in drafts])
@@ -324,7 +342,7 @@ def _planned(packs: Packs, row: Any, calendar: Calendar) -> Instalment:
     return plan(packs.get(policy_of(row)), row, calendar)[number - 1]
 
 
-def _later(packs: Packs, row: Any, calendar: Calendar) -> Draft:
+def _later(packs: Packs, row: Any, calendar: Calendar, ties: Sequence[Affiliation] | None) -> Draft:
     kind = EmployerKind(row.employer_kind)
     due_on = _planned(packs, row, calendar).due_on
     policy = payable_under(packs, policy_of(row), due_on)
@@ -336,7 +354,7 @@ def _later(packs: Packs, row: Any, calendar: Calendar) -> Draft:
         benefit=row.benefit,
         beneficiary=row.beneficiary,
         payee_account=row.payee_account,
-        split=share(policy, row, due_on=due_on, fen=row.amount_fen, employer_kind=kind),
+        split=share(policy, row, due_on=due_on, fen=row.amount_fen, employer_kind=kind, ties=ties),
         due_on=due_on,
         policy=policy.paying.identity,
     )

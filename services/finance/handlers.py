@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.events import BenefitApproved, PayeeAccountChanged
+from libs.common.events import BenefitApproved, EmployerAffiliated, PayeeAccountChanged
 from libs.common.packs import Packs
 from libs.common.ticker import Due
-from services.finance import accounts, entitlements
+from services.finance import accounts, affiliations, entitlements
 
 
 class Handlers:
@@ -23,6 +23,10 @@ class Handlers:
     async def on_payee_account_changed(self, tx: AsyncConnection, events: Sequence[PayeeAccountChanged]) -> None:
         """Let what is not paid yet go to the account that counts now."""
         await accounts.change(tx, events)
+
+    async def on_employer_affiliated(self, tx: AsyncConnection, events: Sequence[EmployerAffiliated]) -> None:
+        """Keep where employers belong: it decides who bears the orders made from then on."""
+        await affiliations.keep(tx, events)
 
     async def on_instalment_due(self, tx: AsyncConnection, dues: Sequence[Due]) -> None:
         """Make the orders of later instalments, ten working days before they fall due."""

@@ -113,7 +113,7 @@ entitlement = Table(
     Column("payee_account", UUID),
     Column("employer", UUID),
     Column("employer_kind", Text, nullable=False),
-    Column("treasury", Text, nullable=False, comment="the affiliated treasury"),
+    Column("treasury", Text, nullable=False, comment="the affiliated treasury on the day of acceptance"),
     Column("accepted_on", Date, nullable=False),
     Column("decided_on", Date, nullable=False),
     Column("total_fen", BigInteger, nullable=False),
@@ -155,6 +155,17 @@ instalment_review = Table(
     info=APPEND_ONLY,
 )
 
+employer_affiliation = Table(
+    "employer_affiliation",
+    metadata,
+    Column("employer", UUID, nullable=False),
+    Column("revision", BigInteger, nullable=False, comment="of an employer the greatest counts"),
+    Column("affiliations", JSONB, nullable=False, comment="all of them, as intake told: kind, treasury, days"),
+    _recorded_at(),
+    PrimaryKeyConstraint("employer", "revision"),
+    info=APPEND_ONLY,
+)
+
 beneficiary = Table(
     "beneficiary",
     metadata,
@@ -185,7 +196,7 @@ payout_order = Table(
     Column("instalment", SmallInteger, nullable=False),
     Column("benefit", Text, nullable=False),
     Column("beneficiary", UUID, nullable=False),
-    Column("treasury", Text, nullable=False, comment="the affiliated treasury, which pays"),
+    Column("treasury", Text, nullable=False, comment="the one that pays"),
     Column("public_fen", BigInteger, nullable=False, comment="what is paid"),
     Column("employer_fen", BigInteger, nullable=False),
     Column("shares", JSONB, nullable=False, comment="fen by treasury; sums to public_fen"),

@@ -7,6 +7,7 @@ Hears: dept.assigned, dept.completed, case.suspended, talent.certified, applicat
 payout.settled, housing.leased: the timeline and the results of an application, a projection (`feedback.py`).
 
 Emits: application.received (ApplicationReceived, CorrectionRequested, ApplicationAccepted, ApplicationNotAccepted,
-ApplicationTransferred, ApplicationWithdrawn, PromiseMissed) and people.resolved (PeopleResolved). A correction not
-answered in time is an ApplicationNotAccepted with the reason `lapsed`.
+ApplicationTransferred, ApplicationWithdrawn, PromiseMissed), employer.affiliated (EmployerAffiliated; key: the
+employer) and people.resolved (PeopleResolved). A correction not answered in time is an ApplicationNotAccepted with the
+reason `lapsed`.
 """

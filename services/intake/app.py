@@ -10,6 +10,7 @@ from libs.common.events import (
     ApplicationTransferred,
     ApplicationWithdrawn,
     CorrectionRequested,
+    EmployerAffiliated,
     Event,
     PeopleResolved,
     PromiseMissed,
@@ -34,6 +35,7 @@ EMITS: tuple[type[Event], ...] = (
     ApplicationTransferred,
     ApplicationWithdrawn,
     PromiseMissed,
+    EmployerAffiliated,
     PeopleResolved,
 )
 

@@ -115,7 +115,12 @@ class Desk:
             docket = Docket(uuid7(), next(numbers[here]), case.filing.channel, here, caller.client, caller.subject, now)
             onward = _onward(docket, there, next(numbers[there])) if there != here else None
             entries.append(Entry(docket, case, State.RECEIVED, onward=onward))
-        traces = {str(it.docket.id): one.trace for it, one in zip(entries, filed, strict=True) if one.trace}
+        traces = {
+            str(key): one.trace
+            for it, one in zip(entries, filed, strict=True)
+            for key in (it.docket.id, it.case.parties.employer)
+            if one.trace
+        }
         with continuing(traces):
             receipts = await settle(tx, self.vault, entries)
         held = [((it.onward or it.docket).id, it.case.filing.external_refs) for it in entries]

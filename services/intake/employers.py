@@ -2,17 +2,23 @@
 
 What a filing states decides for that filing, and for others only once it is accepted. It never changes what is on
 record: it is a new version, or a new statement of affiliations, and the newest counts. Every earlier state can be seen.
+Who pays by where an employer belongs is told of each statement that becomes the newest.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import columns
+from libs.common.events import EmployerAffiliated, StatedAffiliation
+from libs.common.outbox import emit
+from libs.common.policy import PackIdentity
 from libs.common.treasuries import Affiliation, AffiliationKind
 from services.intake.filing import FiledEmployer
 
@@ -38,14 +44,15 @@ _ADD_VERSIONS = text("""
      ORDER BY n
 """)
 _AFFILIATIONS = text("""
-    SELECT a.employer, a.kind, a.treasury, a.evidence, a.valid_from, a.valid_to
+    SELECT a.id, a.employer, a.kind, a.treasury, a.evidence, a.valid_from, a.valid_to
       FROM unnest(CAST(:employers AS uuid[])) AS e (ref)
      CROSS JOIN LATERAL (SELECT statement FROM employer_affiliation
                           WHERE employer = e.ref ORDER BY id DESC LIMIT 1) AS s
       JOIN employer_affiliation AS a USING (statement)
      ORDER BY a.id
 """)
-# Of two filings that put an employer elsewhere at the same moment, the second one reads what the first one stated.
+# Of two filings that put an employer elsewhere at the same moment, the second one reads what the first one stated; and
+# what is told of an employer leaves in the order in which it was stated.
 _LOCK = text("""
     SELECT pg_advisory_xact_lock(hashtextextended('employer:' || code, 0))
       FROM unnest(CAST(:codes AS text[])) AS r (code)
@@ -59,6 +66,14 @@ _STATE = text("""
            WITH ORDINALITY AS r (employer, statement, kind, treasury, evidence, valid_from, valid_to, n)
      ORDER BY n
 """)
+
+_NEXT = text("""
+    SELECT ref, credit_code FROM employer AS e
+     WHERE credit_code > :after AND EXISTS (SELECT FROM employer_affiliation AS a WHERE a.employer = e.ref)
+     ORDER BY credit_code LIMIT :limit
+""")
+
+TOLD_AT_ONCE = 500
 
 _Version = tuple[str, str, str]  # name, kind, status
 _Stated = tuple[str, str, str, date, date | None]  # kind, treasury, evidence, from, to
@@ -110,8 +125,10 @@ def _check_independent(filed: Sequence[FiledEmployer]) -> None:
             raise LeanOnOneAnother
 
 
-async def record(tx: AsyncConnection, accepted: Sequence[tuple[Enrolled, FiledEmployer]], today: date) -> None:
-    """Record what accepted filings state, in order, where it is not on record."""
+async def record(
+    tx: AsyncConnection, policy: PackIdentity, accepted: Sequence[tuple[Enrolled, FiledEmployer]], today: date
+) -> None:
+    """Record what accepted filings (under one policy) state, in order, where it is not on record, and tell of it."""
     versions, affiliations = [], []
     newest = {known.ref: known for known, _ in accepted}
     for known, one in accepted:
@@ -128,6 +145,32 @@ async def record(tx: AsyncConnection, accepted: Sequence[tuple[Enrolled, FiledEm
     if affiliations:
         names = ("employers", "statements", "kinds", "treasuries", "evidences", "froms", "tos")
         await tx.execute(_STATE, columns(names, affiliations))
+        await tell(tx, policy, {ref for ref, *_ in affiliations})
+
+
+async def tell(tx: AsyncConnection, policy: PackIdentity, refs: Collection[UUID]) -> None:
+    """Tell where employers belong, as it stands now; of one that states nothing, nothing. Their codes are locked."""
+    newest: dict[UUID, list[Any]] = defaultdict(list)
+    for row in await tx.execute(_AFFILIATIONS, {"employers": list(refs)}):
+        newest[row.employer].append(row)
+    await emit(tx, *(_affiliated(policy, ref, rows) for ref, rows in newest.items()))
+
+
+async def tell_next(tx: AsyncConnection, policy: PackIdentity, after: str) -> Sequence[str]:
+    """Tell where employers belong, those whose credit codes come next; gives the codes, none where none is left."""
+    rows = (await tx.execute(_NEXT, {"after": after, "limit": TOLD_AT_ONCE})).all()
+    codes = [row.credit_code for row in rows]
+    await tx.execute(_LOCK, {"codes": codes})
+    await tell(tx, policy, [row.ref for row in rows])
+    return codes
+
+
+def _affiliated(policy: PackIdentity, employer: UUID, rows: Sequence[Any]) -> EmployerAffiliated:
+    ties = [
+        StatedAffiliation(kind=row.kind, treasury=row.treasury, valid_from=row.valid_from, valid_to=row.valid_to)
+        for row in rows
+    ]
+    return EmployerAffiliated(policy=policy, employer=employer, revision=rows[-1].id, affiliations=tuple(ties))
 
 
 def _news(one: FiledEmployer, on_record: Sequence[_Stated]) -> bool:
@@ -163,6 +206,6 @@ async def _statements(tx: AsyncConnection, refs: Sequence[UUID]) -> dict[UUID, _
     """The newest statement of each employer that has one."""
     found: dict[UUID, _Statement] = {}
     for row in await tx.execute(_AFFILIATIONS, {"employers": list(set(refs))}):
-        _, kind, treasury, evidence, valid_from, valid_to = row
-        found.setdefault(row.employer, []).append((kind, treasury, evidence, valid_from, valid_to))
+        stated = (row.kind, row.treasury, row.evidence, row.valid_from, row.valid_to)
+        found.setdefault(row.employer, []).append(stated)
     return found

@@ -114,8 +114,9 @@ async def settle(tx: AsyncConnection, vault: Vault, entries: Sequence[Entry]) ->
     stated = [materials.Stated(it.docket.id, it.case.filing.materials, it.case.known.uploaded) for it in records]
     await materials.add_stated(tx, stated)
     accepted = [it.case for it in records if it.outcome.state is State.ACCEPTED]
-    stated_of = [(case.employer, case.filing.employer) for case in accepted]
-    await employers.record(tx, [(known, one) for known, one in stated_of if known and one], entries[0].case.today)
+    pairs = [(case.employer, case.filing.employer) for case in accepted]
+    stated_of = [(known, one) for known, one in pairs if known and one]
+    await employers.record(tx, entries[0].case.pack.identity, stated_of, entries[0].case.today)
     await schedule(tx, [due for record in records for due in _dues(record)])
     told = [one for record, mine in zip(records, items, strict=True) for one in _told(record, mine)]
     await emit(tx, *(event for event, _ in told))

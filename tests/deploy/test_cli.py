@@ -313,6 +313,13 @@ def test_a_replay_of_what_the_log_does_not_hold_names_what_it_holds(
     assert refusal.startswith(said)
 
 
+def test_where_employers_belong_can_be_told_again(paid: tuple[System, str]) -> None:
+    told = huanquan(paid[0], "tell-affiliations")
+    assert (told.exit_code, told.stdout) == (0, "told where 1 employers belong\n")
+    verified = huanquan(paid[0], "verify")
+    assert verified.exit_code == 0, verified.stdout
+
+
 @pytest.mark.parametrize("service", ["intake", "audit"])
 def test_a_rebuilt_projection_answers_as_before(paid: tuple[System, str], service: str) -> None:
     before = told_of(paid)

@@ -139,6 +139,16 @@ DAMAGES = (
            RETURNING item::text""",
     ),
     damage(
+        "finance knows where every employer belongs",
+        "finance",
+        "UPDATE employer_affiliation SET affiliations = '[]' RETURNING 'employer ' || employer",
+    ),
+    damage(
+        "finance knows where every employer belongs",
+        "intake",
+        "UPDATE employer_affiliation SET valid_to = '2026-06-30' RETURNING 'employer ' || employer",
+    ),
+    damage(
         "every payout order goes to an account of its beneficiary",
         "finance",
         "UPDATE payout_order SET payee_account = beneficiary RETURNING 'order ' || id",

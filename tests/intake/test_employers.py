@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from libs.common.policy import ManualDecision, NoRuleInForce, affiliated_treasury
 from libs.common.treasuries import Affiliation, AffiliationKind
+from services.intake import employers
 from services.intake.domain import Known, Verdict, examine
 from services.intake.filing import read_filing
 from tests.common.packs import anyang
@@ -125,6 +126,80 @@ async def in_one_file(caller: Caller, filings: list[dict[str, Any]]) -> list[Any
     headers = {"Content-Type": "application/x-ndjson"}
     answer = await caller._ask("POST", "/applications:batch", headers=headers, content="\n".join(lines).encode())
     return [json.loads(line)["application"] for line in answer.content.decode().splitlines()]
+
+
+# -- what is told of it
+
+
+async def told(house: House) -> list[tuple[int, list[tuple[str, str | None]]]]:
+    """What was told of employers, in order: the revision, and each tie's treasury and last day."""
+    rows = await house.rows("SELECT value FROM outbox WHERE type = 'EmployerAffiliated' ORDER BY id")
+    events = [json.loads(row.value) for row in rows]
+    return [
+        (event["revision"], [(each["treasury"], each["valid_to"]) for each in event["affiliations"]])
+        for event in events
+    ]
+
+
+async def test_a_statement_that_counts_is_told_once_and_not_by_each_filing_that_says_the_same(house: House) -> None:
+    employer = an_employer(COUNTY)
+    await house.portal().file(employer=employer, items=CARE["items"], materials=[])  # in correction
+    assert await told(house) == []
+    for _ in range(2):
+        await house.portal().file(employer=employer, **CARE)
+    await house.portal().file(employer={**employer, "affiliations": []}, **CARE)
+    ((first, ties),) = await told(house)
+    assert ties == [(COUNTY, None)]
+
+    moved = {**employer, "affiliations": [tied(COUNTY, last="2026-06-30"), tied(DISTRICT, "2026-07-01")]}
+    await house.clerk(DISTRICT).file(channel="on_site", employer=moved, **CARE)
+    _, (second, ties) = await told(house)
+    assert ties == [(COUNTY, "2026-06-30"), (DISTRICT, None)]
+    assert second > first
+
+
+async def test_what_is_told_names_the_employer_by_reference_and_no_evidence(house: House) -> None:
+    employer = an_employer(COUNTY)
+    await house.portal().file(employer=employer, **CARE)
+    (row,) = await house.rows("SELECT key, topic, value FROM outbox WHERE type = 'EmployerAffiliated'")
+    (known,) = await house.rows("SELECT ref FROM employer WHERE credit_code = :code", code=employer["credit_code"])
+    assert (row.topic, row.key) == ("employer.affiliated", str(known.ref))
+    assert employer["credit_code"] not in row.value.decode()
+    assert "证明" not in row.value.decode()
+
+
+async def test_all_who_are_on_record_are_told_of_anew_by_request_a_few_at_a_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(employers, "TOLD_AT_ONCE", 2)
+    for _ in range(5):
+        await house.portal().file(employer=an_employer(), **CARE)
+    await asked_of(house, an_employer())  # on record, but nothing was stated of it
+    before, after = await told(house), ""
+    counts: list[int] = []
+    while not counts or counts[-1]:
+        async with house.service.database.transaction() as tx:
+            codes = await employers.tell_next(tx, anyang().identity, after)
+        after, counts = codes[-1] if codes else after, [*counts, len(codes)]
+    assert counts == [2, 2, 1, 0]
+    again = (await told(house))[len(before) :]
+    assert sorted(again) == sorted(before)
+
+
+async def test_of_statements_made_at_once_the_one_told_last_is_the_one_that_counts(house: House) -> None:
+    employer = an_employer()
+    stated = [{**employer, "affiliations": [{**tied(COUNTY), "evidence": f"证明{n}"}]} for n in range(6)]
+    posts = (
+        house.portal(f"p{n % 3}").post("/applications", a_filing(employer=each, **CARE))
+        for n, each in enumerate(stated)
+    )
+    await asyncio.gather(*posts)
+    revisions = [revision for revision, _ in await told(house)]
+    assert revisions == sorted(revisions)
+    (newest,) = await house.rows("SELECT max(id) AS id FROM employer_affiliation")
+    assert revisions[-1] == newest.id
+    (statements,) = await house.rows("SELECT count(DISTINCT statement) AS n FROM employer_affiliation")
+    assert len(revisions) == statements.n
 
 
 # -- what disagrees with the record

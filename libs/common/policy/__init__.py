@@ -47,7 +47,7 @@ from libs.common.policy.routes import (
     tasks_for,
     treasury_of_region,
 )
-from libs.common.policy.sharing import Split, describe_split, employer_share, split
+from libs.common.policy.sharing import Split, describe_split, employer_share, split, treasury_of_payment
 
 __all__ = [
     "Clause",
@@ -98,6 +98,7 @@ __all__ = [
     "split",
     "task_treasury",
     "tasks_for",
+    "treasury_of_payment",
     "treasury_of_region",
     "worth_trying",
 ]

@@ -50,6 +50,11 @@ When: TypeAlias = date | PolicyDates
 """A plain date stands for both dates."""
 
 
+def day_due(on: When) -> date:
+    """The day due."""
+    return on.due_on if isinstance(on, PolicyDates) else on
+
+
 class Pack(Contents):
     """A policy pack that was checked at load. `Pack.parse` is the only way to make one."""
 
@@ -276,6 +281,6 @@ def _name(section: str, record: Cited) -> str:
 
 
 def _day(version_by: VersionBy, on: When) -> date:
-    if isinstance(on, PolicyDates):
-        return on.accepted_on if version_by is VersionBy.ACCEPTED_ON else on.due_on
-    return on
+    if isinstance(on, PolicyDates) and version_by is VersionBy.ACCEPTED_ON:
+        return on.accepted_on
+    return day_due(on)

@@ -15,7 +15,7 @@ from libs.common.policy.model import (
     Task,
     TaskLevel,
 )
-from libs.common.policy.pack import Pack, PolicyDates, When
+from libs.common.policy.pack import Pack, Rulebook, When, day_due
 from libs.common.treasuries import Affiliation
 
 
@@ -49,7 +49,7 @@ def settlement_route(pack: Pack, *, treasury: str, on: When) -> Route:
 
     What the treasury owes the city goes the same way back. Raises UnknownCode, NoRuleInForce.
     """
-    due_on = on.due_on if isinstance(on, PolicyDates) else on
+    due_on = day_due(on)
     city = pack.city_treasury(due_on).code
     if pack.treasury(treasury, due_on).code == city:
         return Route(RouteKind.DIRECT, (), None)
@@ -59,20 +59,22 @@ def settlement_route(pack: Pack, *, treasury: str, on: When) -> Route:
     return Route(rule.route, (Leg(city, rule.through), Leg(rule.through, treasury)), rule.id)
 
 
-def affiliated_treasury(pack: Pack, affiliations: Iterable[Affiliation], on: date) -> PackTreasury:
-    """Give the treasury that an employer belongs to: by the first kind of affiliation that it has on the day.
+def affiliated_treasury(pack: Rulebook, affiliations: Iterable[Affiliation], on: When) -> PackTreasury:
+    """Give the treasury that an employer belongs to: by the first kind of affiliation that it has on the day, of a
+    payment on the day due.
 
     Raises ManualDecision for a central or provincial unit, and where two affiliations of that kind disagree;
     NoRuleInForce where there is none; UnknownCode.
     """
-    held = [affiliation for affiliation in affiliations if affiliation.covers(on)]
+    day = day_due(on)
+    held = [affiliation for affiliation in affiliations if affiliation.covers(day)]
     for kind in pack.rule(AffiliationOrder, on=on).kinds:
         codes = sorted({affiliation.treasury for affiliation in held if affiliation.kind is kind})
         if len(codes) > 1:
-            raise ManualDecision(f"manual decision: two {kind} affiliations on {on}: {', '.join(codes)}")
+            raise ManualDecision(f"manual decision: two {kind} affiliations on {day}: {', '.join(codes)}")
         if codes:
             return _below_province(pack, codes[0], on)
-    raise NoRuleInForce(f"the employer has no affiliation on {on}")
+    raise NoRuleInForce(f"the employer has no affiliation on {day}")
 
 
 def platform_for(pack: Pack, affiliations: Iterable[Affiliation], on: date) -> Platform:
@@ -109,8 +111,8 @@ def task_treasury(pack: Pack, task: Task, affiliated: str, on: date) -> str:
     return pack.city_treasury(on).code if task.level is TaskLevel.CITY else affiliated
 
 
-def _below_province(pack: Pack, code: str, on: date) -> PackTreasury:
-    treasury = pack.treasury(code, on)
+def _below_province(pack: Rulebook, code: str, on: When) -> PackTreasury:
+    treasury = pack.treasury(code, day_due(on))
     if pack.find_rule(ManualDecisionRule, treasury.kind, on=on) is not None:
         raise ManualDecision(f"manual decision: {treasury.title} ({code}) is above the city")
     return treasury

@@ -5,7 +5,7 @@ shares of it are rounded down, and the bearer of the plan's remainder (in Anyang
 what remains. So every split sums to the whole, from 1 fen on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypedDict
@@ -20,9 +20,11 @@ from libs.common.policy.model import (
     ManualDecisionRule,
     PackTreasury,
     SharingPlan,
+    VersionBy,
 )
-from libs.common.policy.pack import Pack, PolicyDates, Rulebook, When
-from libs.common.treasuries import EmployerKind
+from libs.common.policy.pack import Pack, PolicyDates, Rulebook, Succession, When, day_due
+from libs.common.policy.routes import affiliated_treasury
+from libs.common.treasuries import Affiliation, EmployerKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,26 @@ def split(
     return Split(employer, public, shares, _code(advance.advanced_by, treasury), rules)
 
 
+def treasury_of_payment(
+    policy: Succession, *, benefit: str, granted: str, affiliations: Iterable[Affiliation], on: PolicyDates
+) -> str:
+    """Give the code of the affiliated treasury that a payment is split for, at the date that the sharing plan names:
+    by the day of acceptance that of the grant, by the day due the one that the employer belongs to then.
+
+    `granted` is the affiliated treasury on the day of acceptance. Raises ManualDecision also where treasury and ratio
+    would be of two dates, else the errors of `affiliated_treasury`.
+    """
+    before = policy.granted.treasury(granted, on.accepted_on)
+    plans = (policy.granted.find_rule(SharingPlan, benefit, whose, on=on) for whose in (before.code, before.kind))
+    plan = next(filter(None, plans), None)  # where none is left, a later version's decides
+    if plan is not None and plan.version_by is VersionBy.ACCEPTED_ON:
+        return granted
+    treasury = affiliated_treasury(policy, affiliations, on)
+    if treasury.code != granted and _sharing_plan(policy, benefit, treasury, on).version_by is VersionBy.ACCEPTED_ON:
+        raise ManualDecision(f"manual decision: {treasury.code} by the day due, its ratio by the day of acceptance")
+    return treasury.code
+
+
 def employer_share(pack: Pack, *, benefit: str, employer_kind: EmployerKind, on: When) -> Fraction:
     """Give the employer's exact share of a money benefit.
 
@@ -150,7 +172,7 @@ def describe_split(
 
 def _affiliated(pack: Rulebook, code: str, on: When) -> PackTreasury:
     # The paying treasury is that of the day due: a treasury ends with its last day, whatever was accepted before.
-    treasury = pack.treasury(code, on.due_on if isinstance(on, PolicyDates) else on)
+    treasury = pack.treasury(code, day_due(on))
     manual = pack.find_rule(ManualDecisionRule, treasury.kind, on=on)
     if manual is not None:
         raise ManualDecision(f"manual decision: {treasury.title} ({code}) bears no shares by rule ({manual.id})")

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import ColumnElement, Select, exists, select, tuple_
 from starlette.responses import Response
 
 from libs.common.calendar import CALENDAR, local_date
@@ -50,6 +50,7 @@ from services.finance.visible import visible
 
 router = guarded_router(tags=["支付令"])
 
+_OF_THE_ORDER = ("treasury", "state", "due_on")
 _DIMENSIONS = ("fiscal_year", "budget_unit", "project", "functional", "economic_department", "economic_government")
 
 
@@ -71,6 +72,7 @@ class InstalmentOut(BaseModel):
     order_on: date = Field(description="生成支付令之日")
     provisional: bool = Field(description="应付日超出已公布的放假安排，为暂定")
     order: UUID | None
+    treasury: str | None = Field(description="付款财政，生成支付令后才有")
     state: str | None
     review_from: date | None = Field(description="自此日起可以复核；无须复核的为空")
     withheld: bool = Field(description="生成支付令之日已到，没有复核符合，暂缓发放")
@@ -91,7 +93,7 @@ class EntitlementOut(BaseModel):
     payee_account: UUID | None = Field(description="以后各期付至的收款账户")
     employer: UUID | None
     employer_kind: str
-    treasury: str
+    treasury: str = Field(description="受理时的隶属财政；单位迁移后的各期见各期的付款财政")
     accepted_on: date
     decided_on: date
     total: Amount
@@ -219,15 +221,22 @@ async def cancel_order(order_id: UUID, body: Cancel, tx: Tx, caller: Caller, key
 @router.get("/entitlements/{entitlement_id}", dependencies=[requires("finance:read")], summary="待遇及其分期")
 async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: ThePacks) -> EntitlementOut:
     """一项待遇及其各期：金额、应付日（没有官方日历的为暂定）、支付令和状态。"""
+
+    def party(own: str) -> ColumnElement[bool]:
+        """One that an instalment fell to: the employer may have moved there."""
+        mine = payout_order.c.treasury == own, payout_order.c.entitlement_id == entitlement.c.id
+        return exists().where(*mine)
+
     query = visible(
         select(entitlement).where(entitlement.c.id == entitlement_id),
         caller,
         treasury=entitlement.c.treasury,
         beneficiary=entitlement.c.beneficiary,
+        party=party,
     )
     row = await one_or_404(tx, query)
     parts = await tx.execute(
-        select(instalment, payout_order.c.id.label("order"), payout_order.c.state, payout_order.c.due_on)
+        select(instalment, payout_order.c.id.label("order"), *(payout_order.c[name] for name in _OF_THE_ORDER))
         .outerjoin(payout_order)
         .where(instalment.c.entitlement_id == entitlement_id)
         .order_by(instalment.c.number)
@@ -269,6 +278,7 @@ def _instalment_out(part: Any, planned: Instalment, reviews: list[ReviewOut]) ->
         order_on=planned.order_on,
         provisional=CALENDAR.is_provisional(due_on),
         order=part.order,
+        treasury=part.treasury,
         state=part.state,
         review_from=part.review_from,
         withheld=missing and planned.order_on <= local_date(datetime.now(UTC)),
