@@ -68,6 +68,10 @@ AGAIN = """
 """
 UNTOLD = "UPDATE outbox SET type = '' WHERE type = '{type}' RETURNING '{type}'"
 
+LATER = "every later instalment has its order, or the day of it, or waits for its review"
+NEEDS_REVIEW = "UPDATE instalment SET review_from = '2026-01-01' WHERE number > 1"
+NO_LONGER_DUE = "DELETE FROM due WHERE kind = 'instalment.order' AND key LIKE '%/2' RETURNING key"
+
 DAMAGES = (
     # between services: lost, altered, out of nothing
     damage(
@@ -242,10 +246,14 @@ DAMAGES = (
         "DELETE FROM due",
         "UPDATE payout_order SET state = 'unknown', settled_on = NULL RETURNING id::text",
     ),
+    damage(LATER, "finance", NO_LONGER_DUE),
     damage(
-        "every later instalment has its order, or the day of it, or waits for its review",
+        LATER,
         "finance",
-        "DELETE FROM due WHERE kind = 'instalment.order' AND key LIKE '%/2' RETURNING key",
+        NEEDS_REVIEW,
+        """INSERT INTO instalment_review (id, entitlement_id, number, verdict, facts, clauses, actor)
+           SELECT gen_random_uuid(), entitlement_id, 2, 'pass', '{}', '[]', 'x' FROM instalment WHERE number = 2""",
+        NO_LONGER_DUE,
     ),
     damage("every hold and every lease is watched until its end", "housing", *A_FLAT, "SELECT min(id::text) FROM hold"),
     # states
@@ -404,6 +412,14 @@ async def test_each_invariant_finds_its_damage_and_names_the_record(paid: tuple[
     assert finding.violations
     assert finding.first
     assert broken in finding.first
+
+
+async def test_what_was_withheld_on_its_day_is_not_missing(paid: tuple[System, str]) -> None:
+    statements = (NEEDS_REVIEW, NO_LONGER_DUE)
+    async with connected(paid[0], damaged="finance", statements=statements) as (connections, withheld):
+        finding = (await LOOKS[LATER].look(connections, Scope())).finding(LATER)
+    assert withheld
+    assert (finding.violations, finding.checked > 0) == (0, True)
 
 
 @pytest.mark.parametrize("service", SERVICES)

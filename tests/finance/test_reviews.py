@@ -220,7 +220,7 @@ async def test_what_waits_for_a_review_is_listed_with_what_is_to_be_found_until_
         (str(old.id), 3, False),
         (str(new.id), 2, False),
     ]
-    assert {fact["name"] for clause in listed[0].clauses for fact in clause["missing"]} == set(SOUND)
+    assert {fact["name"] for clause in listed[0].conditions for fact in clause["missing"]} == set(SOUND)
     assert listed[0].review is None
     paged: list[str] = []
     page: dict[str, Any] = {"limit": 1}
@@ -233,7 +233,7 @@ async def test_what_waits_for_a_review_is_listed_with_what_is_to_be_found_until_
     assert paged == [f"{each.entitlement} {each.instalment}" for each in listed]
     failed = (await old.review(2, LAPSED)).ok(201)
     (first, *_) = await pending(house)
-    assert (first.review, first.clauses) == (failed, failed["clauses"])
+    assert (first.review, first.conditions) == (failed, listed[0].conditions)
     (await old.review(2, SOUND)).ok(201)
     assert [each.instalment for each in await pending(house)] == [3, 2]
 

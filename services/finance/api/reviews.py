@@ -65,7 +65,7 @@ class PendingOut(BaseModel):
     order_on: date = Field(description="生成支付令之日；复核晚于此日的，复核符合即生成")
     review_from: date = Field(description="自此日起可以复核")
     withheld: bool = Field(description="生成支付令之日已到，暂缓发放")
-    clauses: list[ClauseView] = Field(description="须复核的条件，按最近一次复核；未复核的按情况不明")
+    conditions: list[ClauseView] = Field(description="须复核的条件，以及各须查明的事实")
     review: ReviewOut | None = Field(description="最近一次复核")
 
 
@@ -126,17 +126,15 @@ def _pending(caller: Caller, today: date) -> Select[Any]:
 def _pending_out(packs: Packs, row: Any, today: date) -> PendingOut:
     pack = packs.get(policy_of(row))
     part = plan(pack, row)[row.instalment - 1]
-    last = review_out(row) if row.review else None
-    unknown = [clause_view(pack, clause) for clause in reviews.judged(pack, row, {}).clauses]
-    own = {"entitlement", "amount", "due_on", "order_on", "withheld", "clauses", "review"}
+    own = {"entitlement", "amount", "due_on", "order_on", "withheld", "conditions", "review"}
     return PendingOut(
         entitlement=row.id,
         amount=Amount(fen=row.amount_fen),
         due_on=part.due_on,
         order_on=part.order_on,
         withheld=part.order_on <= today,
-        clauses=last.clauses if last else unknown,
-        review=last,
+        conditions=[clause_view(pack, clause) for clause in reviews.judged(pack, row, {}).clauses],
+        review=review_out(row) if row.review else None,
         **{name: getattr(row, name) for name in PendingOut.model_fields if name not in own},
     )
 
