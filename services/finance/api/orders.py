@@ -38,7 +38,7 @@ from services.finance.payouts import policy_of
 from services.finance.reissues import reissue
 from services.finance.visible import visible
 
-router = guarded_router(tags=["支付令"])
+router = guarded_router("finance", tags=["支付令"])
 
 _DIMENSIONS = ("fiscal_year", "budget_unit", "project", "functional", "economic_department", "economic_government")
 
