@@ -17,7 +17,7 @@ from asyncapi_viewer.assets import STATIC_DIR, VIEWER_MODULE, VIEWER_THEME
 from fastapi import APIRouter, Depends, FastAPI, Request, params
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -186,16 +186,21 @@ class _Utf8Request(Request):
 
 def _methods_at(scope: Scope) -> set[str]:
     methods: set[str] = set()
-    for context in iter_route_contexts(scope["app"].routes):
-        found = isinstance(context.original_route, GuardedRoute) and context.path_regex.match(scope["path"])
+    for route in scope["app"].routes:
+        found = isinstance(route, GuardedRoute) and route.path_regex.match(scope["path"])
         if found and not any(":" in value for value in found.groups()):
-            methods |= context.methods or set()
+            methods |= route.methods or set()
     return methods
 
 
-def guarded_router(**kwargs: Any) -> APIRouter:
-    """A router whose operations all stand behind the guard."""
-    return APIRouter(route_class=GuardedRoute, **kwargs)
+def guarded_router(name: str, **kwargs: Any) -> APIRouter:
+    """A router of a service whose operations all stand behind the guard, each at its address in full."""
+    return APIRouter(
+        route_class=GuardedRoute,
+        prefix=f"/{name}/v1",
+        generate_unique_id_function=lambda route: f"{name}_{route.name}",
+        **kwargs,
+    )
 
 
 async def _admitted(request: Request, scope: str) -> Principal:
@@ -232,10 +237,10 @@ class ServiceApp(FastAPI):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schema.pop("$defs", None)
                 schemas[model.__name__] = schema
-            for context in iter_route_contexts(self.routes):
-                if isinstance(route := context.original_route, GuardedRoute):
-                    for method in context.methods or ():
-                        operation = made["paths"][context.path_format][method.lower()]
+            for route in self.routes:
+                if isinstance(route, GuardedRoute):
+                    for method in route.methods or ():
+                        operation = made["paths"][route.path_format][method.lower()]
                         _complete(operation, max_bytes=route.max_bytes or self.state.settings.max_body_bytes)
         return super().openapi()
 
@@ -266,15 +271,14 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: f"{name}_{route.name}",
         exception_handlers=handlers(),
     )
     app.state.settings, app.state.not_ready, app.state.metrics = settings, not_ready, metrics.registry
     app.state.gauges, app.state.closed, app.state.tracing = None, False, Tracing(name, settings)
     app.state.verifier = Verifier(str(settings.jwks), issuer=str(settings.issuer), audience=settings.audience)
     app.state.rate_limit = RateLimit(per_second=settings.requests_per_second, burst=settings.requests_burst)
-    for router in routers:
-        app.include_router(router, prefix=f"/{name}/v1")
+    for router in routers:  # their routes as they are: `include_router` would make each a second time, in milliseconds
+        app.router.routes.extend(router.routes)
     quiet = _mount_operations(app, name) | _mount_pages(app, name, asyncapi)
     app.add_middleware(Edge, metrics=metrics, tracing=app.state.tracing, routes=_checked_routes(app), quiet=quiet)
     return app
@@ -283,15 +287,14 @@ def create_app(
 def _checked_routes(app: FastAPI) -> Mapping[object, str]:
     templates: dict[object, str] = {}
     operations: set[str] = set()
-    for context in iter_route_contexts(app.routes):
-        if isinstance(context.original_route, APIRoute):
-            if not isinstance(context.original_route, GuardedRoute):
-                raise TypeError(f"{context.path} has no guard: use guarded_router()")
-            if context.unique_id in operations:
-                raise TypeError(f"two operations are called {context.unique_id}")
-            operations.add(context.unique_id)
-        endpoint = context.endpoint or getattr(context.original_route, "app", None)
-        templates[endpoint] = context.path or ""
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            if not isinstance(route, GuardedRoute):
+                raise TypeError(f"{route.path} has no guard: use guarded_router()")
+            if route.unique_id in operations:
+                raise TypeError(f"two operations are called {route.unique_id}")
+            operations.add(route.unique_id)
+        templates[getattr(route, "endpoint", None) or getattr(route, "app", None)] = getattr(route, "path", "")
     return templates
 
 

@@ -28,7 +28,7 @@ from services.audit.overdue import Overdue, Summary, Wanted
 from services.audit.supervision import ClockKind
 from services.audit.verifier import Anchor, Entry
 
-router = guarded_router()
+router = guarded_router("audit")
 
 MAX_ANCHORS = 10_000
 VERIFY_BYTES = 2 * MIB

@@ -21,7 +21,7 @@ from services.housing.domain import FlatStatus, HoldState
 from services.housing.stock import FlatFilter, FlatIn, FlatOut
 from services.housing.views import EligibilityOut, HoldOut, LeaseOut
 
-router = guarded_router()
+router = guarded_router("housing")
 
 BATCH_BYTES = 4 * MIB
 

@@ -68,7 +68,7 @@ class Answer:
 async def serving(settings: Settings) -> AsyncIterator[Edge]:
     issuer = TokenIssuer(settings)
     edge = Edge(free_port(), issuer.token("portal"), issuer.token("portal", subject="another", client="another"))
-    router = guarded_router()
+    router = guarded_router("intake")
 
     @router.post("/things", dependencies=[requires("intake:file")])
     async def take(thing: dict[str, Any], request: Request, caller: Caller) -> dict[str, bool]:

@@ -22,7 +22,7 @@ NOTES = Table(
     Column("text", Text, nullable=False),
     UniqueConstraint("text", deferrable=True, initially="DEFERRED"),  # violated only at the commit
 )
-ROUTER = guarded_router()
+ROUTER = guarded_router("notes")
 
 
 @ROUTER.post("/notes", status_code=201, dependencies=[public()])

@@ -69,7 +69,7 @@ class Recording:
 
 
 def a_router(seen: Recording) -> APIRouter:
-    router = guarded_router()
+    router = guarded_router("intake")
 
     @router.post("/orders", status_code=201, dependencies=[requires("intake:file")])
     async def file_order(order: Order, caller: Caller, key: IdempotencyKey) -> dict[str, str]:
@@ -464,7 +464,7 @@ async def test_a_service_without_complaints_is_ready(http: httpx.AsyncClient) ->
 
 
 def test_a_route_without_a_declared_scope_is_refused_when_it_is_written() -> None:
-    router = guarded_router()
+    router = guarded_router("intake")
     with pytest.raises(TypeError, match="declares no scope"):
         router.get("/open")(lambda: None)
     with pytest.raises(TypeError, match="once"):
@@ -500,4 +500,4 @@ def test_the_transaction_of_a_request_is_spelled_once() -> None:
 
 
 def test_guarded_routes_are_what_the_router_makes() -> None:
-    assert guarded_router().route_class is GuardedRoute
+    assert guarded_router("intake").route_class is GuardedRoute

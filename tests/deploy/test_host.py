@@ -35,7 +35,7 @@ class AService:
         )
 
     def _router(self) -> Any:
-        router = guarded_router()
+        router = guarded_router(self.name)
 
         @router.get("/paths", dependencies=[public()])
         async def show_paths() -> str:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path as FilePath
 from typing import Protocol, Self, TypeAlias, TypeVar, cast
 
@@ -271,7 +271,12 @@ def _none_in_force(pack: Pack, rule_type: type[Rule], subject: Subject, on: When
 
 def load_pack(path: FilePath) -> Pack:
     """Read a pack from its file. Raises PackRefused with file, line and reason, or OSError."""
-    return Pack.parse(path.read_bytes(), path.name)
+    return _parsed(path.read_bytes(), path.name)
+
+
+@lru_cache(maxsize=8)  # five services in one process load the same files
+def _parsed(raw: bytes, name: str) -> Pack:
+    return Pack.parse(raw, name)
 
 
 def _name(section: str, record: Cited) -> str:

@@ -35,7 +35,7 @@ from services.finance.models import bank_exception, payout_batch
 from services.finance.payouts import policy_of
 from services.finance.visible import visible
 
-router = guarded_router(tags=["银行"])
+router = guarded_router("finance", tags=["银行"])
 
 MAX_RESULT_BYTES = 8 * 1024 * 1024
 _ANY_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}

@@ -34,7 +34,7 @@ from services.finance.models import settlement as settlement_table
 from services.finance.settlement import Closing
 from services.finance.visible import treasury_of, visible
 
-router = guarded_router(tags=["账务和结算"])
+router = guarded_router("finance", tags=["账务和结算"])
 
 
 class AccountOut(BaseModel):

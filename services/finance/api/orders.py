@@ -48,7 +48,7 @@ from services.finance.payouts import policy_of
 from services.finance.reissues import reissue
 from services.finance.visible import visible
 
-router = guarded_router(tags=["支付令"])
+router = guarded_router("finance", tags=["支付令"])
 
 _OF_THE_ORDER = ("treasury", "state", "due_on")
 _DIMENSIONS = ("fiscal_year", "budget_unit", "project", "functional", "economic_department", "economic_government")

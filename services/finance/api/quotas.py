@@ -23,7 +23,7 @@ from services.finance.models import quota
 from services.finance.quotas import Dimensions, Line
 from services.finance.visible import visible
 
-router = guarded_router(tags=["预算指标"])
+router = guarded_router("finance", tags=["预算指标"])
 
 
 class QuotaOut(BaseModel):

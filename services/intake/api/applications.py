@@ -25,7 +25,7 @@ from services.intake.views import ApplicationView, Receipt, Summary
 
 EXTERNAL_REF = r"^[^:\x00]+:[^:\x00]+:[^\x00]+$"
 
-router = guarded_router(tags=["申请"])
+router = guarded_router("intake", tags=["申请"])
 
 
 @router.post(

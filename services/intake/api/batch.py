@@ -48,7 +48,7 @@ _ANSWER = (
     "problem 中的位置以 application 为起点。"
 )
 
-router = guarded_router(tags=["申请"])
+router = guarded_router("intake", tags=["申请"])
 
 
 class BatchTooLong(DomainError):

@@ -39,7 +39,7 @@ _ANSWER = (
     "读不懂的为 line 和 problem；不能确定可享受的不列。末行为合计：lines、entitled、refused。"
 )
 
-router = guarded_router(tags=["政策"])
+router = guarded_router("intake", tags=["政策"])
 
 
 class TooManyCandidates(DomainError):

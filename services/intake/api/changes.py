@@ -18,7 +18,7 @@ from services.intake.views import Changes
 POLL_SECONDS = 0.5
 _AFTER = "query/after"
 
-router = guarded_router(tags=["进度"])
+router = guarded_router("intake", tags=["进度"])
 
 
 @router.get("/changes", summary="变更流", dependencies=[requires("intake:read")])

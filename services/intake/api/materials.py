@@ -53,7 +53,7 @@ _DOCUMENTED = {
     }
 }
 
-router = guarded_router(tags=["材料"])
+router = guarded_router("intake", tags=["材料"])
 
 
 class MalformedUpload(DomainError):

@@ -27,7 +27,7 @@ from services.intake.resolve import MOST_REFS, Resolution, ResolveField, resolve
 from services.intake.sight import in_sight
 from services.intake.views import visible
 
-router = guarded_router(tags=["人员"])
+router = guarded_router("intake", tags=["人员"])
 
 MAX_PURPOSE = 50
 

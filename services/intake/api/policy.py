@@ -20,7 +20,7 @@ from services.intake.eligibility import Eligibility, Question, answer
 
 MEDIA_TYPE = "application/yaml"  # RFC 9512
 
-router = guarded_router(tags=["政策"])
+router = guarded_router("intake", tags=["政策"])
 
 
 class Titled(BaseModel):

@@ -16,7 +16,7 @@ from services.workflow.cases import CaseSummary, CaseView, case_view, list_cases
 from services.workflow.certification import CertificationView, certification_by_number
 from services.workflow.domain import CaseState
 
-router = guarded_router(tags=["办件与档案"])
+router = guarded_router("workflow", tags=["办件与档案"])
 
 
 @router.get("/cases", summary="办件列表", dependencies=[requires("workflow:read")])

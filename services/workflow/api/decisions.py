@@ -24,7 +24,7 @@ from services.workflow.decisions import Choice, Proposal, confirm, propose, reje
 from services.workflow.domain import ItemState
 from services.workflow.dossiers import DecisionView, decision, list_decisions
 
-router = guarded_router(tags=["认定与批准"])
+router = guarded_router("workflow", tags=["认定与批准"])
 
 Etag = Annotated[str, Field(max_length=50, description="待决定事项所列的 etag")]
 

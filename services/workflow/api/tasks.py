@@ -30,7 +30,7 @@ from services.workflow.feed import Bell
 from services.workflow.tasks import Completion, complete, resume, suspend
 from services.workflow.worklist import TaskDetail, TaskFeed, TaskView, list_tasks, new_tasks, task_detail
 
-router = guarded_router(tags=["任务"])
+router = guarded_router("workflow", tags=["任务"])
 
 MAX_WAIT = 60
 _AFTER = "query/after"
