@@ -24,7 +24,7 @@ from services.finance.models import entitlement, instalment, instalment_review, 
 from services.finance.payouts import policy_of
 from services.finance.visible import visible
 
-router = guarded_router(tags=["发放前复核"])
+router = guarded_router("finance", tags=["发放前复核"])
 
 
 class Review(Body):
