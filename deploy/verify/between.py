@@ -157,17 +157,20 @@ _PAYOUT_CLOCKS = """
     SELECT record::text, concat_ws(' ', fen, treasury, CASE WHEN ended_on IS NOT NULL THEN 'ended' END),
            NULL::timestamptz, application::text FROM clock WHERE kind = 'payout'
 """
-# What decides who pays. Of the statements of an employer the newest; finance keeps them all.
+# What decides who pays. Of the statements of an employer the newest; finance keeps them all. The driver stores the
+# first and the last day of Python's calendar as infinite; what is told names them.
 _AFFILIATED = """
     SELECT concat_ws(' ', s.employer, max(a.id),
-                     string_agg(concat_ws(' ', a.kind, a.treasury, a.valid_from, a.valid_to), ', ' ORDER BY a.id)),
+                     string_agg(concat_ws(' ', a.kind, a.treasury, greatest(a.valid_from, '0001-01-01'),
+                                          nullif(a.valid_to, 'infinity')), ', ' ORDER BY a.id)),
            'employer ' || s.employer, max(a.recorded_at), s.employer::text
       FROM (SELECT DISTINCT ON (employer) employer, statement FROM employer_affiliation ORDER BY employer, id DESC) AS s
       JOIN employer_affiliation AS a USING (statement) GROUP BY s.employer
 """
 _AFFILIATED_HEARD = """
     SELECT concat_ws(' ', f.employer, f.revision,
-                     string_agg(concat_ws(' ', a.kind, a.treasury, a.valid_from, a.valid_to), ', ' ORDER BY a.n)),
+                     string_agg(concat_ws(' ', a.kind, a.treasury, a.valid_from, nullif(a.valid_to, '9999-12-31')),
+                                ', ' ORDER BY a.n)),
            '', NULL::timestamptz, f.employer::text
       FROM employer_affiliation AS f
      CROSS JOIN ROWS FROM (jsonb_to_recordset(f.affiliations)

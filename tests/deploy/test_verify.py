@@ -422,6 +422,20 @@ async def test_what_was_withheld_on_its_day_is_not_missing(paid: tuple[System, s
     assert (finding.violations, finding.checked > 0) == (0, True)
 
 
+async def test_an_affiliation_of_ever_and_for_ever_is_the_same_to_intake_and_to_finance(
+    paid: tuple[System, str],
+) -> None:
+    kept = "UPDATE employer_affiliation SET valid_from = '-infinity', valid_to = 'infinity'"
+    told = """UPDATE employer_affiliation
+                 SET affiliations = jsonb_set(jsonb_set(affiliations, '{0,valid_from}', '"0001-01-01"'),
+                                              '{0,valid_to}', '"9999-12-31"')"""
+    async with connected(paid[0]) as (connections, _):
+        await connections["intake"].execute(text(kept))
+        await connections["finance"].execute(text(told))
+        tally = await LOOKS["finance knows where every employer belongs"].look(connections, Scope())
+    assert (tally.checked, tally.broken) == (1, {})
+
+
 @pytest.mark.parametrize("service", SERVICES)
 async def test_two_leaders_of_a_service_are_found_whatever_became_of_the_lock(
     paid: tuple[System, str], service: str
