@@ -40,6 +40,7 @@ PARTITIONS = 3
 ROOT = Path(__file__).parents[1]
 FOLDER = "HUANQUAN_TEST_FOLDER"  # where this run keeps its cluster
 _STARTED: list[EmbeddedPostgres] = []
+LONGEST = ("test_sample_run.py", "test_lifecycle.py", "test_second_city.py", "test_backup.py")
 
 
 class Postgres(Protocol):
@@ -89,8 +90,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: whichever worker has it, the other then works through the rest beside it."""
-    items.sort(key=lambda item: item.path.name != "test_sample_run.py")
+    """The longest files first: what is short then fills both workers to the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
