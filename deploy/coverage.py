@@ -142,7 +142,7 @@ def _row(pack: Pack, document: str, article: str, tests: Mapping[str, list[str]]
     ]
     operations = [operation for _, record in cited for operation in _carrying_out(record)]
     found = dict.fromkeys([*operations, *WITHOUT_A_RULE.get(article, ())])
-    return Row(article, tuple(name for name, _ in cited), tuple(found), tuple(tests.get(article, ())))
+    return Row(article, tuple(dict(cited)), tuple(found), tuple(tests.get(article, ())))
 
 
 def _carrying_out(record: Cited) -> tuple[str, ...]:

@@ -78,9 +78,10 @@ def _place(pack: Pack, data: Mapping[str, Any], ruling: Ruling) -> tuple[str, in
     if not record.assumption:
         raise NotInterpreted(f"{ruling.about} 依据的是{pack.citation(record)}，不是假定，无须解释。")
     if ruling.since is not None:
-        if not isinstance(record, Rule):
+        parts = [each for name, each in pack.cited() if name == ruling.about and isinstance(each, Rule)]
+        if not parts:
             raise NotInterpreted(f"{ruling.about} 没有有效期，请删去 --from。")
-        if not record.covers(ruling.since) or ruling.since == record.valid_from:
+        if ruling.since == parts[0].valid_from or not any(each.covers(ruling.since) for each in parts):
             raise NotInterpreted(f"{ruling.since} 须在 {ruling.about} 的有效期内，且晚于首日，请改正 --from。")
     for section in type(pack).model_fields:
         records = getattr(pack, section)

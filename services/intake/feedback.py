@@ -471,7 +471,7 @@ def _after_review(pack: Pack, event: InstalmentReviewed) -> str:
     """What comes of a review, with the sentence of each condition that decided."""
     if event.verdict == "pass":
         return f"{_instalment(pack, event)}复核符合，按期发放。"
-    decided = [rule for rule in pack.conditions if rule.id in event.rules]
+    decided = {rule.id: rule for rule in pack.conditions if rule.id in event.rules}.values()
     told = (rule.failed if event.verdict == "fail" else rule.undetermined for rule in decided)
     return f"{_instalment(pack, event)}暂缓发放：{'；'.join(told)}。"
 

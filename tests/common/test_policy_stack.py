@@ -1,5 +1,6 @@
 """A stack of documents: where a later or narrower one says otherwise it says so, and on its days it is what holds."""
 
+import re
 from datetime import date
 
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import strategies as st
 from deploy.interpretation import Ruling, interpreted
 from libs.common.policy import Pack, PackRefused, decide, split
 from libs.common.policy.difference import differences
-from libs.common.policy.model import PayoutTerms
+from libs.common.policy.model import ClaimSubject, CorrectionTerms, PayoutTerms
 from libs.common.policy.stack import in_force
 from libs.common.treasuries import EmployerKind
 from tests.common.packs import a_pack, anyang
+from tests.conftest import ROOT
 
+LANTING = ROOT / "deploy" / "cities" / "lanting" / "2025-1.yaml"
 LAW = "  - id: licensing-law\n"
 TERMS = "payout_terms:\n"
 PLANS = "sharing_plans:\n"
@@ -214,3 +217,86 @@ def test_a_ruling_from_a_day_on_leaves_a_county_its_own_share() -> None:
     )
     after = Pack.parse(interpreted(pack, ruling, version="2026-1"))
     assert (county_bears(after, "410523"), county_bears(after, "410527")) == (30_000, 48_000)
+
+
+def ruled(pack: Pack, about: str, since: date | None = None) -> Pack:
+    """The talent office confirms what was assumed."""
+    ruling = Ruling(about, "安人才办〔2026〕1 号", date(2026, 1, 1), "市人才办", "照此执行。", since=since)
+    return Pack.parse(interpreted(pack, ruling, version="2026-1"))
+
+
+CORRECTION = "correction_terms:\n"
+CORRECTION_IN_2024 = (
+    "  - id: correction.later\n    tell_defects_within_working_days: 9\n    correct_within_working_days: 9\n"
+    "    document: later\n    article: 第二条\n    valid_from: 2024-01-01\n    valid_to: 2024-12-31\n"
+    "    version_by: accepted_on\n    overrides: [correction.terms]\n"
+)
+
+
+@pytest.mark.parametrize("since", [None, date(2022, 6, 1), date(2025, 1, 1), date(2025, 6, 1)])
+def test_a_ruling_on_what_another_document_overrides_for_a_year_leaves_it_that_year(since: date | None) -> None:
+    pack = ruled(a_pack(DOCUMENTS, (CORRECTION, CORRECTION + CORRECTION_IN_2024)), "correction.terms", since)
+    told = {
+        day.year: pack.rule(CorrectionTerms, on=day).tell_defects_within_working_days
+        for day in (date(2023, 6, 1), date(2024, 6, 1), date(2025, 6, 1))
+    }
+    assert told == {2023: 5, 2024: 9, 2025: 5}
+
+
+def test_a_ruling_on_the_counties_leaves_the_document_s_own_treasury_its_share() -> None:
+    own = with_plan(tangyin("5/10", "5/10", document="anyang-2021-4", article="第五条"))
+    after = ruled(own, COUNTIES[-1])
+    assert (county_bears(after, "410523"), county_bears(after, "410527")) == (30_000, 42_000)
+
+
+def test_an_older_treasury_s_own_share_is_told_to_end_where_a_later_document_has_another_for_its_kind() -> None:
+    later = (
+        "  - id: sharing.later\n    benefits: [living_allowance]\n    treasury_kinds: [county]\n"
+        '    shares: [{bearer: "410500", share: 4/10}, {bearer: affiliated, share: 6/10}]\n    document: later\n'
+        "    article: 第二条\n    valid_from: 2024-01-01\n    version_by: due_on\n"
+        f"    overrides: [{COUNTIES[-1]}]\n"
+    )
+    own = tangyin("5/10", "5/10", document="anyang-2021-4", article="第五条")
+    with pytest.raises(PackRefused, match="后者的文件较新或较具体，请给本条写明 valid_to") as refused:
+        with_plan(own + later)
+    assert len(refused.value.defects) == 1
+    ended = own.replace("version_by", "valid_to: 2023-12-31\n    version_by")
+    assert county_bears(with_plan(ended + later), "410523") == 36_000
+
+
+def test_what_is_narrower_in_one_part_and_the_same_in_another_is_refused() -> None:
+    """Else the order of the file would decide who bears what falls due in 殷都区."""
+    older = tangyin("7/10", "3/10", document="anyang-2021-4", article="第五条").replace(
+        "    treasuries: [", '    treasury_kinds: [province]\n    treasuries: ["410505", '
+    )
+    later = (
+        tangyin("1/10", "9/10", "sharing.tangyin", "sharing.living-allowance.district", document="later")
+        .replace("id: sharing.tangyin", "id: sharing.later")
+        .replace('treasuries: ["410523"]', 'treasuries: ["410505", "410000"]')
+        .replace("2021-03-23", "2024-01-01")
+    )
+    for plans in (older + later, later + older):
+        with pytest.raises(PackRefused, match="有效的版本重叠"):
+            with_plan(plans)
+
+
+def again(cities: str, rule: str) -> str:
+    """A rule of the second city once more, by a later document that overrides it."""
+    found = re.search(rf"  - id: {re.escape(rule)}\n(?:    .*\n)+", cities)
+    assert found
+    cited = re.sub(r"document: .*\n    article: .*", "document: later\n    article: 第二条", found[0])
+    return cited.replace(rule, f"{rule}.later") + f"    overrides: [{rule}]\n"
+
+
+def test_what_is_left_of_the_stack_is_what_must_be_sound() -> None:
+    """Two documents either of which would do, and would not beside the other; then one that leaves something out."""
+    later = a_document("later", "amendment", "岚汀人才〔2026〕2 号", "2026-01-01")
+    cities = LANTING.read_text(encoding="utf-8").replace("\ndocuments:\n", f"\ndocuments:\n{later}")
+    homes = [again(cities, f"benefit.{code}") for code in ("settling-allowance", "guest-house", "transit-flat")]
+    by_person = "".join(homes).replace("household", "person")
+    pack = Pack.parse(cities.replace("\nbenefits:\n", f"\nbenefits:\n{by_person}").encode())
+    assert {each.claim_subject for each in pack.benefits} == {ClaimSubject.PERSON}
+    grading = again(cities, "item.grading").replace("[resident, founder]", "[resident]")
+    with pytest.raises(PackRefused, match="没有事项认定覆盖范围 founder") as refused:
+        Pack.parse(cities.replace("\nitems:\n", f"\nitems:\n{grading}").encode())
+    assert [defect.place for defect in refused.value.defects] == ["categories[4].coverage"]

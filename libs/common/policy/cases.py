@@ -82,7 +82,7 @@ def untested(pack: Pack, runs: Iterable[Run]) -> list[tuple[Rule, Verdict]]:
     seen = {(clause.rule.id, clause.verdict) for run in runs if run.decision for clause in run.decision.clauses}
     return [
         (rule, verdict)
-        for rule in (*pack.conditions, *pack.exclusions)
+        for rule in {each.id: each for each in (*pack.conditions, *pack.exclusions)}.values()
         for verdict in (Verdict.PASSED, Verdict.FAILED)
         if (rule.id, verdict) not in seen
     ]

@@ -22,6 +22,7 @@ from libs.common.policy.model import (
     Cited,
     Contents,
     CorrectionTerms,
+    DocumentKind,
     EmployerShareRule,
     InstalmentPlan,
     ItemKind,
@@ -34,7 +35,7 @@ from libs.common.policy.model import (
     VersionBy,
 )
 from libs.common.policy.source import Path
-from libs.common.policy.stack import is_narrower, overridings, prevails, takes_place
+from libs.common.policy.stack import is_narrower, prevails, takes_place
 from libs.common.treasuries import EmployerKind, TreasuryKind
 
 Finding: TypeAlias = tuple[Path, str]
@@ -105,9 +106,7 @@ def benefits_have_items(pack: Contents) -> Iterator[Finding]:
 
 
 def versions_do_not_overlap(pack: Contents) -> Iterator[Finding]:
-    """On every day one version at most is in force on a subject, unless one overrides the other, and all versions go by
-    the same date."""
-    overriding = {frozenset((over.id, under.id)) for over, under in overridings(pack)}
+    """On every day one version at most is in force on a subject, and all versions go by the same date."""
     versions: dict[Hashable, list[Placed]] = defaultdict(list)
     for path, rule in _rules(pack):
         for subject in rule.subjects:
@@ -120,7 +119,7 @@ def versions_do_not_overlap(pack: Contents) -> Iterator[Finding]:
             versions["region", served.region].append((("treasuries", i, "regions", j), served))
     seen = set()
     for placed in versions.values():
-        for finding in (*_overlaps(placed, overriding), *_mixed_dates(placed)):
+        for finding in (*_overlaps(placed), *_mixed_dates(placed)):
             if finding not in seen:
                 seen.add(finding)
                 yield finding
@@ -170,14 +169,19 @@ def _overridden_by(rule: str, placed: Mapping[str, tuple[Path, Rule]]) -> Set[st
 
 
 def narrower_plans_say_so(pack: Contents) -> Iterator[Finding]:
-    """A plan for single treasuries that another document has otherwise for their kind says that it overrides it."""
+    """A plan for single treasuries that another document has otherwise for their kind says that it overrides it. An
+    interpretation stands where what it rules on stood, and so sets nothing at odds."""
     kinds = {treasury.code: treasury.kind for treasury in pack.treasuries}
+    documents = {each.id: each for each in pack.documents if each.kind is not DocumentKind.INTERPRETATION}
     for i, plan in enumerate(pack.sharing_plans):
         for other in pack.sharing_plans:
             silent = other.id not in plan.overrides and plan.document != other.document
-            if silent and _meet(plan, other) and is_narrower(plan, other, kinds) and _otherwise(plan, other):
-                told = f"与 {other.id} 对同一财政规定了不同的分担比例，请用 overrides 写明取代它，或改为一致。"
-                yield ("sharing_plans", i), told
+            if not silent or not {plan.document, other.document} <= documents.keys():
+                continue
+            if _meet(plan, other) and is_narrower(plan, other, kinds) and _otherwise(plan, other):
+                may = prevails(documents[plan.document], documents[other.document])
+                told = "请用 overrides 写明取代它" if may else "后者的文件较新或较具体，请给本条写明 valid_to"
+                yield ("sharing_plans", i), f"与 {other.id} 对同一财政规定了不同的分担比例，{told}，或改为一致。"
 
 
 def _otherwise(plan: SharingPlan, other: SharingPlan) -> bool:
@@ -334,12 +338,16 @@ def reviewed_instalments_are_there(pack: Contents) -> Iterator[Finding]:
                 yield where, f"待遇 {code} 不分期发放，无从逐期复核，请删去，或改正 instalment_plans 的期数和有效期。"
 
 
-CHECKS: tuple[Check, ...] = (
+AS_WRITTEN: tuple[Check, ...] = (
     identifiers_are_unique,
     citations_exist,
     references_exist,
-    benefits_have_items,
     overrides_are_sound,
+    conditions_are_sound,
+    reviewed_instalments_are_there,
+)
+IN_FORCE: tuple[Check, ...] = (
+    benefits_have_items,
     narrower_plans_say_so,
     versions_do_not_overlap,
     needed_rules_are_there,
@@ -351,9 +359,24 @@ CHECKS: tuple[Check, ...] = (
     excluded_people_have_no_amounts,
     alternatives_are_given_alike,
     categories_can_be_certified,
-    conditions_are_sound,
-    reviewed_instalments_are_there,
 )
+
+
+def findings(written: Contents, pack: Contents) -> Iterator[Finding]:
+    """What is wrong with a file as it is written, and with what is in force of it (`stack`); all places are in the
+    file."""
+    yield from (finding for check in AS_WRITTEN for finding in check(written))
+    found = (finding for check in IN_FORCE for finding in check(pack))
+    yield from dict.fromkeys((_in_the_file(path, written, pack), reason) for path, reason in found)
+
+
+def _in_the_file(path: Path, written: Contents, pack: Contents) -> Path:
+    section, *rest = path
+    before, after = (getattr(each, str(section)) for each in (written, pack))
+    if before is after or not rest:
+        return path
+    rule, *rest = rest
+    return (section, [each.id for each in before].index(after[rule].id), *rest)
 
 
 def _records(pack: Contents) -> Iterator[tuple[Path, object]]:
@@ -437,10 +460,10 @@ def _fields(pack: Contents, section: str, field: str, kind: str) -> Iterator[tup
             yield (section, i, field), kind, code
 
 
-def _overlaps(placed: list[Placed], overriding: Set[frozenset[str]]) -> Iterator[Finding]:
+def _overlaps(placed: list[Placed]) -> Iterator[Finding]:
     ordered = sorted(placed, key=lambda each: each[1].valid_from)
     for n, (path, later) in enumerate(ordered):
-        earlier = next((each for _, each in reversed(ordered[:n]) if _clash(each, later, overriding)), None)
+        earlier = next((each for _, each in reversed(ordered[:n]) if _meet(each, later)), None)
         if earlier is None:
             continue
         days = f"{earlier.valid_from} {f'至 {earlier.valid_to} ' if earlier.valid_to else '起长期'}"
@@ -448,11 +471,6 @@ def _overlaps(placed: list[Placed], overriding: Set[frozenset[str]]) -> Iterator
         if isinstance(earlier, Rule) and isinstance(later, Rule) and earlier.document != later.document:
             told += f"；如系不同文件的不同规定，请由较新或较具体的一条用 overrides 写明取代 {earlier.id} 或 {later.id}"
         yield path, f"{told}。"
-
-
-def _clash(one: Dated, other: Dated, overriding: Set[frozenset[str]]) -> bool:
-    related = isinstance(one, Rule) and isinstance(other, Rule) and frozenset((one.id, other.id)) in overriding
-    return _meet(one, other) and not related
 
 
 def _meet(one: Dated, other: Dated) -> bool:

@@ -11,7 +11,7 @@ from typing import Protocol, Self, TypeAlias, TypeVar, cast
 
 from pydantic import PrivateAttr, ValidationError
 
-from libs.common.policy.checks import CHECKS
+from libs.common.policy.checks import findings
 from libs.common.policy.conditions import Compiled, compile_condition
 from libs.common.policy.defects import sentence
 from libs.common.policy.errors import NoRuleInForce, PackRefused, UnknownCode
@@ -67,10 +67,9 @@ class Pack(Contents):
         PackRefused with every defect found and its line."""
         source = read_source(raw, name)
         written = cls._validated(source)
-        defects = [source.defect(path, reason) for check in CHECKS for path, reason in check(written)]
-        if defects:
-            raise PackRefused(name, defects)
         pack = written.model_copy(update=in_force(written))
+        if defects := [source.defect(path, reason) for path, reason in findings(written, pack)]:
+            raise PackRefused(name, defects)
         pack._source = raw  # noqa: SLF001 (its own class)
         pack._overridings = tuple(overridings(written))  # noqa: SLF001
         return pack

@@ -14,13 +14,14 @@ R = TypeVar("R", bound=Rule)
 
 _ONE_DAY = timedelta(days=1)
 _BREADTHS = {
+    DocumentKind.INTERPRETATION: -1,
     DocumentKind.BASE: 0,
     DocumentKind.AMENDMENT: 0,
-    DocumentKind.INTERPRETATION: 0,
     DocumentKind.DEPARTMENT_MEASURE: 1,
     DocumentKind.COUNTY_MEASURE: 2,
 }
-"""How narrow a document of the stack is, by its kind. A law or a standard stands outside: it is only cited."""
+"""How narrow a document of the stack is, by its kind: least of all an interpretation, which rules on what the others
+leave open. A law or a standard stands outside: it is only cited."""
 
 
 def overridings(pack: Contents) -> Iterator[tuple[Rule, Rule]]:
