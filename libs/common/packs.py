@@ -102,7 +102,7 @@ class Packs:
         """Hold a stored pack. One that this process cannot read, being older than the pack, is told of once: what rests
         on it waits."""
         try:
-            self._by_hash[row.sha256] = await asyncio.to_thread(Pack.parse, row.body)
+            self._by_hash[row.sha256] = await asyncio.to_thread(Pack.stored, row.body)
         except PackRefused as error:
             self._unreadable.add(row.sha256)
             await log.aerror("a stored pack cannot be read here", pack=row.sha256, error=str(error))

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from libs.common.db import metadata as make_metadata
 from libs.common.inbox import Early
 from libs.common.packs import PackChanged, Packs, policy_pack_table, store
-from libs.common.policy import Pack
+from libs.common.policy import Pack, PackRefused
 from tests.common.packs import ANYANG, a_pack, edited
 from tests.conftest import ROOT, MakeDatabase
 from tests.contracts.test_bus import until
@@ -139,3 +139,33 @@ async def test_a_pack_that_this_process_cannot_read_is_told_once_and_harms_no_ot
     assert [line["pack"] for line in told] == ["0" * 64]
     assert packs.find(LATER.identity.sha256) is not None
     assert packs.find("0" * 64) is None
+
+
+async def test_a_pack_that_was_stored_before_a_check_asked_more_stays_readable(
+    make_database: MakeDatabase, folder: Path
+) -> None:
+    """What was granted under it is paid under it: one pack that is not here would hold up all due work."""
+    plan = (
+        '  - id: sharing.tangyin\n    benefits: [living_allowance]\n    treasuries: ["410523"]\n'
+        '    shares: [{bearer: "410500", share: 5/10}, {bearer: affiliated, share: 5/10}]\n'
+        "    document: county-measure\n    article: 第二条\n    valid_from: 2021-03-23\n    version_by: due_on\n"
+    )
+    measure = (
+        "  - id: county-measure\n    kind: county_measure\n    number: 汤县人才〔2020〕3 号\n    title: 测试文件\n"
+        "    issued_by: 测试机关\n    articles: [第二条]\n"
+    )
+    law = "  - id: licensing-law\n"
+    body = edited(
+        ('version: "2021-4.2"', 'version: "2021-4.3"'),
+        ("sharing_plans:\n", f"sharing_plans:\n{plan}"),
+        (law, f"{measure}{law}"),
+    ).encode()
+    with pytest.raises(PackRefused, match="用 overrides 写明取代它"):
+        Pack.parse(body)
+    before = Pack.stored(body)
+    database = await make_database(metadata)
+    async with database.transaction() as tx:
+        await store(tx, before)
+    packs = Packs(database, folder)
+    await packs.load()
+    assert packs.get(before.identity).source == body
