@@ -1,5 +1,6 @@
 """What the sample takes from a policy pack: places, offices, items, materials, and who may ask for what. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -12,6 +13,7 @@ from libs.common.policy.model import (
     AffiliationOrder,
     AtMostOne,
     BenefitForm,
+    Condition,
     Fact,
     FactType,
     FlatKind,
@@ -165,8 +167,10 @@ class Policy:
     def still_holding(self, benefit: str, category: str) -> Facts:
         """Facts by which a review before a later instalment passes. Raises LookupError where none are found."""
         tries = partial(review, self.pack, benefit=benefit, category=category, on=self.on)
-        asked = dict.fromkeys(seen.fact for clause in tries(facts={}).clauses for seen in clause.seen)
-        answers = product(*([(fact.name, value) for value in _values(fact)] for fact in asked))
+        clauses = tries(facts={}).clauses
+        asked = dict.fromkeys(seen.fact for clause in clauses for seen in clause.seen)
+        numbers = _numbers(clause.rule.when for clause in clauses if isinstance(clause.rule, Condition))
+        answers = product(*([(fact.name, value) for value in _values(fact, numbers)] for fact in asked))
         for facts in map(dict, islice(answers, TRIES)):
             if tries(facts=facts).verdict is Verdict.PASSED:
                 return facts
@@ -182,10 +186,16 @@ class Policy:
         return [code for code in codes if code != PAYEE_ACCOUNT]
 
 
-def _values(fact: Fact) -> Sequence[bool | int | str]:
+def _values(fact: Fact, numbers: Sequence[int]) -> Sequence[bool | int | str]:
     match fact.type:
         case FactType.BOOL:
             return (True, False)
         case FactType.INT:
-            return range(TRIES)
+            return numbers
     return list(fact.titles)
+
+
+def _numbers(conditions: Iterable[str]) -> Sequence[int]:
+    """Nothing, and each number that a condition names with its neighbours: whatever a comparison tells apart."""
+    named = {int(number) for condition in conditions for number in re.findall(r"\b[0-9]+\b", condition)}
+    return sorted({0, *(number + step for number in named for step in (-1, 0, 1))} - {-1})

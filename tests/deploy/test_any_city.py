@@ -90,6 +90,15 @@ WORKING = "    when: person.working_here\n"
                 "person.insured_here": True,
             },
         ),
+        (
+            "    when: person.years_of_practice >= 5 && person.age > 1200 && person.working_here\n",
+            {
+                "person.years_of_practice": 5,
+                "person.age": 1201,
+                "person.working_here": True,
+                "person.insured_here": True,
+            },
+        ),
     ],
 )
 def test_a_review_of_the_sample_states_facts_that_pass_whatever_the_pack_asks(
