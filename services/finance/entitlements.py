@@ -315,16 +315,25 @@ async def order_in_time(tx: AsyncConnection, packs: Packs, instalment: Any, *, c
 
 
 async def _order(tx: AsyncConnection, packs: Packs, ready: Sequence[tuple[str, int]], calendar: Calendar) -> None:
+    # What waits for a review waits for nothing else: it takes no quota line, and where nobody could bear it now it is
+    # not set aside either. The review that passes meanwhile puts it back into the due work.
+    ready = await _released(tx, ready)
     rows = (await tx.execute(_TO_ORDER, _places(ready))).all()
     ties = await affiliations.known(tx, [row.employer for row in rows])
     drafts = [_later(packs, row, calendar, ties.get(row.employer)) for row in rows]
     lines = await quotas.lock_lines(tx, [draft.line for draft in drafts])
     await accounts.hold(tx, [draft.beneficiary for draft in drafts])
     await open_applications(tx, [draft.application for draft in drafts])
-    # Under the locks: a review may have been taken a moment ago.
-    withheld = {(row.entitlement_id, row.number) for row in await tx.execute(_WITHHELD, _places(ready))}
-    released = [draft for draft in drafts if (draft.entitlement, draft.instalment) not in withheld]
-    await _make_orders(tx, released, lines)
+    # Once more, under the locks: a review may have been taken a moment ago.
+    still = set(await _released(tx, ready))
+    await _make_orders(tx, [draft for draft in drafts if (str(draft.entitlement), draft.instalment) in still], lines)
+
+
+async def _released(tx: AsyncConnection, ready: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Those that need no review, or whose last one passes."""
+    rows = await tx.execute(_WITHHELD, _places(ready))
+    withheld = {(str(row.entitlement_id), row.number) for row in rows}
+    return [place for place in ready if place not in withheld]
 
 
 async def _make_orders(tx: AsyncConnection, drafts: Sequence[Draft], lines: Mapping[Line, Quota]) -> None:

@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from libs.common.calendar import end_of_day
-from libs.common.events import InstalmentReviewed
+from libs.common.events import EmployerAffiliated, InstalmentReviewed, StatedAffiliation
 from libs.common.policy import load_pack
 from libs.common.policy.instalments import add_months
-from tests.common.packs import a_pack, reviewed
+from tests.common.packs import a_pack, anyang, reviewed
 from tests.conftest import ROOT, MakeDatabase
 from tests.finance.builders import COUNTY, DISTRICT, an_approval, credited, today
 from tests.finance.conftest import Answer, House, a_house, reference
@@ -87,6 +87,23 @@ async def test_without_a_review_nothing_later_is_ordered_and_the_one_that_passes
     (_, second, *_) = await allowance.instalments()
     assert (second.withheld, second.state, second.reviews) == (False, "unfunded", [told])
     assert await house.differences() == []
+
+
+async def test_what_waits_for_a_review_waits_for_nothing_else(house: House) -> None:
+    """The employer belongs nowhere any more: nobody could bear the instalment, and nobody has to."""
+    allowance = await granted(house, ago=LONG_AGO)
+    (row,) = await house.rows("SELECT employer FROM entitlement")
+    gone = StatedAffiliation(kind="fiscal", treasury=DISTRICT, valid_from=date.min, valid_to=today() - LONG_AGO)
+    ties = {"employer": row.employer, "revision": 1, "affiliations": (gone,)}
+    await house.hear(EmployerAffiliated(policy=anyang().identity, **ties))
+    lines = await house.rows("SELECT id FROM quota")
+    await work(house)
+    assert await house.rows("SELECT key FROM parked") == []
+    assert await house.rows("SELECT id FROM quota") == lines
+    (await allowance.review(2, SOUND)).ok(201)
+    await work(house)
+    (parked,) = await house.rows("SELECT reason FROM parked")
+    assert "no affiliation on" in parked.reason
 
 
 async def test_a_review_that_passes_before_the_day_leaves_the_order_to_its_day(house: House) -> None:
