@@ -158,6 +158,9 @@ def test_a_document_overrides_nothing_of_itself_and_nothing_of_a_law_but_what_no
 def test_a_county_s_own_share_is_refused_until_it_says_whose_place_it_takes() -> None:
     with pytest.raises(PackRefused, match=r"sharing\.living-allowance\.county 对同一财政规定了不同的分担比例"):
         with_plan(tangyin("5/10", "5/10"))
+    among_others = tangyin("5/10", "5/10").replace("    treasuries:", "    treasury_kinds: [province]\n    treasuries:")
+    with pytest.raises(PackRefused, match=r"sharing\.living-allowance\.county 对同一财政规定了不同的分担比例"):
+        with_plan(among_others)
     pack = with_plan(tangyin("5/10", "5/10", *COUNTIES))
     assert county_bears(pack, "410523") == 30_000
     assert county_bears(pack, "410527") == county_bears(anyang(), "410527") == 42_000

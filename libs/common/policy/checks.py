@@ -35,7 +35,7 @@ from libs.common.policy.model import (
     VersionBy,
 )
 from libs.common.policy.source import Path
-from libs.common.policy.stack import is_narrower, prevails, takes_place
+from libs.common.policy.stack import goes_before, is_narrower, prevails, takes_place
 from libs.common.treasuries import EmployerKind, TreasuryKind
 
 Finding: TypeAlias = tuple[Path, str]
@@ -178,7 +178,7 @@ def narrower_plans_say_so(pack: Contents) -> Iterator[Finding]:
             silent = other.id not in plan.overrides and plan.document != other.document
             if not silent or not {plan.document, other.document} <= documents.keys():
                 continue
-            if _meet(plan, other) and is_narrower(plan, other, kinds) and _otherwise(plan, other):
+            if _meet(plan, other) and goes_before(plan, other, kinds) and _otherwise(plan, other):
                 may = prevails(documents[plan.document], documents[other.document])
                 told = "请用 overrides 写明取代它" if may else "后者的文件较新或较具体，请给本条写明 valid_to"
                 yield ("sharing_plans", i), f"与 {other.id} 对同一财政规定了不同的分担比例，{told}，或改为一致。"

@@ -45,12 +45,17 @@ def takes_place(over: Rule, under: Rule) -> bool:
 
 
 def is_narrower(over: Rule, under: Rule, kinds: Mapping[str, TreasuryKind]) -> bool:
-    """Whether a rule is for single treasuries where the other is for their kind: for those the first goes before the
-    second, which loses none of its days (`SharingPlan`). `kinds` are those of treasuries by code."""
+    """Whether a rule is for single treasuries alone where the other is for their kind: for those the first goes before
+    the second, which loses none of its days (`SharingPlan`). `kinds` are those of treasuries by code."""
+    return isinstance(over, SharingPlan) and not over.treasury_kinds and goes_before(over, under, kinds)
+
+
+def goes_before(over: Rule, under: Rule, kinds: Mapping[str, TreasuryKind]) -> bool:
+    """Whether a plan names a treasury that another has by its kind."""
     if not (isinstance(over, SharingPlan) and isinstance(under, SharingPlan)):
         return False
     broader = set(under.subjects)
-    return not over.treasury_kinds and any((benefit, kinds.get(code)) in broader for benefit, code in over.subjects)
+    return any((benefit, kinds.get(code)) in broader for benefit in over.benefits for code in over.treasuries)
 
 
 def in_force(pack: Contents) -> dict[str, tuple[Rule, ...]]:
