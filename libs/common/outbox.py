@@ -203,7 +203,7 @@ class Relay:
 
     async def _flow(self, found: Sequence[Record]) -> int:
         """Publish and mark what was read and what is behind it; returns how many."""
-        total, ids, sending = 0, "", asyncio.create_task(_nothing())
+        total, ids, sending, reading = 0, "", asyncio.create_task(_nothing()), None
         try:
             while found:
                 batch, found = found[:BATCH], found[BATCH:]
@@ -216,13 +216,15 @@ class Relay:
                 if found:
                     await self._mark(before)
                 else:
-                    _, found = await asyncio.gather(self._mark(before), self._unpublished(before, ids))
+                    reading = asyncio.create_task(self._unpublished(before, ids))
+                    await self._mark(before)
+                    found = await reading
                 total += len(batch)
             await sending
             await self._mark(ids)
             return total
         finally:
-            await ended([sending])
+            await ended(task for task in (sending, reading) if task)
 
     def _message(self, row: Record) -> Message:
         return message_of(row[1:7], row[7], schemas=self._schemas)

@@ -20,7 +20,7 @@ from libs.common.bus.protocol import BusUnavailable, Message, Record, Slot
 from libs.common.consumer import Consumer
 from libs.common.db import POOL_SIZE, Database, connect
 from libs.common.inbox import Batch, Inbox
-from libs.common.outbox import Relay, message
+from libs.common.outbox import BATCH, Relay, message
 from libs.common.ticker import Ticker
 from tests.conftest import BusKit, MakeDatabase, Postgres, create_database
 from tests.contracts.stall import Stall
@@ -86,6 +86,33 @@ async def test_whoever_is_woken_and_stopped_in_the_same_moment_stops(make_databa
     for task in pending:
         task.cancel()
     assert not pending
+
+
+async def test_a_batch_that_cannot_be_marked_leaves_no_reading_behind(make_database: MakeDatabase) -> None:
+    reading = asyncio.Event()
+
+    class Failing(Relay):
+        def _message(self, row: Any) -> Any:
+            return row
+
+        async def _send(self, _messages: Any, *, after: asyncio.Task[None]) -> None:
+            await after
+
+        async def _unpublished(self, *_under_way: str) -> Any:
+            reading.set()
+            await asyncio.sleep(3600)
+
+        async def _mark(self, confirmed: str) -> None:
+            if confirmed:
+                await reading.wait()
+                raise OSError("the database is away")
+
+    relay = Failing(await make_database(metadata), PostgresBus("postgresql://nobody@127.0.0.1:1/none"))
+    going = asyncio.all_tasks()
+    rows: Any = [(n,) for n in range(BATCH + 1)]
+    with pytest.raises(OSError, match="the database is away"):
+        await relay._flow(rows)
+    assert asyncio.all_tasks() == going
 
 
 async def test_stuck_partitions_leave_connections_for_requests(buses: BusKit, make_database: MakeDatabase) -> None:
