@@ -218,10 +218,10 @@ async def _take_back(postgres: Postgres, ground: Ground) -> None:
     """)
     unchanged = await connection.fetchrow(_SCHEMA) == ground.schema
     if unchanged:
-        await connection.execute("SET session_replication_role = replica")  # not even triggers
-        names = [table.name for table in ground.tables[1].sorted_tables]
-        await connection.execute(";".join(f'DELETE FROM "{name}"' for name in names))  # noqa: S608 - our own
-        await connection.execute("SELECT setval(seqrelid, seqstart, false) FROM pg_sequence")
+        deletes = (f'DELETE FROM "{table.name}"' for table in ground.tables[1].sorted_tables)  # noqa: S608 - our own
+        restart = "SELECT setval(seqrelid, seqstart, false) FROM pg_sequence"
+        # Not even triggers keep a row.
+        await connection.execute("; ".join(["SET session_replication_role = replica", *deletes, restart]))
     await connection.close()
     if unchanged:
         _CLEAN[ground.tables].append(ground)
