@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from libs.common.calendar import CALENDAR, Calendar
+from libs.common.calendar import CALENDAR, Calendar, local_date
 from libs.common.events import BenefitApproved
 from libs.common.packs import Packs
 from libs.common.policy import (
@@ -30,6 +30,7 @@ from libs.common.policy import (
     Split,
     Succession,
     UnknownCode,
+    payout_due_on,
     schedule,
     settlement_route,
     split,
@@ -71,7 +72,10 @@ _INSTALMENTS = text("""
                          CAST(:reviews AS date[]))
 """)
 _TO_ORDER = text("""
-    SELECT e.*, i.number AS instalment, i.amount_fen
+    SELECT e.*, i.number AS instalment, i.amount_fen,
+           (SELECT v.recorded_at FROM instalment_review AS v
+             WHERE (v.entitlement_id, v.number) = (i.entitlement_id, i.number)
+             ORDER BY v.serial DESC LIMIT 1) AS reviewed_at
       FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[])) AS r (entitlement_id, number)
       JOIN instalment AS i USING (entitlement_id, number)
       JOIN entitlement AS e ON e.id = i.entitlement_id
@@ -364,6 +368,15 @@ def _later(packs: Packs, row: Any, calendar: Calendar, ties: Sequence[Affiliatio
         beneficiary=row.beneficiary,
         payee_account=row.payee_account,
         split=share(policy, row, due_on=due_on, fen=row.amount_fen, employer_kind=kind, ties=ties),
-        due_on=due_on,
+        due_on=_payable_by(policy.granted, row, due_on, calendar),
         policy=policy.paying.identity,
     )
+
+
+def _payable_by(pack: Pack, row: Any, due_on: date, calendar: Calendar) -> date:
+    """Until when an order is to be paid: the day due, or where a review passed too late for that, as long after it as a
+    first payment after its decision. Whoever reviewed late, the treasury is not late."""
+    if row.reviewed_at is None:
+        return due_on
+    reviewed_on = local_date(row.reviewed_at)
+    return max(due_on, payout_due_on(pack, decided_on=reviewed_on, accepted_on=row.accepted_on, calendar=calendar))

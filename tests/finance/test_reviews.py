@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from libs.common.calendar import end_of_day
-from libs.common.events import EmployerAffiliated, InstalmentReviewed, StatedAffiliation
+from libs.common.calendar import CALENDAR, end_of_day
+from libs.common.events import EmployerAffiliated, InstalmentReviewed, SlaBreached, StatedAffiliation
 from libs.common.policy import load_pack
 from libs.common.policy.instalments import add_months
 from tests.common.packs import a_pack, anyang, reviewed
@@ -87,6 +87,18 @@ async def test_without_a_review_nothing_later_is_ordered_and_the_one_that_passes
     (_, second, *_) = await allowance.instalments()
     assert (second.withheld, second.state, second.reviews) == (False, "unfunded", [told])
     assert await house.differences() == []
+
+
+async def test_after_a_late_review_the_treasury_has_its_two_days_and_the_quota_of_this_year(house: House) -> None:
+    allowance = await granted(house, ago=timedelta(days=400))
+    await work(house)
+    (await allowance.review(2, SOUND)).ok(201)
+    await work(house)
+    (_, order) = await house.orders(application=allowance.application)
+    assert order.due_on == CALENDAR.add_working_days(today(), 2)
+    assert [event.record for event in await house.emitted(SlaBreached) if event.record == order.id] == []
+    (line,) = await house.rows("SELECT fiscal_year FROM quota WHERE id = :id", id=order.quota_id)
+    assert line.fiscal_year == order.due_on.year
 
 
 async def test_what_waits_for_a_review_waits_for_nothing_else(house: House) -> None:
