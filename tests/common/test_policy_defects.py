@@ -64,6 +64,7 @@ def test_what_pydantic_finds_wrong_is_told_in_chinese_with_what_to_do(change: tu
         ("a: [1\nb: 2", "第 2 行：方括号内没有写完"),
         ("a: {x: 1\nb: 2", "第 2 行：花括号内没有写完"),
         ("a: 'x", "第 1 行：引号不成对"),
+        ("a: 1\nb: {x: y", "第 2 行：花括号内没有写完"),
         ("a: 1\nb: \a", "第 2 行：含有看不见的控制字符"),
         ("a: |x\n b", "第 1 行：不是有效的 YAML（did not find expected comment or line break），请改正。"),
     ],

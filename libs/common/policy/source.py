@@ -91,7 +91,8 @@ def read_source(raw: bytes, name: str) -> Source:
         data = _plain(node, (), lines) if node is not None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise PackRefused(name, [Defect(mark.line + 1 if mark else 0, "", _in_words(error))]) from error
+        last = text.count("\n")  # the end of a file without a line end is one line further to libyaml
+        raise PackRefused(name, [Defect(min(mark.line, last) + 1 if mark else 0, "", _in_words(error))]) from error
     except ReaderError as error:
         line = raw.count(b"\n", 0, error.position) + 1
         raise PackRefused(name, [Defect(line, "", "含有看不见的控制字符，请删去后重新输入。")]) from error
