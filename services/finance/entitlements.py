@@ -72,22 +72,14 @@ _INSTALMENTS = text("""
                          CAST(:reviews AS date[]))
 """)
 _TO_ORDER = text("""
-    SELECT e.*, i.number AS instalment, i.amount_fen,
-           (SELECT v.recorded_at FROM instalment_review AS v
-             WHERE (v.entitlement_id, v.number) = (i.entitlement_id, i.number)
-             ORDER BY v.serial DESC LIMIT 1) AS reviewed_at
+    SELECT e.*, i.number AS instalment, i.amount_fen, last.recorded_at AS reviewed_at,
+           i.review_from IS NULL OR last.verdict IS NOT DISTINCT FROM 'pass' AS released
       FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[])) AS r (entitlement_id, number)
       JOIN instalment AS i USING (entitlement_id, number)
       JOIN entitlement AS e ON e.id = i.entitlement_id
-""")
-_WITHHELD = text("""
-    SELECT entitlement_id, number
-      FROM unnest(CAST(:entitlements AS uuid[]), CAST(:numbers AS smallint[])) AS r (entitlement_id, number)
-      JOIN instalment AS i USING (entitlement_id, number)
-     WHERE i.review_from IS NOT NULL
-       AND (SELECT v.verdict FROM instalment_review AS v
-             WHERE (v.entitlement_id, v.number) = (r.entitlement_id, r.number)
-             ORDER BY v.serial DESC LIMIT 1) IS DISTINCT FROM 'pass'
+      LEFT JOIN LATERAL (SELECT v.verdict, v.recorded_at FROM instalment_review AS v
+                          WHERE (v.entitlement_id, v.number) = (i.entitlement_id, i.number)
+                          ORDER BY v.serial DESC LIMIT 1) AS last ON true
 """)
 
 
@@ -321,23 +313,20 @@ async def order_in_time(tx: AsyncConnection, packs: Packs, instalment: Any, *, c
 async def _order(tx: AsyncConnection, packs: Packs, ready: Sequence[tuple[str, int]], calendar: Calendar) -> None:
     # What waits for a review waits for nothing else: it takes no quota line, and where nobody could bear it now it is
     # not set aside either. The review that passes meanwhile puts it back into the due work.
-    ready = await _released(tx, ready)
-    rows = (await tx.execute(_TO_ORDER, _places(ready))).all()
+    rows = await _released(tx, ready)
     ties = await affiliations.known(tx, [row.employer for row in rows])
     drafts = [_later(packs, row, calendar, ties.get(row.employer)) for row in rows]
     lines = await quotas.lock_lines(tx, [draft.line for draft in drafts])
     await accounts.hold(tx, [draft.beneficiary for draft in drafts])
     await open_applications(tx, [draft.application for draft in drafts])
     # Once more, under the locks: a review may have been taken a moment ago.
-    still = set(await _released(tx, ready))
-    await _make_orders(tx, [draft for draft in drafts if (str(draft.entitlement), draft.instalment) in still], lines)
+    still = {(row.id, row.instalment) for row in await _released(tx, ready)}
+    await _make_orders(tx, [draft for draft in drafts if (draft.entitlement, draft.instalment) in still], lines)
 
 
-async def _released(tx: AsyncConnection, ready: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+async def _released(tx: AsyncConnection, ready: Sequence[tuple[str, int]]) -> list[Any]:
     """Those that need no review, or whose last one passes."""
-    rows = await tx.execute(_WITHHELD, _places(ready))
-    withheld = {(str(row.entitlement_id), row.number) for row in rows}
-    return [place for place in ready if place not in withheld]
+    return [row for row in await tx.execute(_TO_ORDER, _places(ready)) if row.released]
 
 
 async def _make_orders(tx: AsyncConnection, drafts: Sequence[Draft], lines: Mapping[Line, Quota]) -> None:

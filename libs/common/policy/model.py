@@ -4,7 +4,7 @@ Money is in fen, terms in working days. Days are days of Asia/Shanghai; `valid_t
 A rule says by which date of an application its version is picked (`version_by`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeAlias, TypeVar
@@ -659,6 +659,13 @@ class Contents(Record):
     facts: tuple[Fact, ...] = ()
     conditions: tuple[Condition, ...] = ()
     at_most_one: tuple[AtMostOne, ...] = ()
+
+    def rules(self) -> Iterator[Rule]:
+        """Go through every rule of the pack, in the order of the file's sections."""
+        for section in type(self).model_fields:
+            value = getattr(self, section)
+            if isinstance(value, tuple):
+                yield from (record for record in value if isinstance(record, Rule))
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:

@@ -164,13 +164,6 @@ class Pack(Contents):
                 return treasury
         raise NoRuleInForce(f"{self.city}/{self.version} has no city-level treasury on {on}")
 
-    def rules(self) -> Iterator[Rule]:
-        """Go through every rule of the pack, in the order of the file's sections."""
-        for section in type(self).model_fields:
-            value = getattr(self, section)
-            if isinstance(value, tuple):
-                yield from (record for record in value if isinstance(record, Rule))
-
     def by_subject(self, rule_type: type[R]) -> Iterator[tuple[Subject, Sequence[R]]]:
         """Go through what rules of a type are about, each with all its versions."""
         for (found, subject), rules in self._index.items():

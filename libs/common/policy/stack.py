@@ -26,8 +26,8 @@ leave open. A law or a standard stands outside: it is only cited."""
 
 def overridings(pack: Contents) -> Iterator[tuple[Rule, Rule]]:
     """Each rule that overrides another, and that other, as the file has them."""
-    by_id = {rule.id: rule for rule in _rules(pack)}
-    for rule in _rules(pack):
+    by_id = {rule.id: rule for rule in pack.rules()}
+    for rule in pack.rules():
         yield from ((rule, by_id[each]) for each in rule.overrides if each in by_id)
 
 
@@ -99,8 +99,3 @@ def _sections(pack: Contents) -> Iterator[tuple[str, tuple[Rule, ...]]]:
         value = getattr(pack, section)
         if isinstance(value, tuple) and value and isinstance(value[0], Rule):
             yield section, value
-
-
-def _rules(pack: Contents) -> Iterator[Rule]:
-    for _, rules in _sections(pack):
-        yield from rules
