@@ -264,7 +264,7 @@ async def _keep(service: str, local: Local, addresses: Addresses, environment: d
     command = [
         sys.executable,
         "-m",
-        "deploy.cli",
+        "deploy.entry",
         "serve",
         service,
         "--port",

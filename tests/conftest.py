@@ -304,7 +304,7 @@ class System:
 def start_system(home: Path, *arguments: str) -> System:
     """Start it as a process of its own on a free port and wait until it is ready."""
     addresses = Addresses(free_port(), together=True)
-    command = [sys.executable, "-m", "deploy.cli", "up", "--port", str(addresses.port), *arguments]
+    command = [sys.executable, "-m", "deploy.entry", "up", "--port", str(addresses.port), *arguments]
     environment = {**os.environ, "HUANQUAN_HOME": str(home)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:

@@ -195,7 +195,7 @@ def test_each_of_five_processes_killed_is_started_again_and_the_run_finishes(
 @contextmanager
 def command(home: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """`huanquan` with arguments on a home of its own; killed where it has not ended."""
-    line = [sys.executable, "-m", "deploy.cli", *arguments]
+    line = [sys.executable, "-m", "deploy.entry", *arguments]
     streams: Json = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(line, cwd=ROOT, env=environment(home), **streams) as process:
         try:
@@ -207,7 +207,7 @@ def command(home: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 @contextmanager
 def up(home: Path, addresses: Addresses, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     """`huanquan up`, killed at the end: what comes next must find its way."""
-    line = [sys.executable, "-m", "deploy.cli", "up", "--port", str(addresses.port), *arguments]
+    line = [sys.executable, "-m", "deploy.entry", "up", "--port", str(addresses.port), *arguments]
     with subprocess.Popen(line, cwd=ROOT, env=environment(home), stdout=subprocess.DEVNULL) as process:
         try:
             yield process

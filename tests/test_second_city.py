@@ -62,7 +62,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
 
 def huanquan(home: Path, *arguments: str) -> str:
     """A command in the second city that ends well."""
-    line = [sys.executable, "-m", "deploy.cli", *arguments]
+    line = [sys.executable, "-m", "deploy.entry", *arguments]
     given = environment(home) | {"HUANQUAN_POLICIES": str(CITIES)}
     done = subprocess.run(line, cwd=ROOT, env=given, capture_output=True, text=True, timeout=BOUND_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -85,7 +85,7 @@ def strike(system: System, archive: Path, keys: Path) -> Struck:
 @contextmanager
 def following(home: Path, archive: Path) -> Iterator["subprocess.Popen[str]"]:
     """`huanquan backup follow --synchronous`, from when commits wait for it until it is asked to end."""
-    line = [sys.executable, "-m", "deploy.cli", "backup", "follow", str(archive), "--synchronous"]
+    line = [sys.executable, "-m", "deploy.entry", "backup", "follow", str(archive), "--synchronous"]
     streams: Json = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(line, cwd=ROOT, env=environment(home), **streams) as process:
         try:

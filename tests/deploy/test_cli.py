@@ -144,7 +144,7 @@ def test_a_command_for_a_system_that_was_never_started_says_so_and_makes_nothing
 
 
 def test_a_process_of_its_own_refuses_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "deploy.cli", "verify"]
+    line = [sys.executable, "-m", "deploy.entry", "verify"]
     around = {name: value for name, value in os.environ.items() if not name.startswith("HUANQUAN_")}
     here = around | {"HUANQUAN_HOME": str(tmp_path / "none")}
     refused = subprocess.run(line, cwd=ROOT, env=here, capture_output=True, text=True, timeout=60, check=False)

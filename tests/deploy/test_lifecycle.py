@@ -39,7 +39,7 @@ SECONDS = 90
 
 def started(home: Path, *arguments: str) -> "subprocess.Popen[str]":
     """A command at work, what it prints to be read."""
-    line = [sys.executable, "-m", "deploy.cli", *arguments]
+    line = [sys.executable, "-m", "deploy.entry", *arguments]
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(line, cwd=ROOT, env=environment(home), text=True, **both)  # type: ignore[call-overload,no-any-return]
 

@@ -81,7 +81,7 @@ class Office:
 @contextmanager
 def process(line: list[str], around: Mapping[str, str], tree: Path = ROOT) -> Iterator["subprocess.Popen[bytes]"]:
     """`huanquan` of a tree, asked to stop at the end, and it does."""
-    whole = [sys.executable, "-m", "deploy.cli", *line]
+    whole = [sys.executable, "-m", "deploy.entry", *line]
     with subprocess.Popen(whole, cwd=tree, env=around, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as started:
         try:
             yield started
@@ -155,7 +155,7 @@ def test_on_two_clusters_the_edges_close_everything_drains_and_the_copies_fit_to
             assert "the database of finance is on a cluster that HUANQUAN_BACKUP_URL does not name" in unnamed
             anchors = anchors_file(home)
             covered = anchors.read_text() if anchors.exists() else ""
-            line = [sys.executable, "-m", "deploy.cli", "backup", "take", archive]
+            line = [sys.executable, "-m", "deploy.entry", "backup", "take", archive]
             with subprocess.Popen(line, cwd=ROOT, env={**environment(home), **variables}) as taking:
                 answers = []
                 while taking.poll() is None:
@@ -207,7 +207,7 @@ def apart(home: Path, kafka: str) -> Iterator[Office]:
 
 
 def refusal_of_up(home: Path, kafka: str) -> str:
-    line = [sys.executable, "-m", "deploy.cli", "up", "--kafka", "--no-sample", "--brokers", kafka]
+    line = [sys.executable, "-m", "deploy.entry", "up", "--kafka", "--no-sample", "--brokers", kafka]
     around = environment(home) | {"PORT": str(free_port())}
     ended = subprocess.run(line, cwd=ROOT, env=around, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2, ended
@@ -345,7 +345,7 @@ def test_old_and_new_processes_work_side_by_side_while_the_schema_changes_under_
             load.offices = [Office(old, home)]
             runs = [pool.submit(load.run) for _ in range(3)]
             load.more(20)
-            migrate = [sys.executable, "-m", "deploy.cli", "migrate"]
+            migrate = [sys.executable, "-m", "deploy.entry", "migrate"]
             both = around | {"HUANQUAN_BUS_MIGRATION_URL": local.postgres.owner_url("bus")}
             together = [subprocess.Popen(migrate, cwd=tree, env=both, stdout=subprocess.DEVNULL) for _ in range(2)]
             assert [each.wait(60) for each in together] == [0, 0]

@@ -140,7 +140,7 @@ class System:
     async def command(self, *arguments: str) -> tuple[int, str]:
         """Run `huanquan` as an operator: its exit code and all that it prints."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deploy.cli", *arguments),
+            *(sys.executable, "-m", "deploy.entry", *arguments),
             cwd=ROOT,
             env=self.environment(),
             stdout=subprocess.PIPE,
@@ -202,7 +202,7 @@ async def _serve(stack: AsyncExitStack, system: System, faketime: Path) -> None:
         }
         process = Kept(
             name,
-            [sys.executable, "-m", "deploy.cli", "serve", service, "--port", port, "--with-parent"],
+            [sys.executable, "-m", "deploy.entry", "serve", service, "--port", port, "--with-parent"],
             log=system.home / "logs" / f"{name}.log",
             environment=system.environment(name) | clock,
             folder=system.tree,

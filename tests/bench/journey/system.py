@@ -69,7 +69,7 @@ class System:
                 await asyncio.to_thread(process.wait, STOP_SECONDS)
 
     def _start(self, service: str, addresses: Addresses, log: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "deploy.cli", "serve", service, "--port", str(addresses.port_of(service))]
+        command = [sys.executable, "-m", "deploy.entry", "serve", service, "--port", str(addresses.port_of(service))]
         given = environment(self.home) | self.variables | {"HUANQUAN_INTAKE_URL": addresses.of("intake")}
         return subprocess.Popen([*command, "--with-parent"], cwd=ROOT, env=given, stdout=log, stderr=log)
 
