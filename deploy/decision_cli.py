@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from deploy.policy_guide import as_document, as_page, as_text
 from deploy.rules_cli import AsJson, ServedArgument, ServedPack, day_of, load, refuse
 from libs.common.calendar import local_date
 from libs.common.money import format_yuan
@@ -92,6 +91,8 @@ def write_guide(
 
     Without FILE it is printed. What rests on an assumption says so.
     """
+    from deploy.policy_guide import as_document, as_page, as_text
+
     try:
         made = guide(load(pack), on or local_date(datetime.now(UTC)))
         if page is not None:

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from deploy.rules_cli import AsJson, ServedPack, load, refuse
-from deploy.simulation_book import written_book
 from libs.common.calendar import local_date
 from libs.common.dated import Day
 from libs.common.policy import Pack, PolicyError, fact_faults
@@ -95,6 +94,8 @@ def simulate(
         case _:
             refuse("请写明申报人群：--people FILE 或 --draw N 二选一。")
     if book is not None:
+        from deploy.simulation_book import written_book
+
         try:
             book.write_bytes(written_book(simulations, span))
         except OSError as error:
