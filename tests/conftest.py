@@ -1,6 +1,7 @@
 """What every test may ask for: a real PostgreSQL, databases of its own in it, and both buses."""
 
 import asyncio
+import gc
 import os
 import random
 import shutil
@@ -63,6 +64,7 @@ class ServerPostgres:
 def pytest_configure(config: pytest.Config) -> None:
     """The controller names the cluster's folder; its workers inherit the name. Outside pytest's own folders, whose
     rights another run of pytest changes under our feet."""
+    gc.set_threshold(100_000, 20, 20)  # as in each process of the product: what was collected stays, and is much
     if not hasattr(config, "workerinput"):
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="huanquan-test-")
         _trust_one_authority(Path(os.environ[FOLDER]))
