@@ -1,7 +1,8 @@
 """Reviews (发放前复核): what must still hold before a later instalment is ordered, judged by the policy and kept.
 
-The last review of an instalment counts until its order is made. One that passes lets the order go, on its day or at
-once; without one the instalment is withheld, however long.
+The talent office of the treasury that is to bear an instalment reviews it; that of the grant, where the employer moved,
+sees it. The last review of an instalment counts until its order is made. One that passes lets the order go, on its day
+or at once; without one the instalment is withheld, however long.
 """
 
 from datetime import date
@@ -13,24 +14,35 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from libs.common import field_errors
+from libs.common.errors import NotFound
 from libs.common.events import InstalmentReviewed
 from libs.common.facts import clause_view, wrong_facts
 from libs.common.outbox import emit
 from libs.common.packs import Packs
 from libs.common.policy import Decision, Facts, Pack, Verdict
 from libs.common.policy import review as reviewed
-from services.finance.domain import InstalmentOrdered, NothingToReview, ReviewTooEarly
-from services.finance.entitlements import order_in_time
+from services.finance.domain import InstalmentOrdered, NothingToReview, ReviewedElsewhere, ReviewTooEarly
+from services.finance.entitlements import order_in_time, reviewers
 from services.finance.models import instalment_review, payout_order
 from services.finance.payouts import lock_applications, policy_of
 
 
-async def review(tx: AsyncConnection, packs: Packs, instalment: Any, *, facts: Facts, actor: str, today: date) -> UUID:
+async def review(
+    tx: AsyncConnection, packs: Packs, instalment: Any, *, by: str | None, facts: Facts, actor: str, today: date
+) -> UUID:
     """Judge whether a later instalment (a row with its entitlement) may be ordered, by the conditions of the version of
-    its grant and what is known today; gives the review. Raises NothingToReview, ReviewTooEarly, InstalmentOrdered, and
+    its grant and what is known today; gives the review.
+
+    `by` is the treasury that the officer works for; None for whoever works for none. Raises NothingToReview,
+    NotFound and ReviewedElsewhere where it is another treasury's to review, ReviewTooEarly, InstalmentOrdered, and
     ContentWrong for facts that the policy does not hold."""
+    (reviewer,) = await reviewers(tx, packs, [instalment])
+    if not concerned(by, instalment, reviewer):
+        raise NotFound
     if instalment.review_from is None:
         raise NothingToReview
+    if by not in {None, reviewer}:
+        raise ReviewedElsewhere(treasury=reviewer, title=_title(packs, instalment, reviewer))
     if instalment.review_from > today:
         raise ReviewTooEarly(day=instalment.review_from)
     pack = packs.get(policy_of(instalment))
@@ -53,8 +65,19 @@ async def review(tx: AsyncConnection, packs: Packs, instalment: Any, *, facts: F
             actor=actor,
         )
     )
-    await emit(tx, _told(key, instalment, decision, today))
+    await emit(tx, _told(key, instalment, decision, today, reviewer))
     return key
+
+
+def concerned(own: str | None, instalment: Any, reviewer: str) -> bool:
+    """Whether an instalment is of a treasury's concern: of the one that reviews it, and of that of the grant, which
+    sees it. None is whoever sees it for another reason."""
+    return own in {None, instalment.treasury, reviewer}
+
+
+def _title(packs: Packs, instalment: Any, treasury: str) -> str:
+    known = packs.get(policy_of(instalment)).treasuries
+    return next((each.title for each in known if each.code == treasury), "另一级财政")
 
 
 def judged(pack: Pack, instalment: Any, facts: Facts) -> Decision:
@@ -71,7 +94,7 @@ def _order_of(instalment: Any) -> Any:
     )
 
 
-def _told(key: UUID, instalment: Any, decision: Decision, today: date) -> InstalmentReviewed:
+def _told(key: UUID, instalment: Any, decision: Decision, today: date, reviewer: str) -> InstalmentReviewed:
     return InstalmentReviewed(
         policy=policy_of(instalment),
         application=instalment.application,
@@ -79,7 +102,7 @@ def _told(key: UUID, instalment: Any, decision: Decision, today: date) -> Instal
         item=instalment.item,
         benefit=instalment.benefit,
         instalment=instalment.instalment,
-        treasury=instalment.treasury,
+        treasury=reviewer,
         verdict=decision.verdict.value,
         rules=tuple(clause.rule.id for clause in decision.deciding),
         reviewed_on=today,

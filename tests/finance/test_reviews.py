@@ -238,6 +238,80 @@ async def test_only_the_talent_office_of_the_treasury_reviews(house: House) -> N
         assert await pending(house, stranger) == []
 
 
+# -- an employer that moved
+
+
+def tied(treasury: str, first: date = date.min, last: date | None = None, kind: Any = "fiscal") -> StatedAffiliation:
+    return StatedAffiliation(kind=kind, treasury=treasury, valid_from=first, valid_to=last)
+
+
+async def moved(house: House, allowance: Granted, *ties: StatedAffiliation, revision: int = 1) -> None:
+    (row,) = await house.rows("SELECT employer FROM entitlement WHERE id = :id", id=allowance.id)
+    told = {"employer": row.employer, "revision": revision, "affiliations": ties}
+    await house.hear(EmployerAffiliated(policy=anyang().identity, **told))
+
+
+async def seen_by(house: House, treasury: str) -> list[tuple[int, str]]:
+    return [(each.instalment, each.treasury) for each in await pending(house, house.office(treasury))]
+
+
+@pytest.mark.article("第二条")
+async def test_the_treasury_that_an_employer_moved_to_reviews_and_the_old_one_only_sees(house: House) -> None:
+    allowance = await granted(house, ago=LONG_AGO)
+    (_, _, third, *_) = await allowance.instalments()
+    moves_on = date.fromisoformat(third.due_on)
+    ties = tied(DISTRICT, last=moves_on - timedelta(days=1)), tied(COUNTY, moves_on)
+    await moved(house, allowance, *ties)
+    assert await seen_by(house, DISTRICT) == [(2, DISTRICT), (3, COUNTY)]
+    assert await seen_by(house, COUNTY) == [(3, COUNTY)]
+    (entitlement,) = {each.entitlement for each in await pending(house)}
+    new, old = house.office(COUNTY), house.office(DISTRICT)
+    shown = (await new.get(f"/entitlements/{entitlement}")).ok()
+    assert [part["number"] for part in shown["instalments"] if part["withheld"]] == [2]
+
+    refused = (await allowance.review(3, SOUND, by=old)).problem(409, "reviewed-elsewhere")
+    assert "安阳县" in refused["detail"]
+    assert COUNTY in refused["detail"]
+    (await allowance.review(2, SOUND, by=new)).problem(404, "not-found")
+    (await allowance.review(3, SOUND, by=new)).ok(201)
+    (await allowance.review(2, SOUND, by=old)).ok(201)
+    assert [event.treasury for event in await house.emitted(InstalmentReviewed)] == [COUNTY, DISTRICT]
+    await work(house)
+    await work(house, date.fromisoformat(third.order_on))
+    orders = await house.orders(application=allowance.application)
+    assert [(order.instalment, order.treasury) for order in orders] == [(1, DISTRICT), (2, DISTRICT), (3, COUNTY)]
+
+
+async def test_who_bears_an_instalment_is_not_known_the_treasury_of_the_grant_reviews(house: House) -> None:
+    allowance = await granted(house, ago=LONG_AGO)
+    await moved(house, allowance, tied(DISTRICT), tied(COUNTY))  # two that disagree
+    assert await seen_by(house, DISTRICT) == [(2, DISTRICT), (3, DISTRICT)]
+    assert await seen_by(house, COUNTY) == []
+    (await allowance.review(2, SOUND, by=house.office(COUNTY))).problem(404, "not-found")
+    (await house.office(COUNTY).get(f"/entitlements/{allowance.id}")).problem(404, "not-found")
+    (await allowance.review(2, SOUND)).ok(201)
+
+
+async def test_a_treasury_that_an_employer_only_pays_taxes_to_sees_nothing(house: House) -> None:
+    allowance = await granted(house, ago=LONG_AGO)
+    await moved(house, allowance, tied(DISTRICT), tied(COUNTY, kind="tax"))
+    assert await seen_by(house, COUNTY) == []
+    (await house.office(COUNTY).get(f"/entitlements/{allowance.id}")).problem(404, "not-found")
+
+
+async def test_every_page_of_the_list_leads_on_also_where_it_holds_nothing_of_the_reader(house: House) -> None:
+    one, other = await granted(house, ago=LONG_AGO), await granted(house, ago=LONG_AGO)
+    await moved(house, one, tied(DISTRICT), tied(COUNTY, kind="tax"))
+    await moved(house, other, tied(COUNTY))
+    found: list[str] = []
+    page: dict[str, Any] = {"limit": 1}
+    while page:
+        shown = (await house.office(COUNTY).get("/pending-reviews", **page)).ok()
+        found += [each["entitlement"] for each in shown["items"]]
+        page = {"limit": 1, "cursor": shown["next"]} if shown["next"] else {}
+    assert found == [str(other.id)] * 2
+
+
 # -- the list
 
 
