@@ -309,7 +309,11 @@ def _looked_at(instalment: Instalment) -> date:
 
 def _due(entitlement: UUID, instalment: Instalment, on: date) -> Due:
     place = {"entitlement": str(entitlement), "number": instalment.number}
-    return Due(INSTALMENT, f"{entitlement}/{instalment.number}", start_of_day(on), place)
+    return Due(INSTALMENT, _key(entitlement, instalment.number), start_of_day(on), place)
+
+
+def _key(entitlement: UUID, number: int) -> str:
+    return f"{entitlement}/{number}"
 
 
 async def order_instalments(
@@ -319,11 +323,14 @@ async def order_instalments(
 
     An instalment whose order is not to be made yet, by the calendar in force now, waits for its day. One whose last
     review did not pass, or that nobody reviewed, is withheld: the review that passes lets it go (`order_in_time`).
+    Raises PackNotHere, with all of them whose pack is not here.
     """
     at = {(due.payload["entitlement"], due.payload["number"]): due.at for due in dues}
     ready: list[tuple[str, int]] = []
     waiting: list[Due] = []
-    for row in await tx.execute(_TO_ORDER, _places(at)):
+    rows = (await tx.execute(_TO_ORDER, _places(at))).all()
+    packs.need({_key(row.id, row.instalment): policy_of(row) for row in rows})
+    for row in rows:
         part = _planned(packs, row, calendar)
         if start_of_day(part.order_on) > at[str(row.id), row.instalment]:
             waiting.append(_due(row.id, part, part.order_on))
