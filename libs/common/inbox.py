@@ -465,8 +465,9 @@ class Inbox:
         return Outcome(handled=len(rows))
 
     async def on_release_due(self, tx: AsyncConnection, dues: Sequence[Due]) -> None:
-        """Due work: try waiting keys again. A loop, for each key has its own lock; such keys are few."""
-        for due in dues:
+        """Due work: try waiting keys again. A loop, for each key has its own lock; such keys are few. Those of due work
+        first: they are put back before any event takes locks of its own."""
+        for due in sorted(dues, key=lambda due: not due.payload["topic"].startswith(PARKED_PREFIX)):
             await self.release(tx, due.payload["topic"], due.payload["key"])
 
 

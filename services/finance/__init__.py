@@ -9,6 +9,10 @@ Emits: `payout.ordered` (PayoutOrdered, PayoutSent), `payout.settled` (PayoutSet
 InstalmentReviewed), `fiscal_settlement.closed` (FiscalSettlementClosed; key: the treasury) and `sla.breached`
 (SlaBreached, clock payout).
 
-Locks are taken in one order everywhere: quota, beneficiary, application, period, account; within each in
-order of its key.
+Locks are taken in one order everywhere: due work, quota, beneficiary, application, period, account; within each in
+order of its key. So the ticker takes its due rows, and puts parked ones back, before a handler locks anything; a review
+has its order made before it locks the application; a bank's file sets clocks before it locks orders. Due work of a
+record that is only being made is written last: nobody else knows its key. What messaging writes behind a handler (it
+parks, or wakes what waited for an event) may still meet another in a ring. The database ends one of the two, whole, and
+it is done again: by the ticker and the consumer for ever, by whoever asked where it was a request.
 """

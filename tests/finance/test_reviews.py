@@ -1,6 +1,7 @@
 """Reviews before later instalments: what is withheld, what lets it go, and that no fen is lost or paid twice."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from libs.common.calendar import CALENDAR, end_of_day
 from libs.common.events import EmployerAffiliated, InstalmentReviewed, SlaBreached, StatedAffiliation
 from libs.common.policy import load_pack
 from libs.common.policy.instalments import add_months
+from libs.common.ticker import retry
+from services.finance.entitlements import order_in_time
+from services.finance.payouts import lock_applications
 from tests.common.packs import a_pack, anyang, reviewed
 from tests.conftest import ROOT, MakeDatabase
+from tests.contracts.test_bus import until
 from tests.finance.builders import COUNTY, DISTRICT, an_approval, credited, today
 from tests.finance.conftest import Answer, House, a_house, reference
 
@@ -223,6 +229,47 @@ async def test_reviews_and_the_day_of_the_order_at_one_moment_make_one_order_at_
     assert (await allowance.ordered()).count(2) in orders
     assert await house.differences() == []
     assert await house.rows("SELECT 1 FROM parked") == []
+
+
+async def test_a_tick_that_releases_what_was_parked_and_a_review_never_wait_for_each_other(house: House) -> None:
+    """Of one application the second instalment falls due while the third, set aside, is put back and reviewed."""
+    allowance = await granted(house, ago=LONG_AGO)
+    await work(house)
+    (await allowance.review(2, SOUND)).ok(201)
+    await parked_instalment(house, allowance, 3)
+    query = "SELECT e.*, i.number AS instalment FROM entitlement AS e JOIN instalment AS i ON i.entitlement_id = e.id"
+    (third,) = await house.rows(f"{query} WHERE i.number = 3")
+    async with house.service.database.transaction() as tx:
+        await order_in_time(tx, house.service.packs, third)  # as the review does
+        ticking = asyncio.create_task(house.tick(datetime.now(UTC) + timedelta(minutes=2)))
+        await somebody_waits(house)
+        await lock_applications(tx, [allowance.application])
+    await ticking
+    assert await allowance.ordered() == [1, 2]
+    assert await house.rows("SELECT key FROM parked") == []
+
+
+async def parked_instalment(house: House, allowance: Granted, number: int) -> None:
+    """The due work of an instalment, set aside and about to be tried again."""
+    key = f"{allowance.id}/{number}"
+    async with house.service.database.transaction() as tx:
+        await tx.execute(text("DELETE FROM due WHERE key = :key"), {"key": key})
+        await tx.execute(text("INSERT INTO parked_key VALUES ('due:instalment.order', :key, 'pack:x')"), {"key": key})
+        await tx.execute(
+            text("""INSERT INTO parked (topic, partition, "offset", key, record_key, headers, value, reason)
+                    VALUES ('due:instalment.order', -1, 0, :key, :key, '{}', :value, 'came before its cause')"""),
+            {"key": key, "value": json.dumps({"entitlement": str(allowance.id), "number": number}).encode()},
+        )
+        await retry(tx, [("due:instalment.order", key)], timedelta())
+
+
+async def somebody_waits(house: House) -> None:
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    async def found() -> bool:
+        return bool(await house.rows(waiting))
+
+    await until(found)
 
 
 async def test_only_the_talent_office_of_the_treasury_reviews(house: House) -> None:
