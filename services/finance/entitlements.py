@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 
 from libs.common.calendar import CALENDAR, Calendar, local_date
 from libs.common.events import BenefitApproved
-from libs.common.packs import Packs
+from libs.common.packs import PackNotHere, Packs
 from libs.common.policy import (
     Instalment,
     ManualDecision,
@@ -207,8 +207,8 @@ def borne_by(policy: Succession, benefit: Shared, *, due_on: date, ties: Sequenc
 
 async def reviewers(tx: AsyncConnection, packs: Packs, instalments: Sequence[Any]) -> list[str]:
     """Whose talent office reviews each instalment (rows with their entitlements): that of the affiliated treasury that
-    it is to be split for, as far as is known now; where that is for people to decide, that of the grant. Raises
-    PackNotHere."""
+    it is to be split for, as far as is known now; where that is for people to decide, or the pack is not here, that of
+    the grant."""
     ties = await affiliations.known(tx, [row.employer for row in instalments])
     return [_reviewer(packs, row, ties.get(row.employer)) for row in instalments]
 
@@ -217,10 +217,10 @@ def _reviewer(packs: Packs, row: Any, ties: Sequence[Affiliation] | None) -> str
     granted: str = row.treasury
     if ties is None:
         return granted
-    due_on = _planned(packs, row, CALENDAR).due_on
     try:
+        due_on = _planned(packs, row, CALENDAR).due_on
         return borne_by(payable_under(packs, policy_of(row), due_on), row, due_on=due_on, ties=ties)
-    except PolicyError:  # no order is made of it either, before more is stated
+    except (PolicyError, PackNotHere):  # no order is made of it either, before more is stated
         return granted
 
 

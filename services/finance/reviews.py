@@ -5,11 +5,13 @@ sees it. The last review of an instalment counts until its order is made. One th
 or at once; without one the instalment is withheld, however long.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -22,9 +24,64 @@ from libs.common.packs import Packs
 from libs.common.policy import Decision, Facts, Pack, Verdict
 from libs.common.policy import review as reviewed
 from services.finance.domain import InstalmentOrdered, NothingToReview, ReviewedElsewhere, ReviewTooEarly
-from services.finance.entitlements import order_in_time, reviewers
+from services.finance.entitlements import INSTALMENT, order_in_time, reviewers
 from services.finance.models import instalment_review, payout_order
 from services.finance.payouts import lock_applications, policy_of
+
+# Of an instalment whose employer was told to belong elsewhere too the row itself: whose it is, the policy says. The due
+# work of an instalment is done on the day of its order: without it, what has no order is withheld.
+_PENDING = text("""
+    WITH pending AS (
+        SELECT e.treasury, coalesce(last.verdict, 'none') AS last, i.review_from,
+               NOT EXISTS (SELECT 1 FROM due AS d
+                            WHERE d.kind = :kind AND d.key = e.id || '/' || i.number) AS withheld,
+               CASE WHEN told.elsewhere THEN e.id END AS entitlement,
+               CASE WHEN told.elsewhere THEN i.number END AS number
+          FROM instalment AS i
+          JOIN entitlement AS e ON e.id = i.entitlement_id
+          LEFT JOIN LATERAL (SELECT v.verdict FROM instalment_review AS v
+                              WHERE (v.entitlement_id, v.number) = (i.entitlement_id, i.number)
+                              ORDER BY v.serial DESC LIMIT 1) AS last ON true
+          LEFT JOIN LATERAL (SELECT jsonb_path_exists(a.affiliations, '$[*] ? (@.treasury != $own)',
+                                                      jsonb_build_object('own', e.treasury)) AS elsewhere
+                               FROM employer_affiliation AS a WHERE a.employer = e.employer
+                              ORDER BY a.revision DESC LIMIT 1) AS told ON true
+         WHERE i.review_from <= :today AND last.verdict IS DISTINCT FROM 'pass'
+           AND NOT EXISTS (SELECT 1 FROM payout_order AS o
+                            WHERE (o.entitlement_id, o.instalment) = (i.entitlement_id, i.number))),
+    counted AS (
+        SELECT treasury, last, entitlement, number, count(*) AS n, count(*) FILTER (WHERE withheld) AS withheld,
+               min(review_from) AS oldest
+          FROM pending GROUP BY treasury, last, entitlement, number)
+    SELECT e.id, e.employer, e.benefit, e.category, e.accepted_on, e.decided_on, e.policy_city, e.policy_version,
+           e.policy_sha256, c.treasury, c.last, c.number AS instalment, c.n, c.withheld, c.oldest
+      FROM counted AS c LEFT JOIN entitlement AS e ON e.id = c.entitlement
+""")
+
+
+@dataclass(slots=True)
+class Pending:
+    """Instalments that may be reviewed and have no review that passes: how many, how many of them are withheld because
+    the day of their order has come, and since when the oldest may be reviewed."""
+
+    n: int
+    withheld: int
+    oldest: date
+
+
+async def count_pending(tx: AsyncConnection, packs: Packs, today: date) -> Mapping[tuple[str, str], Pending]:
+    """What waits for a review, by the treasury that reviews it and the verdict of its last review (`none` without)."""
+    rows = (await tx.execute(_PENDING, {"kind": INSTALMENT, "today": today})).all()
+    moved = [row for row in rows if row.id is not None]
+    elsewhere = dict(zip(((row.id, row.instalment) for row in moved), await reviewers(tx, packs, moved), strict=True))
+    found: dict[tuple[str, str], Pending] = {}
+    for row in rows:
+        treasury = elsewhere.get((row.id, row.instalment), row.treasury)
+        seen = found.setdefault((treasury, row.last), Pending(0, 0, row.oldest))
+        seen.n += row.n
+        seen.withheld += row.withheld
+        seen.oldest = min(seen.oldest, row.oldest)
+    return found
 
 
 async def review(

@@ -27,6 +27,8 @@ from services.finance.visible import treasury_of, visible
 
 router = guarded_router("finance", tags=["发放前复核"])
 
+_ORDER = (instalment.c.review_from, instalment.c.entitlement_id, instalment.c.number)  # that of the index
+
 
 class Review(Body):
     """What is known of the person and the employer today; nobody is named. What is left out is not known."""
@@ -127,7 +129,7 @@ def _pending(caller: Caller, today: date) -> Select[Any]:
         _instalments_for(caller, *review_columns(last))
         .outerjoin(last, true())
         .where(instalment.c.review_from <= today, last.c.verdict.is_distinct_from(Verdict.PASSED.value), ~ordered)
-        .order_by(instalment.c.review_from, entitlement.c.id, instalment.c.number)
+        .order_by(*_ORDER)
     )
 
 
@@ -157,7 +159,7 @@ async def list_pending(tx: Tx, caller: Caller, packs: ThePacks, page: Paging) ->
     today = local_date(datetime.now(UTC))
     query = _pending(caller, today).limit(page.limit + 1)
     if after := read_after(page, date.fromisoformat, UUID, int):
-        query = query.where(tuple_(instalment.c.review_from, entitlement.c.id, instalment.c.number) > tuple_(*after))
+        query = query.where(tuple_(*_ORDER) > tuple_(*after))
     rows = (await tx.execute(query)).all()
     by = await reviewers(tx, packs, rows)
     shown = page_of(
