@@ -11,7 +11,7 @@ import typer
 from deploy.rules_cli import AsJson, ServedArgument, ServedPack, day_of, load, refuse
 from libs.common.calendar import local_date
 from libs.common.money import format_yuan
-from libs.common.policy import Clause, Decision, Pack, PackRefused, PolicyError, Verdict, decide, fact_faults
+from libs.common.policy import Clause, Decision, Pack, PackRefused, PolicyError, Verdict, decide, fact_faults, review
 from libs.common.policy.cases import Run, deciding, run_cases, untested
 from libs.common.policy.guide import guide
 from libs.common.policy.model import Fact, FactType, Rule
@@ -30,21 +30,30 @@ def explain(
             "not known, and leaves a clause undetermined.",
         ),
     ] = None,
+    of_instalment: Annotated[
+        bool,
+        typer.Option("--review", help="Of a benefit granted: whether a later instalment may be ordered (发放前复核)."),
+    ] = False,
     pack: ServedPack,
     as_json: AsJson = False,
 ) -> None:
     """Say clause by clause what a policy makes of a person: the value seen, the article, the verdict, and what would
-    have to change or be shown."""
+    have to change or be shown; with --review, of what must still hold before a later instalment."""
     loaded = load(pack)
     facts = dict(_fact(loaded, given) for given in fact or ())
     if faults := fact_faults(loaded, facts):
         refuse("\n".join(f"{fault.name}：{fault.detail}" for fault in faults))
     try:
-        decision = decide(loaded, item=item, category=category, facts=facts, on=on)
+        if of_instalment:
+            decision = review(loaded, benefit=item, category=category, facts=facts, on=on)
+        else:
+            decision = decide(loaded, item=item, category=category, facts=facts, on=on)
     except PolicyError as error:
         refuse(str(error))
-    described = json.dumps(_described(loaded, decision), ensure_ascii=False)
-    typer.echo(described if as_json else "\n".join(_for_people(loaded, decision)))
+    if of_instalment and not decision.clauses:
+        refuse(f"{on} 受理的“{decision.item.title}”没有发放前须复核的条件，各期到期自动生成支付令。")
+    described = json.dumps(_described(loaded, decision, of_instalment), ensure_ascii=False)
+    typer.echo(described if as_json else "\n".join(_for_people(loaded, decision, of_instalment)))
 
 
 def decide_cases(
@@ -123,12 +132,13 @@ def _value(fact: Fact, text: str) -> bool | int | str:
     return text
 
 
-def _described(pack: Pack, decision: Decision) -> dict[str, object]:
+def _described(pack: Pack, decision: Decision, of_instalment: bool) -> dict[str, object]:
     return {
         "policy": pack.identity.model_dump(),
         "item": decision.item.code,
         "category": decision.category.code,
         "on": decision.on.isoformat(),
+        "review": of_instalment,
         "verdict": decision.verdict,
         "fen": decision.fen,
         "clauses": [
@@ -147,10 +157,11 @@ def _described(pack: Pack, decision: Decision) -> dict[str, object]:
     }
 
 
-def _for_people(pack: Pack, decision: Decision) -> Iterator[str]:
+def _for_people(pack: Pack, decision: Decision, of_instalment: bool) -> Iterator[str]:
     amount = f"，{format_yuan(decision.fen)}" if decision.fen is not None else ""
     asked = f"{decision.item.title}（{decision.category.title}{amount}）"
-    yield f"{asked}，{decision.on} 受理：{decision.verdict.words}"
+    which = "，后续各期发放前复核" if of_instalment else ""
+    yield f"{asked}，{decision.on} 受理{which}：{decision.verdict.words}"
     for n, clause in enumerate(decision.clauses, 1):
         yield f"{n}. {clause.title}：{clause.verdict.words}"
         yield f"   {clause.sentence}"

@@ -105,6 +105,7 @@ class TalentOffice:
 
     def __init__(self, at: Platform, treasury: str) -> None:
         unit = f"{treasury}/talent_office"
+        self._treasury = treasury
         self._first = at.desk("talent_office", org_unit=unit, subject=f"sample-officer-1:{treasury}")
         self._second = at.desk("talent_office", org_unit=unit, subject=f"sample-officer-2:{treasury}")
 
@@ -118,7 +119,8 @@ class TalentOffice:
 
     async def review(self, policy: Policy) -> int:
         """Review what waits for it before a later instalment: everybody still is what they were; gives how many."""
-        waiting = await self._first.pages("/finance/v1/pending-reviews")
+        shown = await self._first.pages("/finance/v1/pending-reviews")
+        waiting = [one for one in shown if one["treasury"] == self._treasury]  # where the employer moved, others review
         for one in waiting:
             path = f"/finance/v1/entitlements/{one['entitlement']}/instalments/{one['instalment']}"
             facts = policy.still_holding(one["benefit"], one["category"])

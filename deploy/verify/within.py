@@ -2,10 +2,9 @@
 
 from deploy.verify.looks import Each, Mirrored
 from libs.common.events import ApplicationEvent
-from libs.common.inbox import RELEASE
 from libs.common.service import LEADER_LOCK, LEADER_NAME
 from libs.common.settings import SERVICES
-from libs.common.ticker import PARKED_PREFIX
+from libs.common.ticker import PARKED_PREFIX, RELEASE
 from services.finance.entitlements import INSTALMENT
 from services.finance.payouts import DEADLINE as PAYOUT_DEADLINE
 from services.housing.allocation import HOLD_EXPIRY, LEASE_END

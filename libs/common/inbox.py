@@ -23,12 +23,9 @@ from libs.common.bus.protocol import Record, Slot
 from libs.common.db import passing, savepoint
 from libs.common.events import BY_TYPE, Event
 from libs.common.outbox import caused_by
-from libs.common.ticker import PARKED_PREFIX, Due, schedule
+from libs.common.ticker import LONGEST_WAIT, PARKED_PREFIX, Due, retry, schedule
 
 log = structlog.get_logger()
-
-RELEASE = "parked.release"  # the kind of due work that tries a waiting key again
-LONGEST_WAIT = timedelta(seconds=60)
 
 EventHandler = Callable[[AsyncConnection, Sequence[Any]], Awaitable[None]]
 RecordHandler = Callable[[AsyncConnection, Sequence[Record]], Awaitable[None]]
@@ -69,7 +66,9 @@ _PARK = text("""
     DO UPDATE SET key = excluded.key, reason = excluded.reason
 """)
 _WAITING = text("SELECT topic, key FROM parked_key WHERE waiting_for = ANY(CAST(:causes AS text[]))")
-_LOCK_KEY = text("SELECT attempts FROM parked_key WHERE topic = :topic AND key = :key FOR UPDATE")
+_LOCK_KEY = text(
+    "SELECT attempts, waiting_for, parked_at FROM parked_key WHERE topic = :topic AND key = :key FOR UPDATE"
+)
 _PARKED = text("""
     SELECT id, partition, "offset", record_key, headers, value
       FROM parked WHERE topic = :topic AND key = :key ORDER BY id
@@ -399,7 +398,8 @@ class Inbox:
             },
         )
         waiting = [(r.record.slot.topic, r.key) for r in refusals if r.waiting_for]
-        await _try_again(tx, waiting, timedelta(seconds=1))
+        # The retry also covers a cause that commits at the same moment as the parking and sees nothing to wake.
+        await retry(tx, waiting, timedelta(seconds=1))
         for refusal in refusals:
             if not refusal.waiting_for:
                 await log.aerror("event parked", topic=refusal.record.slot.topic, key=refusal.key, why=refusal.reason)
@@ -419,7 +419,8 @@ class Inbox:
             await self._unpark(tx, topic, key, [])
             return Outcome()
         if topic.startswith(PARKED_PREFIX):
-            return await self._release_due(tx, topic, key, rows)
+            since = locked.parked_at.isoformat() if locked.waiting_for else None
+            return await self._release_due(tx, topic, key, rows, since)
         records = [Record(Slot(topic, r.partition), r.offset, r.record_key, r.headers, r.value) for r in rows]
         if rows[0].record_key != key:  # could not be decoded when it came, so the inbox has not seen its id yet
             await self._unpark(tx, topic, key, [row.id for row in rows])
@@ -438,7 +439,7 @@ class Inbox:
         await tx.execute(_REASON, {"id": stuck[0].id, "reason": first.reason})
         await tx.execute(_STILL_PARKED, {"topic": topic, "key": key, "waiting_for": first.waiting_for})
         if first.waiting_for:
-            await _try_again(tx, [(topic, key)], min(LONGEST_WAIT, timedelta(seconds=2 ** min(locked.attempts, 6))))
+            await retry(tx, [(topic, key)], min(LONGEST_WAIT, timedelta(seconds=2 ** min(locked.attempts, 6))))
         return Outcome(handled=len(done), parked=len(stuck))
 
     async def discard(self, tx: AsyncConnection, topic: str, key: str, *, by: str, because: str) -> Outcome:
@@ -454,29 +455,26 @@ class Inbox:
         await tx.execute(_UNPARK, {"ids": ids})
         await tx.execute(_UNPARK_KEY, {"topic": topic, "key": key})
 
-    async def _release_due(self, tx: AsyncConnection, topic: str, key: str, rows: Sequence[Any]) -> Outcome:
-        now = datetime.now(UTC)
-        dues = [Due(topic.removeprefix(PARKED_PREFIX), key, now, json.loads(row.value)) for row in rows]
+    async def _release_due(
+        self, tx: AsyncConnection, topic: str, key: str, rows: Sequence[Any], since: str | None
+    ) -> Outcome:
+        kind, now = topic.removeprefix(PARKED_PREFIX), datetime.now(UTC)
+        dues = [Due(kind, key, now, json.loads(row.value), since) for row in rows]
         await schedule(tx, dues)
         await self._unpark(tx, topic, key, [row.id for row in rows])
         return Outcome(handled=len(rows))
 
     async def on_release_due(self, tx: AsyncConnection, dues: Sequence[Due]) -> None:
-        """Due work: try waiting keys again. A loop, for each key has its own lock; such keys are few."""
-        for due in dues:
+        """Due work: try waiting keys again. A loop, for each key has its own lock; such keys are few. Those of due work
+        first: they are put back before any event takes locks of its own."""
+        for due in sorted(dues, key=lambda due: not due.payload["topic"].startswith(PARKED_PREFIX)):
             await self.release(tx, due.payload["topic"], due.payload["key"])
 
 
 async def wake(tx: AsyncConnection, causes: Collection[str]) -> None:
     """A cause has come: try at once what waits for it."""
     waiting = (await tx.execute(_WAITING, {"causes": list(causes)})).all()
-    await _try_again(tx, [(row.topic, row.key) for row in waiting], timedelta())
-
-
-async def _try_again(tx: AsyncConnection, keys: Sequence[tuple[str, str]], after: timedelta) -> None:
-    # The retry also covers a cause that commits at the same moment as the parking and sees nothing to wake.
-    at = datetime.now(UTC) + after
-    await schedule(tx, [Due(RELEASE, f"{topic} {key}", at, {"topic": topic, "key": key}) for topic, key in keys])
+    await retry(tx, [(row.topic, row.key) for row in waiting], timedelta())
 
 
 def _behind(group: Sequence[_Arrival], refusals: _Refusals) -> list[_Arrival]:

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from alembic import command, context, op
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, make_url, pool, text
+from sqlalchemy import Connection, MetaData, TextClause, make_url, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -60,13 +60,14 @@ async def grant(url: str, metadata: MetaData, role: str) -> None:
     await engine.dispose()
 
 
-def create_index_online(name: str, table: str, columns: Sequence[str]) -> None:
-    """Make an index while rows are written: for tables that grow. Call it in a migration that does nothing else with
-    what is inside a transaction: it is made outside, and anew where an earlier attempt was broken off."""
+def create_index_online(name: str, table: str, columns: Sequence[str], *, where: TextClause | None = None) -> None:
+    """Make an index while rows are written: for tables that grow; with `where`, of the rows that it says. Call it in a
+    migration that does nothing else with what is inside a transaction: it is made outside, and anew where an earlier
+    attempt was broken off."""
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = 0")  # it waits for older transactions, and keeps nobody
         op.execute(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
-        op.create_index(name, table, list(columns), postgresql_concurrently=True)
+        op.create_index(name, table, list(columns), postgresql_concurrently=True, postgresql_where=where)
         op.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
 
 

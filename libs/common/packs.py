@@ -7,7 +7,7 @@ content refuses to start (DESIGN §6). A running process looks for packs that we
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from libs.common.inbox import Early, cause, wake
 from libs.common.migration import APPEND_ONLY
 from libs.common.policy import Pack, PackIdentity, PackRefused, load_pack
 from libs.common.tasks import being_stopped
+from libs.common.ticker import Awaited
 
 log = structlog.get_logger()
 
@@ -40,8 +41,12 @@ _NEW = text(
 )
 
 
-class PackNotHere(OSError):
-    """A pack has not come to this process yet, or it is too old to read it: an error of the moment."""
+class PackNotHere(Awaited):
+    """A pack has not come to this process yet, or it is too old to read it: an error of the moment, which due work
+    waits out (`keys` names it where the handler does)."""
+
+    def __init__(self, identity: PackIdentity, keys: Collection[str] = ()) -> None:
+        super().__init__(f"the pack {identity} is not here", cause("pack", identity.sha256), keys)
 
 
 class PackChanged(Exception):
@@ -113,8 +118,14 @@ class Packs:
         """The pack that something was decided under. Raises PackNotHere."""
         found = self.find(identity.sha256)
         if found is None:
-            raise PackNotHere(f"the pack {identity} is not here")
+            raise PackNotHere(identity)
         return found
+
+    def need(self, by_key: Mapping[str, PackIdentity]) -> None:
+        """Raises PackNotHere, with the keys of all due work that rests on a pack that is not here."""
+        for missing in by_key.values():
+            if missing.sha256 not in self._by_hash:
+                raise PackNotHere(missing, [key for key, identity in by_key.items() if identity == missing])
 
     def find(self, sha256: str) -> Pack | None:
         """The pack of this hash, or None."""

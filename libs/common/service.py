@@ -21,13 +21,13 @@ from libs.common.bus.protocol import Bus
 from libs.common.consumer import BATCHES_AT_ONCE, Consumer
 from libs.common.db import Database, passing
 from libs.common.events import Event
-from libs.common.inbox import RELEASE, EventHandler, Inbox
+from libs.common.inbox import EventHandler, Inbox
 from libs.common.measures import MESSAGING, Batches, Gauges, Live, Measure, Rows
 from libs.common.outbox import Relay
 from libs.common.packs import Packs
 from libs.common.settings import Settings
 from libs.common.tasks import Pulse, being_stopped, ended
-from libs.common.ticker import DueHandler, Ticker
+from libs.common.ticker import RELEASE, DueHandler, Ticker
 from libs.common.watch import Watch
 
 log = structlog.get_logger()

@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import columns
 from libs.common.events import EmployerAffiliated
 from libs.common.treasuries import Affiliation
+from services.finance.models import employer_affiliation, entitlement
 
 _KEEP = text("""
     INSERT INTO employer_affiliation (employer, revision, affiliations)
@@ -40,3 +41,18 @@ async def known(tx: AsyncConnection, employers: Iterable[UUID | None]) -> Mappin
     """The affiliations of each employer of whom anything was told; of None, who employs nobody, nothing ever is."""
     rows = await tx.execute(_NEWEST, {"employers": list({employer for employer in employers if employer})})
     return {row.employer: [Affiliation.model_validate(each) for each in row.affiliations] for row in rows}
+
+
+def names(treasury: str) -> ColumnElement[bool]:
+    """Whether the employer of an entitlement, as told now, belongs to a treasury at any time. What it names may bear
+    an instalment; whether it does is for the policy to say."""
+    its_own = employer_affiliation.c.employer == entitlement.c.employer
+    newest = (
+        select(employer_affiliation.c.affiliations)
+        .where(its_own)
+        .order_by(employer_affiliation.c.revision.desc())
+        .limit(1)
+        .correlate(entitlement)
+        .scalar_subquery()
+    )
+    return newest.contains([{"treasury": treasury}])

@@ -25,7 +25,7 @@ from libs.common.web import create_app
 from services.finance import entitlements, payouts
 from services.finance.api import bank, books, orders, quotas, reviews
 from services.finance.handlers import Handlers
-from services.finance.measures import MEASURES
+from services.finance.measures import measures
 from services.finance.payees import Payees
 
 EMITS: tuple[type[Event], ...] = (
@@ -78,6 +78,6 @@ def create(settings: Settings) -> Service:
         due={entitlements.INSTALMENT: handlers.on_instalment_due, payouts.DEADLINE: payouts.on_deadline},
         app=app,
         packs=packs,
-        measures=MEASURES,
+        measures=measures(packs),
     )
     return service

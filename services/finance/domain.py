@@ -93,6 +93,13 @@ class ReviewTooEarly(DomainError):
     detail = "该期自 {day} 起可以复核，届时请按当时的情况填写。"
 
 
+class ReviewedElsewhere(DomainError):
+    """409: the employer moved, and the talent office of another treasury reviews the instalment."""
+
+    status, code, title = 409, "reviewed-elsewhere", "该期由其他财政的人才办复核"
+    detail = "用人单位的隶属关系已变动，该期由{title}（{treasury}）承担，请由该级人才办复核；本级可以查看，不办理复核。"
+
+
 class InstalmentOrdered(DomainError):
     """409: the instalment has its order already."""
 

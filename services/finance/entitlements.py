@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 
 from libs.common.calendar import CALENDAR, Calendar, local_date
 from libs.common.events import BenefitApproved
-from libs.common.packs import Packs
+from libs.common.packs import PackNotHere, Packs
 from libs.common.policy import (
     Instalment,
     ManualDecision,
@@ -27,6 +27,7 @@ from libs.common.policy import (
     Pack,
     PackIdentity,
     PolicyDates,
+    PolicyError,
     Split,
     Succession,
     UnknownCode,
@@ -183,16 +184,44 @@ def share(
     the day due: no money moves before people decide.
     """
     when = PolicyDates(accepted_on=benefit.accepted_on, due_on=due_on)
-    what, treasury = benefit.benefit, benefit.treasury
-    if ties is not None:
-        treasury = treasury_of_payment(policy, benefit=what, granted=treasury, affiliations=ties, on=when)
-    parts = split(policy, benefit=what, treasury=treasury, on=when, total_fen=fen, employer_kind=employer_kind)
+    treasury = borne_by(policy, benefit, due_on=due_on, ties=ties)
+    parts = split(
+        policy, benefit=benefit.benefit, treasury=treasury, on=when, total_fen=fen, employer_kind=employer_kind
+    )
     for treasury in sorted({*parts.shares, parts.advanced_by}):
         try:
             settlement_route(policy.paying, treasury=treasury, on=due_on)
         except (NoRuleInForce, UnknownCode) as none:
             raise ManualDecision(f"manual decision: {treasury} has no settlement on {due_on} ({none})") from none
     return parts
+
+
+def borne_by(policy: Succession, benefit: Shared, *, due_on: date, ties: Sequence[Affiliation] | None) -> str:
+    """The affiliated treasury that one instalment is split for; `ties` as for `share`. Pure. Raises the errors of
+    `treasury_of_payment`."""
+    if ties is None:
+        return benefit.treasury
+    when = PolicyDates(accepted_on=benefit.accepted_on, due_on=due_on)
+    return treasury_of_payment(policy, benefit=benefit.benefit, granted=benefit.treasury, affiliations=ties, on=when)
+
+
+async def reviewers(tx: AsyncConnection, packs: Packs, instalments: Sequence[Any]) -> list[str]:
+    """Whose talent office reviews each instalment (rows with their entitlements): that of the affiliated treasury that
+    it is to be split for, as far as is known now; where that is for people to decide, or the pack is not here, that of
+    the grant."""
+    ties = await affiliations.known(tx, [row.employer for row in instalments])
+    return [_reviewer(packs, row, ties.get(row.employer)) for row in instalments]
+
+
+def _reviewer(packs: Packs, row: Any, ties: Sequence[Affiliation] | None) -> str:
+    granted: str = row.treasury
+    if ties is None:
+        return granted
+    try:
+        due_on = _planned(packs, row, CALENDAR).due_on
+        return borne_by(payable_under(packs, policy_of(row), due_on), row, due_on=due_on, ties=ties)
+    except (PolicyError, PackNotHere):  # no order is made of it either, before more is stated
+        return granted
 
 
 def _employer_kind(event: BenefitApproved) -> EmployerKind:
@@ -280,7 +309,11 @@ def _looked_at(instalment: Instalment) -> date:
 
 def _due(entitlement: UUID, instalment: Instalment, on: date) -> Due:
     place = {"entitlement": str(entitlement), "number": instalment.number}
-    return Due(INSTALMENT, f"{entitlement}/{instalment.number}", start_of_day(on), place)
+    return Due(INSTALMENT, _key(entitlement, instalment.number), start_of_day(on), place)
+
+
+def _key(entitlement: UUID, number: int) -> str:
+    return f"{entitlement}/{number}"
 
 
 async def order_instalments(
@@ -290,11 +323,14 @@ async def order_instalments(
 
     An instalment whose order is not to be made yet, by the calendar in force now, waits for its day. One whose last
     review did not pass, or that nobody reviewed, is withheld: the review that passes lets it go (`order_in_time`).
+    Raises PackNotHere, with all of them whose pack is not here.
     """
     at = {(due.payload["entitlement"], due.payload["number"]): due.at for due in dues}
     ready: list[tuple[str, int]] = []
     waiting: list[Due] = []
-    for row in await tx.execute(_TO_ORDER, _places(at)):
+    rows = (await tx.execute(_TO_ORDER, _places(at))).all()
+    packs.need({_key(row.id, row.instalment): policy_of(row) for row in rows})
+    for row in rows:
         part = _planned(packs, row, calendar)
         if start_of_day(part.order_on) > at[str(row.id), row.instalment]:
             waiting.append(_due(row.id, part, part.order_on))

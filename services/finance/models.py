@@ -134,6 +134,13 @@ instalment = Table(
     Column("review_from", Date, comment="from when it may be reviewed; null: ordered without a review"),
     PrimaryKeyConstraint("entitlement_id", "number"),
     CheckConstraint("amount_fen >= 0", name="amount"),
+    Index(
+        "ix_instalment_review_from",
+        "review_from",
+        "entitlement_id",
+        "number",
+        postgresql_where=text("review_from IS NOT NULL"),
+    ),
     info=APPEND_ONLY,
 )
 

@@ -44,8 +44,8 @@ _IMPORTED = text("SELECT id, number FROM bank_result_file WHERE treasury = :trea
 _COUNTS = text("SELECT verdict, count(*) AS n FROM bank_result_line WHERE file_id = :file GROUP BY verdict")
 _MISSED = text("SELECT count(*) FROM order_history WHERE record = :file AND action = 'miss'")
 _SENT = text("""
-    SELECT l.reference, l.order_id, l.attempt, l.fen, b.made_on, b.number AS batch
-      FROM batch_line AS l JOIN payout_batch AS b ON b.id = l.batch_id
+    SELECT l.reference, l.order_id, l.attempt, l.fen, b.made_on, b.number AS batch, o.due_on
+      FROM batch_line AS l JOIN payout_batch AS b ON b.id = l.batch_id JOIN payout_order AS o ON o.id = l.order_id
      WHERE b.treasury = :treasury
        AND (l.reference = ANY(CAST(:references AS text[])) OR b.number = ANY(CAST(:batches AS text[])))
 """)
@@ -144,6 +144,9 @@ async def _apply(tx: AsyncConnection, file: UUID, read: ResultFile, *, actor: st
         "batches": list(read.finals),
     }
     sent = {row.reference: row for row in await tx.execute(_SENT, wanted)}
+    # Whatever comes back has its clock again, before anything is locked: due rows come first in the order of locks.
+    returned = {line.reference for line in read.lines if line.claim and line.claim.outcome is Outcome.BOUNCED}
+    await remind(tx, {row.order_id: row.due_on for row in sent.values() if row.reference in returned})
     # Locked before anything is judged: another file may be telling of the same orders at this moment.
     orders = {order.id: order for order in await locked(tx, {row.order_id for row in sent.values()})}
     judged = await _judge(tx, read, sent, today) + _strange_batches(read, sent)
@@ -246,7 +249,6 @@ async def _move(tx: AsyncConnection, file: UUID, moves: Sequence[_Move], *, acto
     steps = [Step(move.order.id, move.action, move.state, move.order.attempt, move.said, file) for move in moves]
     events = [event for move in moves if (event := _event(move)) is not None]
     await change(tx, moved, history(steps, actor=actor), events=events)
-    await remind(tx, {move.order.id: move.order.due_on for move in moves if _returned(move)})
 
 
 def _returned(move: _Move) -> bool:

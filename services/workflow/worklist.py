@@ -263,7 +263,7 @@ def _view(row: Row[Any], pack: Pack, ledger: Sequence[Stretch], today: date) -> 
                 values=fact.titles,
             )
             for fact in pack.facts
-            if fact.department == row.department
+            if fact.department == row.department and fact.name in pack.facts_of_decisions
         ],
         limit_working_days=row.limit_working_days,
         start_on=row.start_on,

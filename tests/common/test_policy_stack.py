@@ -137,6 +137,49 @@ def test_what_does_not_say_so_or_may_not_is_refused_with_what_to_do(terms: list[
     assert told in str(refused.value)
 
 
+SAME_DAY = "2026-03-02"
+
+
+def of_one_day(over: str, under: str, *, by: str = "测试机关", kind: str = "interpretation") -> Pack:
+    """Two documents of one day that contradict each other, of which one says that it takes the other's place."""
+    documents = (
+        a_document("one", "interpretation", under, SAME_DAY)
+        + a_document("other", kind, over, SAME_DAY).replace("测试机关", by)
+        + LAW
+    )
+    first = a_term("one", "payout.terms", name="payout.one", since="2026-03-02")
+    second = a_term("other", "payout.one", name="payout.again", since="2026-03-02").replace("days: 7", "days: 4")
+    return a_pack((LAW, documents), (TERMS, TERMS + first + second))
+
+
+@pytest.mark.parametrize(
+    ("over", "under"),
+    [("安人才办〔2026〕10 号", "安人才办〔2026〕9 号"), ("安人才办[2026]10号", "安人才办[2026] 第9号")],
+)
+def test_of_two_interpretations_of_one_day_the_one_with_the_higher_number_is_the_later(over: str, under: str) -> None:
+    pack = of_one_day(over, under)
+    assert [days_to_pay(pack, date(2026, 3, day)) for day in (1, 2)] == [2, 4]
+    with pytest.raises(PackRefused, match="同一发文字号中号数大的为新"):
+        of_one_day(under, over)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"over": "安人社办〔2026〕10 号"},
+        {"over": "安人才办〔2025〕10 号"},
+        {"over": "关于支付期限的答复"},
+        {"over": "安人才办〔2026〕9 号"},
+        {"over": "安人才办〔2026〕10 号", "by": "另一机关"},
+    ],
+)
+def test_two_of_one_day_that_nothing_puts_in_order_are_refused_with_what_to_do(more: dict[str, str]) -> None:
+    with pytest.raises(
+        PackRefused, match="同日印发，又不是同一机关同一年度的发文字号，分不出先后。请由较晚印发的文件另行规定"
+    ):
+        of_one_day(**{"under": "安人才办〔2026〕9 号"} | more)
+
+
 def test_a_document_overrides_nothing_of_itself_and_nothing_of_a_law_but_what_no_document_says() -> None:
     own = a_term("anyang-2021-4", "payout.terms").replace("第二条", "第五条")
     with pytest.raises(PackRefused, match="安人才〔2021〕4 号不能取代安人才〔2021〕4 号的规定"):

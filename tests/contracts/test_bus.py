@@ -22,9 +22,9 @@ from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import Bus, BusUnavailable, Message
 from libs.common.consumer import Consumer
 from libs.common.db import Database
-from libs.common.inbox import RELEASE, Early, Inbox, cause
+from libs.common.inbox import Early, Inbox, cause
 from libs.common.outbox import Relay, message
-from libs.common.ticker import Ticker
+from libs.common.ticker import RELEASE, Ticker
 from tests.conftest import BusKit, MakeDatabase
 from tests.contracts.toy import PACK, Happened, Recorder, count_up, happened_on, metadata
 

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.db import Database
-from libs.common.inbox import Inbox
-from libs.common.ticker import Due, Ticker, cancel, schedule
+from libs.common.inbox import Inbox, wake
+from libs.common.ticker import LONGEST_WAIT, RELEASE, Awaited, Due, Ticker, cancel, schedule
 from tests.conftest import MakeDatabase
 from tests.contracts.toy import metadata
 
@@ -74,6 +75,64 @@ async def test_refused_work_is_parked_alone_and_can_be_released(make_database: M
     assert await parked(database) == []
     assert await ticker.tick(datetime.now(UTC)) == 1  # it is tried again, and refused again
     assert await parked(database) == [("due:remind", "key-3")]
+
+
+class Lacking:
+    """A handler that lacks what some of its work rests on, and names all of it, or says so only of what it is given."""
+
+    def __init__(self, *, names: bool) -> None:
+        self._names = names
+        self.here: set[str] = set()
+        self.calls = 0
+
+    async def __call__(self, tx: AsyncConnection, dues: Sequence[Due]) -> None:
+        self.calls += 1
+        held = [due.key for due in dues if due.payload["of"] not in self.here]
+        if held:
+            raise Awaited(
+                "it is not here", f"pack:{next(d.payload['of'] for d in dues if d.key in held)}", held * self._names
+            )
+        assert all(set(due.payload) == {"of"} for due in dues)
+        await record(tx, dues)
+
+
+@pytest.mark.parametrize("names", [True, False])
+async def test_work_that_rests_on_what_is_not_here_waits_alone_and_goes_on_when_it_comes(
+    make_database: MakeDatabase, names: bool
+) -> None:
+    database = await make_database(metadata)
+    handler = Lacking(names=names)
+    handler.here.add("old")
+    inbox = Inbox({})
+    ticker = Ticker(database, {"remind": handler, "other": record, RELEASE: inbox.on_release_due})
+    dues = [Due("remind", f"key-{n}", NOW, {"of": "new" if n in {2, 5} else "old"}) for n in range(8)]
+    async with database.transaction() as tx:
+        await schedule(tx, [*dues, Due("other", "beside", NOW)])
+    await ticker.tick(NOW)
+    assert len(await keys(database)) == 7
+    assert handler.calls == 2 or not names
+    assert sorted(await parked(database)) == [("due:remind", "key-2"), ("due:remind", "key-5")]
+    first = await waiting(database)
+    assert {cause for cause, _ in first.values()} == {"pack:new"}
+
+    minute = datetime.now(UTC) + LONGEST_WAIT
+    await ticker.tick(minute)  # tried again, in vain
+    await ticker.tick(minute)
+    assert await waiting(database) == first  # an operator sees since when
+    handler.here.add("new")
+    async with database.transaction() as tx:
+        await wake(tx, ["pack:new"])
+    for _ in range(2):
+        await ticker.tick(datetime.now(UTC))
+    assert len(await keys(database)) == 9
+    assert await parked(database) == []
+    assert await waiting(database) == {}
+
+
+async def waiting(database: Database) -> dict[str, tuple[str, datetime]]:
+    async with database.engine.connect() as connection:
+        rows = await connection.execute(text("SELECT key, waiting_for, parked_at FROM parked_key"))
+        return {row.key: (row.waiting_for, row.parked_at) for row in rows}
 
 
 async def test_work_of_a_kind_that_nobody_handles_is_parked_and_never_dropped(make_database: MakeDatabase) -> None:

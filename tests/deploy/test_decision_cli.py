@@ -37,6 +37,32 @@ def test_a_decision_as_json() -> None:
     assert clauses["condition.master"]["seen"] == {"person.degree": "master"}
 
 
+LANTING = ANYANG.parents[2] / "cities" / "lanting" / "2025-1.yaml"
+QUARTER = f"--item settling_allowance --category skilled --on 2025-01-03 --review --pack {LANTING}"
+
+
+def test_what_must_still_hold_before_a_later_instalment_is_explained_alike() -> None:
+    told = run(f"policy explain {QUARTER} --fact person.working_here=false")
+    assert told.exit_code == 0, told.output
+    assert "2025-01-03 受理，后续各期发放前复核：不符合" in told.stdout
+    assert "已不在岚工作或者经营企业；重新在岚工作后，请告知人才办再行复核" in told.stdout
+    assert "尚缺：" in told.stdout
+    assert "condition.allowance.working" in told.stdout
+    sound = "--fact person.working_here=true --fact person.insured_here=true"
+    described = json.loads(run(f"policy explain {QUARTER} {sound} --json").stdout)
+    assert (described["review"], described["verdict"]) == (True, "pass")
+    assert [clause["rule"] for clause in described["clauses"]] == [
+        "condition.allowance.working",
+        "condition.allowance.insured",
+    ]
+
+
+def test_a_benefit_whose_instalments_nobody_reviews_says_so() -> None:
+    refused = run("policy explain --item living_allowance --category master --on 2026-03-02 --review")
+    assert refused.exit_code == 2
+    assert "没有发放前须复核的条件" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -55,6 +55,7 @@ FIRES = {  # what makes each alert fire: series with their values, one a minute,
     "PayoutsUnknown": ({'huanquan_payouts{treasury="t", state="unknown"}': "1+0x300"}, "5h"),
     "PayoutsBounced": ({'huanquan_payouts{treasury="t", state="bounced"}': "1+0x300"}, "5h"),
     "PayoutsUnfunded": ({'huanquan_payouts{treasury="t", state="unfunded"}': "1+0x300"}, "5h"),
+    "ReviewsMissing": ({'huanquan_pending_reviews_withheld{treasury="t", last="none"}': "1+0x300"}, "5h"),
     "BankExceptions": ({'huanquan_bank_exceptions{treasury="t", kind="k"}': "1+0x90"}, "80m"),
     "TrailUnanchored": ({'huanquan_trail_unanchored{service="audit"}': "2001+0x10"}, "8m"),
     "TrailBroken": (

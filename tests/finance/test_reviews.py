@@ -1,6 +1,7 @@
 """Reviews before later instalments: what is withheld, what lets it go, and that no fen is lost or paid twice."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from libs.common.calendar import CALENDAR, end_of_day
 from libs.common.events import EmployerAffiliated, InstalmentReviewed, SlaBreached, StatedAffiliation
 from libs.common.policy import load_pack
 from libs.common.policy.instalments import add_months
+from libs.common.ticker import retry
+from services.finance.entitlements import order_in_time
+from services.finance.payouts import lock_applications
 from tests.common.packs import a_pack, anyang, reviewed
 from tests.conftest import ROOT, MakeDatabase
+from tests.contracts.test_bus import until
 from tests.finance.builders import COUNTY, DISTRICT, an_approval, credited, today
 from tests.finance.conftest import Answer, House, a_house, reference
 
@@ -225,6 +231,47 @@ async def test_reviews_and_the_day_of_the_order_at_one_moment_make_one_order_at_
     assert await house.rows("SELECT 1 FROM parked") == []
 
 
+async def test_a_tick_that_releases_what_was_parked_and_a_review_never_wait_for_each_other(house: House) -> None:
+    """Of one application the second instalment falls due while the third, set aside, is put back and reviewed."""
+    allowance = await granted(house, ago=LONG_AGO)
+    await work(house)
+    (await allowance.review(2, SOUND)).ok(201)
+    await parked_instalment(house, allowance, 3)
+    query = "SELECT e.*, i.number AS instalment FROM entitlement AS e JOIN instalment AS i ON i.entitlement_id = e.id"
+    (third,) = await house.rows(f"{query} WHERE i.number = 3")
+    async with house.service.database.transaction() as tx:
+        await order_in_time(tx, house.service.packs, third)  # as the review does
+        ticking = asyncio.create_task(house.tick(datetime.now(UTC) + timedelta(minutes=2)))
+        await somebody_waits(house)
+        await lock_applications(tx, [allowance.application])
+    await ticking
+    assert await allowance.ordered() == [1, 2]
+    assert await house.rows("SELECT key FROM parked") == []
+
+
+async def parked_instalment(house: House, allowance: Granted, number: int) -> None:
+    """The due work of an instalment, set aside and about to be tried again."""
+    key = f"{allowance.id}/{number}"
+    async with house.service.database.transaction() as tx:
+        await tx.execute(text("DELETE FROM due WHERE key = :key"), {"key": key})
+        await tx.execute(text("INSERT INTO parked_key VALUES ('due:instalment.order', :key, 'pack:x')"), {"key": key})
+        await tx.execute(
+            text("""INSERT INTO parked (topic, partition, "offset", key, record_key, headers, value, reason)
+                    VALUES ('due:instalment.order', -1, 0, :key, :key, '{}', :value, 'came before its cause')"""),
+            {"key": key, "value": json.dumps({"entitlement": str(allowance.id), "number": number}).encode()},
+        )
+        await retry(tx, [("due:instalment.order", key)], timedelta())
+
+
+async def somebody_waits(house: House) -> None:
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    async def found() -> bool:
+        return bool(await house.rows(waiting))
+
+    await until(found)
+
+
 async def test_only_the_talent_office_of_the_treasury_reviews(house: House) -> None:
     allowance = await granted(house)
     (person,) = await house.rows("SELECT beneficiary FROM entitlement")
@@ -236,6 +283,80 @@ async def test_only_the_talent_office_of_the_treasury_reviews(house: House) -> N
     (await allowance.review(2, SOUND, by=elsewhere)).problem(404, "not-found")
     for stranger in (elsewhere, house.a("talent", person=str(uuid4()))):
         assert await pending(house, stranger) == []
+
+
+# -- an employer that moved
+
+
+def tied(treasury: str, first: date = date.min, last: date | None = None, kind: Any = "fiscal") -> StatedAffiliation:
+    return StatedAffiliation(kind=kind, treasury=treasury, valid_from=first, valid_to=last)
+
+
+async def moved(house: House, allowance: Granted, *ties: StatedAffiliation, revision: int = 1) -> None:
+    (row,) = await house.rows("SELECT employer FROM entitlement WHERE id = :id", id=allowance.id)
+    told = {"employer": row.employer, "revision": revision, "affiliations": ties}
+    await house.hear(EmployerAffiliated(policy=anyang().identity, **told))
+
+
+async def seen_by(house: House, treasury: str) -> list[tuple[int, str]]:
+    return [(each.instalment, each.treasury) for each in await pending(house, house.office(treasury))]
+
+
+@pytest.mark.article("第二条")
+async def test_the_treasury_that_an_employer_moved_to_reviews_and_the_old_one_only_sees(house: House) -> None:
+    allowance = await granted(house, ago=LONG_AGO)
+    (_, _, third, *_) = await allowance.instalments()
+    moves_on = date.fromisoformat(third.due_on)
+    ties = tied(DISTRICT, last=moves_on - timedelta(days=1)), tied(COUNTY, moves_on)
+    await moved(house, allowance, *ties)
+    assert await seen_by(house, DISTRICT) == [(2, DISTRICT), (3, COUNTY)]
+    assert await seen_by(house, COUNTY) == [(3, COUNTY)]
+    (entitlement,) = {each.entitlement for each in await pending(house)}
+    new, old = house.office(COUNTY), house.office(DISTRICT)
+    shown = (await new.get(f"/entitlements/{entitlement}")).ok()
+    assert [part["number"] for part in shown["instalments"] if part["withheld"]] == [2]
+
+    refused = (await allowance.review(3, SOUND, by=old)).problem(409, "reviewed-elsewhere")
+    assert "安阳县" in refused["detail"]
+    assert COUNTY in refused["detail"]
+    (await allowance.review(2, SOUND, by=new)).problem(404, "not-found")
+    (await allowance.review(3, SOUND, by=new)).ok(201)
+    (await allowance.review(2, SOUND, by=old)).ok(201)
+    assert [event.treasury for event in await house.emitted(InstalmentReviewed)] == [COUNTY, DISTRICT]
+    await work(house)
+    await work(house, date.fromisoformat(third.order_on))
+    orders = await house.orders(application=allowance.application)
+    assert [(order.instalment, order.treasury) for order in orders] == [(1, DISTRICT), (2, DISTRICT), (3, COUNTY)]
+
+
+async def test_who_bears_an_instalment_is_not_known_the_treasury_of_the_grant_reviews(house: House) -> None:
+    allowance = await granted(house, ago=LONG_AGO)
+    await moved(house, allowance, tied(DISTRICT), tied(COUNTY))  # two that disagree
+    assert await seen_by(house, DISTRICT) == [(2, DISTRICT), (3, DISTRICT)]
+    assert await seen_by(house, COUNTY) == []
+    (await allowance.review(2, SOUND, by=house.office(COUNTY))).problem(404, "not-found")
+    (await house.office(COUNTY).get(f"/entitlements/{allowance.id}")).problem(404, "not-found")
+    (await allowance.review(2, SOUND)).ok(201)
+
+
+async def test_a_treasury_that_an_employer_only_pays_taxes_to_sees_nothing(house: House) -> None:
+    allowance = await granted(house, ago=LONG_AGO)
+    await moved(house, allowance, tied(DISTRICT), tied(COUNTY, kind="tax"))
+    assert await seen_by(house, COUNTY) == []
+    (await house.office(COUNTY).get(f"/entitlements/{allowance.id}")).problem(404, "not-found")
+
+
+async def test_every_page_of_the_list_leads_on_also_where_it_holds_nothing_of_the_reader(house: House) -> None:
+    one, other = await granted(house, ago=LONG_AGO), await granted(house, ago=LONG_AGO)
+    await moved(house, one, tied(DISTRICT), tied(COUNTY, kind="tax"))
+    await moved(house, other, tied(COUNTY))
+    found: list[str] = []
+    page: dict[str, Any] = {"limit": 1}
+    while page:
+        shown = (await house.office(COUNTY).get("/pending-reviews", **page)).ok()
+        found += [each["entitlement"] for each in shown["items"]]
+        page = {"limit": 1, "cursor": shown["next"]} if shown["next"] else {}
+    assert found == [str(other.id)] * 2
 
 
 # -- the list

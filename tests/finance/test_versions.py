@@ -11,7 +11,7 @@ from libs.common.events import BenefitApproved
 from libs.common.policy import ManualDecision, Pack, Succession
 from libs.common.treasuries import EmployerKind
 from services.finance.entitlements import share
-from tests.common.packs import a_pack, edited
+from tests.common.packs import a_pack, anyang, edited
 from tests.finance.builders import CITY, DISTRICT, ZONE, an_approval, today
 from tests.finance.conftest import House
 
@@ -142,3 +142,28 @@ def test_a_bearer_that_is_no_more_is_for_people_before_any_money_moves() -> None
     assert borne(today()) == {CITY: 40, ZONE: 10, DISTRICT: 50}
     with pytest.raises(ManualDecision, match="410571 has no settlement"):
         borne(today() + timedelta(days=1))
+
+
+# -- a process that is older than a version
+
+
+async def test_an_instalment_under_a_version_that_this_process_cannot_read_holds_up_no_other(house: House) -> None:
+    before, _ = await two_versions(house, BY_DUE_ON)
+    held, other = await granted(house, before), await granted(house, anyang())
+    (first, *_) = await house.orders(application=other.application)
+    (_, second, *_) = await house.planned(first)
+    unread = house.service.packs._by_hash.pop(before.identity.sha256)  # as if it were an older process
+    on = end_of_day(second.order_on)
+    await house.tick(on)
+    (row,) = await house.rows("SELECT topic, waiting_for FROM parked_key")
+    assert tuple(row) == ("due:instalment.order", f"pack:{unread.identity.sha256}")
+    await house.tick(on)
+    assert [order.instalment for order in await house.orders(application=other.application)] == [1, 2]
+    assert await house.orders(application=held.application, instalment=2) == []
+
+    await house.service.packs.refresh()  # a process that can read it
+    for _ in range(4):
+        await house.tick(on)
+    assert [order.instalment for order in await house.orders(application=held.application)] == [1, 2]
+    assert await house.rows("SELECT key FROM parked_key") == []
+    assert await house.differences() == []

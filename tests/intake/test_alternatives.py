@@ -264,3 +264,77 @@ async def test_two_records_of_a_person_who_would_have_both_are_not_merged(house:
     assert [tuple(row) for row in held] == [
         ("living_allowance", first["id"]), ("purchase_subsidy", second["id"]), ("talent_certification", first["id"]),
     ]  # fmt: skip
+
+
+# -- found afterwards
+
+
+async def doubles(house: House, **page: Any) -> Any:
+    office = house.a("talent_office", org_unit=f"{COUNTY}/talent_office")
+    return (await office.get("/people/double-grants", params=page)).body
+
+
+async def test_a_flat_that_both_spouses_were_granted_is_listed_once_they_are_known_as_spouses(house: House) -> None:
+    wife, husband = a_person("李梅"), a_person("王小明")
+    flats = [await asks(house, person, CERTIFICATION, FLAT) for person in (wife, husband)]
+    for each in flats:
+        await end(house, each, "closed")
+    assert (await doubles(house))["items"] == []
+    await house.portal().file(
+        beneficiary=married(wife, husband), items=[{"code": "medical_care"}], materials=licences("identity_document")
+    )
+    (found,) = (await doubles(house))["items"]
+    assert (found["item"], found["reason"], found["elsewhere"]) == ("talent_flat", "household", 0)
+    assert found["reason_title"] == "按家庭享受的待遇夫妻双方各享受一份"
+    assert {found["person"], found["spouse"]} == {each["beneficiary"] for each in flats}
+    assert {(grant["case_no"], grant["item"]) for grant in found["grants"]} == {
+        (each["case_no"], "talent_flat") for each in flats
+    }
+
+
+async def test_a_flat_that_one_of_the_spouses_was_refused_is_not_listed(house: House) -> None:
+    wife, husband = a_person("李梅"), a_person("王小明")
+    flats = [await asks(house, person, CERTIFICATION, FLAT) for person in (wife, husband)]
+    await end(house, flats[0], "closed", talent_flat="refused")
+    await end(house, flats[1], "closed")
+    await house.portal().file(
+        beneficiary=married(wife, husband), items=[{"code": "medical_care"}], materials=licences("identity_document")
+    )
+    assert (await doubles(house))["items"] == []
+
+
+async def test_what_is_of_a_household_or_the_other_of_one_rule_is_listed_for_spouses_too(house: House) -> None:
+    await under(house, "talent_flat", "talent_apartment")
+    wife, husband = a_person("李梅"), a_person("王小明")
+    one, other = await asks(house, wife, CERTIFICATION, FLAT), await asks(house, husband, CERTIFICATION, APARTMENT)
+    for each in (one, other):
+        await end(house, each, "closed")
+    await house.portal().file(
+        beneficiary=married(wife, husband), items=[{"code": "medical_care"}], materials=licences("identity_document")
+    )
+    (found,) = (await doubles(house))["items"]
+    assert (found["item"], found["title"], found["reason"]) == ("one-of-two", "同类待遇择一享受", "household")
+    assert {(grant["case_no"], grant["item"]) for grant in found["grants"]} == {
+        (one["case_no"], "talent_flat"), (other["case_no"], "talent_apartment"),
+    }  # fmt: skip
+
+
+async def test_two_benefits_of_one_rule_that_two_records_were_granted_are_found_by_the_merge(house: House) -> None:
+    await under(house, "talent_flat", "talent_apartment")
+    first, second = [
+        await asks(house, a_person(), CERTIFICATION, FLAT), await asks(house, a_person(), CERTIFICATION, APARTMENT),
+    ]  # fmt: skip
+    for each in (first, second):
+        await end(house, each, "closed")
+    answer = await merge(house, second, first)
+    assert answer.status == 200, answer.body
+    found, certified = answer.body["double_grants"]
+    assert (found["item"], found["reason"], found["spouse"]) == ("one-of-two", "at_most_one", None)
+    assert (certified["item"], certified["reason"]) == ("talent_certification", "twice")
+    assert {grant["item"] for grant in found["grants"]} == {"talent_flat", "talent_apartment"}
+    shown = await doubles(house, limit=1)
+    assert shown["items"] == [found]
+    shown = await doubles(house, limit=1, cursor=shown["next"])
+    assert (shown["items"], shown["next"]) == ([certified], None)
+    await under(house, version="2021-6")  # the rule is gone
+    assert (await doubles(house))["items"] == [certified]

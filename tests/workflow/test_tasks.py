@@ -12,8 +12,10 @@ import pytest
 from libs.common.auth import ROLES, Principal
 from libs.common.calendar import SHANGHAI, end_of_day
 from libs.common.events import CaseResumed, CaseSuspended, DeptAssigned, DeptCompleted, SlaBreached
+from libs.common.packs import store
 from services.workflow.domain import SpecialProcedure, TaskOverdue
 from services.workflow.tasks import Completion, complete, resume, suspend
+from tests.common.packs import a_pack, reviewed
 from tests.workflow.builders import CITY, COUNTY, DISTRICT, an_acceptance, today
 from tests.workflow.conftest import House
 
@@ -79,6 +81,32 @@ async def test_what_the_policy_leaves_to_a_department_is_asked_of_it_and_told_wi
     (await office.post(f"/tasks/{task.id}:complete", {"result": "passed", "facts": found})).ok()
     (told,) = await house.emitted(DeptCompleted)
     assert told.facts == {"employer.good_standing": True, "person.degree": "doctor"}
+
+
+async def test_what_only_a_review_before_a_later_instalment_asks_is_not_asked_of_a_task(house: House) -> None:
+    fact = """  - name: person.still_working
+    title: 仍在原用人单位工作
+    type: bool
+    stated_by: department
+    department: human_resources
+    document: anyang-2021-4
+    article: 第四条
+
+conditions:
+"""
+    rules, asked_later = reviewed("living_allowance")
+    asked_later = asked_later.replace("when: person.insured_here", "when: person.still_working")
+    pack = a_pack(
+        ('version: "2021-4.2"', 'version: "2021-4.3"'), (rules, asked_later.replace("conditions:\n", fact, 1))
+    )
+    async with house.service.database.transaction() as tx:
+        await store(tx, pack)
+    await house.service.packs.refresh()
+    application = an_acceptance(policy=pack.identity)
+    await house.hear(application)
+    task = await house.task(application, "human_resources")
+    shown = (await house.department("human_resources").get(f"/tasks/{task.id}")).ok()
+    assert [each["name"] for each in shown["judgements"]] == ["employer.good_standing", "person.insured_here"]
 
 
 @pytest.mark.article("第二条")

@@ -22,6 +22,7 @@ from libs.common.policy.model import (
     Cited,
     Contents,
     CorrectionTerms,
+    Document,
     DocumentKind,
     EmployerShareRule,
     InstalmentPlan,
@@ -35,7 +36,7 @@ from libs.common.policy.model import (
     VersionBy,
 )
 from libs.common.policy.source import Path
-from libs.common.policy.stack import goes_before, is_narrower, prevails, takes_place
+from libs.common.policy.stack import are_of_one_time, goes_before, is_narrower, prevails, takes_place
 from libs.common.treasuries import EmployerKind, TreasuryKind
 
 Finding: TypeAlias = tuple[Path, str]
@@ -143,10 +144,7 @@ def overrides_are_sound(pack: Contents) -> Iterator[Finding]:
             over, older = documents[rule.document], documents[under.document]
             assumed = under.assumption and not rule.assumption  # no document says it
             if not (assumed or prevails(over, older)):
-                yield (
-                    where,
-                    f"{over.number}不能取代{older.number}的规定：只能由较新或较具体的文件取代，且不能取代法律和标准。",
-                )
+                yield where, _may_not(over, older)
             elif not (takes_place(rule, under) or is_narrower(rule, under, kinds)):
                 yield (
                     where,
@@ -154,6 +152,18 @@ def overrides_are_sound(pack: Contents) -> Iterator[Finding]:
                 )
             elif rule.id in _overridden_by(target, placed):
                 yield where, f"{rule.id} 与 {target} 互相取代，请只保留一个方向。"
+
+
+def _may_not(over: Document, under: Document) -> str:
+    """Why a document may not override another, and what to do."""
+    told = f"{over.number}不能取代{under.number}的规定："
+    cited_only = {DocumentKind.LAW, DocumentKind.STANDARD} & {over.kind, under.kind}
+    if not cited_only and over.id != under.id and are_of_one_time(over, under):
+        return (
+            f"{told}两份文件同日印发，又不是同一机关同一年度的发文字号，分不出先后。"
+            f"请由较晚印发的文件另行规定，或给不再适用的一条写明 valid_to。"
+        )
+    return f"{told}只能由较新或较具体的文件取代（同日印发的，同一发文字号中号数大的为新），且不能取代法律和标准。"
 
 
 def _overridden_by(rule: str, placed: Mapping[str, tuple[Path, Rule]]) -> Set[str]:

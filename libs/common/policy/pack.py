@@ -190,6 +190,13 @@ class Pack(Contents):
         return {rule.id: compile_condition(rule.when, self.facts) for rule in self.conditions}
 
     @cached_property
+    def facts_of_decisions(self) -> frozenset[str]:
+        """The names of the facts that a decision on an application looks at; the others are of reviews before later
+        instalments alone."""
+        on_filing = [rule for rule in self.conditions if rule.coverages or rule.categories or rule.items]
+        return frozenset(name for rule in on_filing for name in self.compiled[rule.id].uses)
+
+    @cached_property
     def _index(self) -> Mapping[tuple[type[Rule], Subject], list[Rule]]:
         index: dict[tuple[type[Rule], Subject], list[Rule]] = {}
         for rule in self.rules():

@@ -3,6 +3,7 @@
 Source: 第十条. Where an earlier policy disagrees the later one prevails; where they agree the earlier one lives on.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TypeVar
@@ -11,6 +12,8 @@ from libs.common.policy.model import Contents, Document, DocumentKind, Rule, Sha
 from libs.common.treasuries import TreasuryKind
 
 R = TypeVar("R", bound=Rule)
+
+_NUMBERED = re.compile(r"(?P<series>.*[〔\[［（(【]\d{4}[〕\]］）)】])\s*第?\s*(?P<n>\d{1,9})\s*号\s*")
 
 _ONE_DAY = timedelta(days=1)
 _BREADTHS = {
@@ -36,7 +39,26 @@ def prevails(over: Document, under: Document) -> bool:
     narrow, broad = _BREADTHS.get(over.kind), _BREADTHS.get(under.kind)
     if broad is None or over.id == under.id:
         return False
-    return narrow is None or narrow > broad or _age(over) > _age(under)
+    return narrow is None or narrow > broad or is_later(over, under)
+
+
+def is_later(one: Document, other: Document) -> bool:
+    """Whether a document came after another: by its day, and of two of one day by number, as an office counts, where
+    both are of one series (安人才办〔2026〕3 号 before 安人才办〔2026〕4 号)."""
+    if _age(one) != _age(other):
+        return _age(one) > _age(other)
+    return in_series(one, other) and _number(one) > _number(other)
+
+
+def in_series(one: Document, other: Document) -> bool:
+    """Whether two documents have different numbers of one issuer, office code and year."""
+    series = _series(one), _series(other)
+    return None not in series and series[0] == series[1] and _number(one) != _number(other)
+
+
+def are_of_one_time(one: Document, other: Document) -> bool:
+    """Whether neither day nor number says which of two documents came first."""
+    return _age(one) == _age(other) and not in_series(one, other)
 
 
 def takes_place(over: Rule, under: Rule) -> bool:
@@ -88,6 +110,16 @@ def _without(rule: R, over: Rule) -> Iterator[R]:
         yield rule.model_copy(update={"valid_to": over.valid_from - _ONE_DAY})
     if end < last:
         yield rule.model_copy(update={"valid_from": end + _ONE_DAY})
+
+
+def _series(document: Document) -> tuple[str, str] | None:
+    found = _NUMBERED.fullmatch(document.number)
+    return (document.issued_by, "".join(found["series"].split())) if found else None
+
+
+def _number(document: Document) -> int:
+    found = _NUMBERED.fullmatch(document.number)
+    return int(found["n"]) if found else 0
 
 
 def _age(document: Document) -> tuple[bool, date]:

@@ -8,17 +8,19 @@ from uuid import UUID
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, exists, select, tuple_
+from sqlalchemy import ColumnElement, Select, exists, or_, select, tuple_
 from starlette.responses import Response
 
 from libs.common.calendar import CALENDAR, local_date
+from libs.common.errors import NotFound
 from libs.common.idempotency import IdempotencyKey, Reply, known_keys, once
 from libs.common.money import Amount
+from libs.common.packs import Packs
 from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy import Instalment, PackIdentity, Verdict
 from libs.common.web import Caller, Tx, guarded_router, requires
 from libs.common.words import Reason
-from services.finance import payouts
+from services.finance import affiliations, payouts
 from services.finance.accounts import accounts_of
 from services.finance.api.reviews import ReviewOut, review_columns, review_out
 from services.finance.api.shapes import (
@@ -35,7 +37,7 @@ from services.finance.api.shapes import (
     policy_out,
 )
 from services.finance.domain import CancelCause, PaymentState
-from services.finance.entitlements import plan
+from services.finance.entitlements import plan, reviewers
 from services.finance.models import (
     entitlement,
     instalment,
@@ -46,7 +48,7 @@ from services.finance.models import (
 )
 from services.finance.payouts import policy_of
 from services.finance.reissues import reissue
-from services.finance.visible import visible
+from services.finance.visible import treasury_of, visible
 
 router = guarded_router("finance", tags=["支付令"])
 
@@ -223,9 +225,9 @@ async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: T
     """一项待遇及其各期：金额、应付日（没有官方日历的为暂定）、支付令和状态。"""
 
     def party(own: str) -> ColumnElement[bool]:
-        """One that an instalment fell to: the employer may have moved there."""
+        """One that an instalment fell to, or may fall to: the employer may have moved there."""
         mine = payout_order.c.treasury == own, payout_order.c.entitlement_id == entitlement.c.id
-        return exists().where(*mine)
+        return or_(exists().where(*mine), affiliations.names(own))
 
     query = visible(
         select(entitlement).where(entitlement.c.id == entitlement_id),
@@ -235,12 +237,16 @@ async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: T
         party=party,
     )
     row = await one_or_404(tx, query)
-    parts = await tx.execute(
-        select(instalment, payout_order.c.id.label("order"), *(payout_order.c[name] for name in _OF_THE_ORDER))
-        .outerjoin(payout_order)
-        .where(instalment.c.entitlement_id == entitlement_id)
-        .order_by(instalment.c.number)
-    )
+    parts = (
+        await tx.execute(
+            select(instalment, payout_order.c.id.label("order"), *(payout_order.c[name] for name in _OF_THE_ORDER))
+            .outerjoin(payout_order)
+            .where(instalment.c.entitlement_id == entitlement_id)
+            .order_by(instalment.c.number)
+        )
+    ).all()
+    if treasury_of(caller) not in {None, row.treasury, *(part.treasury for part in parts)}:
+        await _to_bear(tx, packs, entitlement_id, treasury_of(caller))
     reviews = await _reviews_of(tx, entitlement_id)
     paid_to = await accounts_of(tx, [entitlement_id])
     planned = plan(packs.get(policy_of(row)), row)
@@ -253,6 +259,18 @@ async def get_entitlement(entitlement_id: UUID, tx: Tx, caller: Caller, packs: T
         payee_account=paid_to[entitlement_id],
         **{name: getattr(row, name) for name in EntitlementOut.model_fields if name not in other},
     )
+
+
+async def _to_bear(tx: Tx, packs: Packs, entitlement_id: UUID, own: str | None) -> None:
+    """Raises NotFound where no instalment that has no order yet is the treasury's to bear."""
+    later = (
+        select(entitlement, instalment.c.number.label("instalment"))
+        .join(instalment, instalment.c.entitlement_id == entitlement.c.id)
+        .outerjoin(payout_order)
+        .where(entitlement.c.id == entitlement_id, payout_order.c.id.is_(None))
+    )
+    if own not in await reviewers(tx, packs, (await tx.execute(later)).all()):
+        raise NotFound
 
 
 async def _reviews_of(tx: Tx, entitlement_id: UUID) -> Mapping[int, list[ReviewOut]]:

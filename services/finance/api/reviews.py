@@ -1,6 +1,7 @@
 """Reviews before later instalments: those that wait for one, and the review itself."""
 
 from datetime import UTC, date, datetime
+from itertools import compress
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,14 +18,16 @@ from libs.common.packs import Packs
 from libs.common.paging import Page, Paging, page_of, read_after
 from libs.common.policy import Verdict
 from libs.common.web import Caller, Tx, guarded_router, requires
-from services.finance import reviews
+from services.finance import affiliations, reviews
 from services.finance.api.shapes import Body, ThePacks, actor_of, one_or_404
-from services.finance.entitlements import plan
+from services.finance.entitlements import plan, reviewers
 from services.finance.models import entitlement, instalment, instalment_review, payout_order
 from services.finance.payouts import policy_of
-from services.finance.visible import visible
+from services.finance.visible import treasury_of, visible
 
 router = guarded_router("finance", tags=["发放前复核"])
+
+_ORDER = (instalment.c.review_from, instalment.c.entitlement_id, instalment.c.number)  # that of the index
 
 
 class Review(Body):
@@ -59,7 +62,7 @@ class PendingOut(BaseModel):
     benefit: str
     category: str
     beneficiary: UUID
-    treasury: str
+    treasury: str = Field(description="由哪一级财政的人才办复核：应付日的隶属财政，尚不能确定的为受理时的隶属财政")
     amount: Amount = Field(description="含用人单位承担部分")
     due_on: date = Field(description="应付日")
     order_on: date = Field(description="生成支付令之日；复核晚于此日的，复核符合即生成")
@@ -96,11 +99,18 @@ def review_out(row: Any) -> ReviewOut:
 
 
 def _instalments_for(caller: Caller, *more: Any) -> Select[Any]:
-    """The instalments that the caller sees, each with its entitlement."""
+    """The instalments that the caller may see, each with its entitlement; a treasury also those of employers that were
+    told to belong to it, of which `concerned` says the rest."""
     query = select(
         entitlement, instalment.c.number.label("instalment"), instalment.c.amount_fen, instalment.c.review_from, *more
     ).join(instalment, instalment.c.entitlement_id == entitlement.c.id)
-    return visible(query, caller, treasury=entitlement.c.treasury, beneficiary=entitlement.c.beneficiary)
+    return visible(
+        query,
+        caller,
+        treasury=entitlement.c.treasury,
+        beneficiary=entitlement.c.beneficiary,
+        party=affiliations.names,
+    )
 
 
 def _pending(caller: Caller, today: date) -> Select[Any]:
@@ -119,16 +129,17 @@ def _pending(caller: Caller, today: date) -> Select[Any]:
         _instalments_for(caller, *review_columns(last))
         .outerjoin(last, true())
         .where(instalment.c.review_from <= today, last.c.verdict.is_distinct_from(Verdict.PASSED.value), ~ordered)
-        .order_by(instalment.c.review_from, entitlement.c.id, instalment.c.number)
+        .order_by(*_ORDER)
     )
 
 
-def _pending_out(packs: Packs, row: Any, today: date) -> PendingOut:
+def _pending_out(packs: Packs, row: Any, reviewer: str, today: date) -> PendingOut:
     pack = packs.get(policy_of(row))
     part = plan(pack, row)[row.instalment - 1]
-    own = {"entitlement", "amount", "due_on", "order_on", "withheld", "conditions", "review"}
+    own = {"entitlement", "treasury", "amount", "due_on", "order_on", "withheld", "conditions", "review"}
     return PendingOut(
         entitlement=row.id,
+        treasury=reviewer,
         amount=Amount(fen=row.amount_fen),
         due_on=part.due_on,
         order_on=part.order_on,
@@ -141,17 +152,25 @@ def _pending_out(packs: Packs, row: Any, today: date) -> PendingOut:
 
 @router.get("/pending-reviews", dependencies=[requires("finance:read")], summary="待复核的各期")
 async def list_pending(tx: Tx, caller: Caller, packs: ThePacks, page: Paging) -> Page[PendingOut]:
-    """已可复核而没有复核符合的各期，可复核之日早的在前；复核未符合的一直在列，直至复核符合。"""
+    """已可复核而没有复核符合的各期，可复核之日早的在前；复核未符合的一直在列，直至复核符合。
+
+    用人单位已迁移的，受理时的财政也可看到，由 treasury 所列财政的人才办复核。
+    一页可以不满 limit 条，是否还有以 next 为准。"""
     today = local_date(datetime.now(UTC))
     query = _pending(caller, today).limit(page.limit + 1)
     if after := read_after(page, date.fromisoformat, UUID, int):
-        query = query.where(tuple_(instalment.c.review_from, entitlement.c.id, instalment.c.number) > tuple_(*after))
+        query = query.where(tuple_(*_ORDER) > tuple_(*after))
     rows = (await tx.execute(query)).all()
-    return page_of(
-        [_pending_out(packs, row, today) for row in rows],
+    by = await reviewers(tx, packs, rows)
+    shown = page_of(
+        [_pending_out(packs, row, reviewer, today) for row, reviewer in zip(rows, by, strict=True)],
         page,
         lambda one: (one.review_from.isoformat(), str(one.entitlement), one.instalment),
     )
+    own = treasury_of(caller)
+    seen = [reviews.concerned(own, row, reviewer) for row, reviewer in zip(rows, by, strict=True)]
+    shown.items = list(compress(shown.items, seen))
+    return shown
 
 
 @router.post(
@@ -171,14 +190,18 @@ async def review_instalment(
     packs: ThePacks,
     key: IdempotencyKey,
 ) -> Response:
-    """按政策复核一期的发放条件，留存结论和所据事实；符合的按期生成支付令（已到期的随即生成），否则暂缓，可再次复核。"""
+    """按政策复核一期的发放条件，留存结论和所据事实；符合的按期生成支付令（已到期的随即生成），否则暂缓，可再次复核。
+
+    由应付日的隶属财政的人才办复核；用人单位已迁移的，受理时的财政可以查看，不办理复核。"""
 
     async def do() -> Reply:
         part = await one_or_404(
             tx, _instalments_for(caller).where(entitlement.c.id == entitlement_id, instalment.c.number == number)
         )
         today = local_date(datetime.now(UTC))
-        made = await reviews.review(tx, packs, part, facts=body.facts, actor=actor_of(caller), today=today)
+        made = await reviews.review(
+            tx, packs, part, by=treasury_of(caller), facts=body.facts, actor=actor_of(caller), today=today
+        )
         kept = select(*review_columns(instalment_review)).where(instalment_review.c.id == made)
         return Reply(201, review_out((await tx.execute(kept)).one()))
 

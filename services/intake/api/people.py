@@ -87,7 +87,7 @@ class Merged(BaseModel):
     """The reference that both lead to."""
 
     ref: UUID
-    double_grants: list[DoubleGrant] = Field(description="合并后发现的重复认定或重复待遇，须逐项处理")
+    double_grants: list[DoubleGrant] = Field(description="合并后发现的重复认定或重复待遇（含夫妻之间的），须逐项处理")
 
 
 class Account(BaseModel):
@@ -141,10 +141,12 @@ async def merge_people(merge: Merge, tx: Tx, caller: Caller, key: IdempotencyKey
 
 @router.get("/people/double-grants", summary="重复享受清单", dependencies=[requires("people:manage")])
 async def list_double_grants(tx: Tx, caller: Caller, desk: AtDesk, wanted: Paging) -> Page[DoubleGrant]:
-    """档案合并后发现的同一人重复认定、重复待遇，含以往合并的；事实消除后不再列出。"""
+    """档案合并后发现的同一人重复认定、重复待遇或者两项只能享受其一的待遇，以及夫妻双方各有一份的按家庭享受的待遇。
+
+    含以往合并的；事实消除后不再列出。"""
     today = local_date(datetime.now(UTC))
     found = await double_grants(tx, desk.packs.on(today), caller, wanted, today=today)
-    return page_of(found, wanted, lambda one: (str(one.person), one.item))
+    return page_of(found, wanted, lambda one: one.place)
 
 
 @router.post(
