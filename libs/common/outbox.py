@@ -213,12 +213,10 @@ class Relay:
                 await earlier
                 # This batch leaves now. While the database is busy for us the loop is free for it: what is made ready
                 # sooner would hold it up, and the bus have nothing.
-                if found:
-                    await self._mark(before)
-                else:
-                    reading = asyncio.create_task(self._unpublished(before, ids))
-                    await self._mark(before)
-                    found = await reading
+                reading = reading or asyncio.create_task(self._unpublished(before, ids, _listed(found)))
+                await self._mark(before)
+                if not found:
+                    found, reading = await reading, None
                 total += len(batch)
             await sending
             await self._mark(ids)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
+from itertools import zip_longest
 from time import monotonic
 from typing import Any
 
@@ -80,7 +81,7 @@ class KafkaBus:
             if after is not None:
                 await after
             async with asyncio.timeout(PUBLISH_SECONDS):
-                await asyncio.gather(*(_append(producer, slot, batches) for slot, batches in slots.items()))
+                await _append(producer, slots)
         except AWAY as error:
             await self._drop_producer()
             raise BusUnavailable(f"{type(error).__name__}: {error}") from error
@@ -263,9 +264,15 @@ def _packed(producer: Any, messages: Sequence[Message]) -> Sequence[Any]:
     return batches
 
 
-async def _append(producer: Any, slot: Slot, batches: Sequence[Any]) -> None:
-    for batch in batches:
-        await (await producer.send_batch(batch, slot.topic, partition=slot.partition))
+async def _append(producer: Any, slots: Mapping[Slot, Sequence[Any]]) -> None:
+    """The first batch of every partition, when all are confirmed the second, and so on: mostly there is but one."""
+    for batches in zip_longest(*slots.values()):
+        sent = [
+            await producer.send_batch(batch, slot.topic, partition=slot.partition)
+            for slot, batch in zip(slots, batches, strict=True)
+            if batch
+        ]
+        await asyncio.gather(*sent)
 
 
 def _add(batch: Any, message: Message) -> bool:
