@@ -25,6 +25,7 @@ from deploy.keeper import keep
 from deploy.local import Addresses, Local
 from deploy.refusals import NotStarted, PortTaken, Refusal
 from deploy.topics import TopicsDifferError, apply_topics
+from libs.common.connection import Connection
 from libs.common.service import Service
 from libs.common.settings import Settings, variable
 
@@ -119,7 +120,13 @@ def server(
     services = [create(name, settings) for name in names]
     app = host(*services, extra=extra)
     config = uvicorn.Config(
-        app, host=bind, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=STOP_SECONDS // 2
+        app,
+        host=bind,
+        port=port,
+        http=Connection,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=STOP_SECONDS // 2,
     )
     return kind(config, services)
 

@@ -119,6 +119,13 @@ class MalformedBody(DomainError):
     detail = "请检查请求体是否为完整的 UTF-8 编码 JSON，且不含空字符（U+0000），改正后重新提交。"
 
 
+class MalformedRequest(DomainError):
+    """400: what came is no HTTP request (RFC 9112)."""
+
+    status, code, title = 400, "malformed-request", "请求无法识别"
+    detail = "收到的内容不是有效的 HTTP 请求。请检查客户端、代理的地址和协议设置。"
+
+
 class IdempotencyKeyMissing(DomainError):
     """400: the operation creates or moves something and the request names no (valid) key."""
 
@@ -163,10 +170,10 @@ class MethodNotAllowed(DomainError):
 
 
 class RequestTimeout(DomainError):
-    """408: the body came too slowly."""
+    """408: head or body came too slowly."""
 
     status, code, title = 408, "request-timeout", "请求内容接收超时"
-    detail = "请求体未在规定时间内传完。请检查网络后，以同一幂等键重新提交。"
+    detail = "请求未在规定时间内传完。请检查网络后，以同一幂等键重新提交。"
 
 
 class IdempotencyKeyReused(DomainError):

@@ -12,7 +12,9 @@ import pytest
 import uvicorn
 from fastapi import Request
 
+from libs.common import connection
 from libs.common.auth import TokenIssuer
+from libs.common.connection import Connection
 from libs.common.settings import Settings
 from libs.common.web import Caller, create_app, guarded_router, requires
 from tests.conftest import free_port
@@ -29,15 +31,19 @@ class Edge:
 
     async def send(self, *parts: bytes, pause: float = 0, end: bool = False, token: str | None = None) -> "Answer":
         """A POST whose headers end with the first part; then the others, `pause` between; `end` closes our side."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         start = "POST /intake/v1/things HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        writer.write(f"{start}Authorization: Bearer {token or self.token}\r\n".encode() + parts[0])
+        first = f"{start}Authorization: Bearer {token or self.token}\r\n".encode() + parts[0]
+        return await self.exchange(first, *parts[1:], pause=pause, end=end)
+
+    async def exchange(self, *parts: bytes, pause: float = 0, end: bool = False) -> "Answer":
+        """Any bytes on a connection of their own, in order, `pause` between; the answer, as soon as it is there."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         answer = asyncio.create_task(_read(reader))
-        for part in parts[1:]:
-            await asyncio.sleep(pause)
+        for part in parts:
             if answer.done():  # it has heard enough
                 break
             writer.write(part)
+            await asyncio.sleep(pause)
         if end:
             writer.write_eof()
         try:
@@ -82,7 +88,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
     app = create_app(
         "intake", title="受理", description="试验", settings=settings, routers=[router], asyncapi=dict, not_ready=ready
     )
-    server = uvicorn.Server(uvicorn.Config(app, port=edge.port, log_config=None, access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, port=edge.port, http=Connection, log_config=None, access_log=False))
     running = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has nothing to wait on
         await asyncio.sleep(0.01)
@@ -102,6 +108,41 @@ async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
 
 def chunk(body: bytes) -> bytes:
     return f"{len(body):x}\r\n".encode() + body + b"\r\n"
+
+
+HEAD = b"POST /intake/v1/things HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", SECONDS)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    "parts", [[b""], [HEAD], [HEAD, *[b"X-Slow: 1\r\n"] * 20]], ids=["nothing", "half", "drop by drop"]
+)
+async def test_a_head_that_does_not_end_is_not_waited_for(edge: Edge, parts: list[bytes]) -> None:
+    refused = await edge.exchange(*parts, pause=SECONDS / 8)
+    assert (refused.status, refused.body["code"]) == (408, "request-timeout")
+    assert "connection: close" in refused.headers
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_second_head_on_a_connection_is_not_waited_for_either(edge: Edge) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(b"GET /intake/v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await _read(reader)).status == 404
+    await asyncio.sleep(SECONDS * 1.5)  # to be silent between two requests is allowed
+    writer.write(HEAD)
+    assert (await _read(reader)).status == 408
+    writer.close()
+
+
+async def test_what_is_no_http_is_refused_as_a_problem(edge: Edge) -> None:
+    refused = await edge.exchange("这不是请求\r\n\r\n".encode())
+    assert (refused.status, refused.body["code"]) == (400, "malformed-request")
+    assert "application/problem+json" in refused.headers
 
 
 async def test_a_body_announced_too_large_is_refused_before_it_comes(edge: Edge) -> None:

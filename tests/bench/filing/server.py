@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from deploy.host import host
 from libs.common import telemetry
+from libs.common.connection import Connection
 from libs.common.settings import Settings
 from services.intake.api.group import GroupCommit
 from services.intake.app import create
@@ -48,7 +49,7 @@ def serve(*, port: int, home: str, url: str, with_database: bool) -> None:
     limits: dict[str, Any] = {"requests_per_second": NO_LIMIT, "requests_burst": NO_LIMIT}
     settings = Settings(home=Path(home), intake_database_url=url, bus_url=url, **limits)
     app = host(Quiet(settings, with_database=with_database))
-    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=port, http=Connection, log_config=None, access_log=False)
 
 
 if __name__ == "__main__":
