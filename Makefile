@@ -70,6 +70,8 @@ clean: $(READY)  ## Stop what runs below HUANQUAN_HOME and remove its data (the 
 
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed as $(PYTHON) (make PYTHON=/path/to/python3.11 …)" >&2; exit 1; }
+	@# What a link leads to is somebody else's: `--clear` would empty it.
+	@[ ! -L $(VENV) ] || { echo "$(VENV) is a link to $$(readlink $(VENV)), whose environment is not ours to change: remove the link" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { \
 	  echo "setting up: Debian's python3-venv"; \
 	  $$( [ "$$(id -u)" = 0 ] || echo sudo ) sh -c 'apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null' \

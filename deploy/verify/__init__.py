@@ -21,7 +21,9 @@ from deploy.verify.bus import Progress, Walk, offsets_in_log, progress, walk_slo
 from deploy.verify.lag import Lag, measured
 from deploy.verify.looks import ALWAYS, Connections, Finding, Look, Scope, Tally
 from deploy.verify.within import AT_REST, WITHIN
+from deploy.verify.worked_out import worked_out
 from libs.common.bus.protocol import Bus
+from libs.common.crypto import Vault
 from libs.common.db import Database
 from libs.common.service import open_bus
 from libs.common.settings import SERVICES, Settings
@@ -79,6 +81,8 @@ class _Verification:
         self._databases = databases
         self._bus = bus
         self._at_rest = at_rest
+        current, retired = settings.vault()
+        self._vault = Vault(current, retired)
 
     async def run(self) -> Report:
         async with self._snapshots(SERVICES) as connections:
@@ -88,7 +92,7 @@ class _Verification:
         findings = [each for lag in lags for each in lag.findings(at_rest=self._at_rest)]
         findings.append(offsets_in_log(made))
         findings += await self._log(made, scope)
-        looks: list[Look] = [*BETWEEN, *WITHIN, *(AT_REST if self._at_rest else ())]
+        looks: list[Look] = [*BETWEEN, *WITHIN, *worked_out(self._vault), *(AT_REST if self._at_rest else ())]
         findings += [await _bounded(look.name, self._judged, look, scope) for look in looks]
         findings += await self._finance()
         findings.append(await _bounded("the trail is whole and meets its anchors", self._trail))

@@ -2,10 +2,15 @@
 
 from collections.abc import Iterable
 
-from deploy.verify.looks import Known, Mirrored
+from deploy.verify.looks import Known, Mirrored, told_field
 from libs.common.events import Event
 from libs.common.settings import SERVICES
 from services.intake.feedback import HANDLERS
+
+# The day of an event (Asia/Shanghai). By pattern too: a time that is none must not end the look.
+_TOLD_ON = r"""CASE WHEN time ~ '^[1-9]\d{3}-(0[1-9]|1[0-2])-\d\dT\d\d'
+                    THEN (left(time, 7) || '-01')::date + substr(time, 9, 2)::int - 1
+                         + (substr(time, 12, 2) >= '16')::int END"""
 
 # -- applications, cases, tasks
 
@@ -29,22 +34,37 @@ _ITEMS = """
     SELECT i.id::text, concat_ws(' ', i.code, i.kind, i.category, i.certification), c.opened_at, i.application::text
       FROM item AS i JOIN cases AS c USING (application)
 """
-_TASKS = """
-    SELECT t.id::text, concat_ws(' ', t.treasury, t.department, t.result, t.completed_on), h.at, t.application::text
+# The days of a task follow from its clock and the calendar of the day on which they were told; what was told stands in
+# the outbox.
+_TASK_DAYS = f"""
+    SELECT {told_field("task")} AS task, (array_agg({told_field("due_on")} ORDER BY id DESC))[1] AS due_on,
+           min({told_field("due_on")}) FILTER (WHERE type = 'DeptAssigned') AS first_due_on,
+           (array_agg({told_field("due_on")} ORDER BY id DESC) FILTER (WHERE type = 'CaseResumed'))[1] AS moved_due_on,
+           min({_TOLD_ON}) FILTER (WHERE type = 'DeptAssigned') AS opened_on
+      FROM outbox WHERE type IN ('DeptAssigned', 'CaseResumed') GROUP BY 1
+"""  # noqa: S608 - parts of our own
+_TASKS = f"""
+    SELECT t.id::text, concat_ws(' ', t.treasury, t.department, t.result, t.completed_on, 'due ' || d.due_on), h.at,
+           t.application::text
       FROM task AS t JOIN (SELECT task, max(at) AS at FROM history WHERE task IS NOT NULL GROUP BY task) AS h
         ON h.task = t.id
-"""
+      LEFT JOIN ({_TASK_DAYS}) AS d ON d.task = t.id::text
+"""  # noqa: S608 - parts of our own
 _TASK_HOLDERS = """
-    SELECT task::text, concat_ws(' ', treasury, department, result, completed_on), NULL::timestamptz, application::text
+    SELECT task::text, concat_ws(' ', treasury, department, result, completed_on, 'due ' || due_on), NULL::timestamptz,
+           application::text
       FROM task_holder
 """
-_TASK_CLOCKS_HERE = """
-    SELECT t.id::text, concat_ws(' ', t.treasury, t.department, t.completed_on), h.at, t.application::text
+_TASK_CLOCKS_HERE = f"""
+    SELECT t.id::text, concat_ws(' ', t.treasury, t.department, t.completed_on, 'since ' || d.opened_on,
+                                 'due ' || d.first_due_on, 'moved to ' || d.moved_due_on), h.at, t.application::text
       FROM task AS t JOIN (SELECT task, max(at) AS at FROM history WHERE task IS NOT NULL GROUP BY task) AS h
         ON h.task = t.id
-"""
+      LEFT JOIN ({_TASK_DAYS}) AS d ON d.task = t.id::text
+"""  # noqa: S608 - parts of our own
 _TASK_CLOCKS = """
-    SELECT record::text, concat_ws(' ', treasury, department, ended_on), NULL::timestamptz, application::text
+    SELECT record::text, concat_ws(' ', treasury, department, ended_on, 'since ' || opened_on, 'due ' || due_on,
+                                   'moved to ' || moved_due_on), NULL::timestamptz, application::text
       FROM clock WHERE kind = 'task'
 """
 _ENDED = """
@@ -75,13 +95,15 @@ _RESULTS_HEARD = """
 # -- decisions, entitlements, money
 
 _DECIDED = """
-    SELECT g.item::text, concat_ws(' ', g.number, g.category, g.decided_on), h.at, g.application::text
-      FROM (SELECT item, number, category, decided_on, application FROM certification
-             UNION ALL SELECT item, number, category, decided_on, application FROM approval) AS g
+    SELECT g.item::text, concat_ws(' ', g.number, g.category, g.decided_on, 'until ' || g.valid_to), h.at,
+           g.application::text
+      FROM (SELECT item, number, category, decided_on, valid_to, application FROM certification
+             UNION ALL SELECT item, number, category, decided_on, NULL, application FROM approval) AS g
       JOIN (SELECT item, max(at) AS at FROM history WHERE action = 'confirmed' GROUP BY item) AS h USING (item)
 """
 _DECIDED_HEARD = """
-    SELECT item::text, concat_ws(' ', number, category, decided_on), NULL::timestamptz, application::text
+    SELECT item::text, concat_ws(' ', number, category, decided_on, 'until ' || valid_to), NULL::timestamptz,
+           application::text
       FROM item_result WHERE number IS NOT NULL
 """
 _APPROVED = """
@@ -129,13 +151,15 @@ _ACCOUNTS = """
       JOIN person AS p ON coalesce(p.merged_into, p.ref) = coalesce(b.merged_into, b.ref)
 """
 _ORDERS = """
-    SELECT o.id::text, concat_ws(' ', o.public_fen, o.treasury, o.instalment, 'settled ' || o.settled_on,
+    SELECT o.id::text, concat_ws(' ', o.public_fen, o.treasury, o.benefit, o.instalment, 'due ' || o.due_on,
+                                 'settled ' || o.settled_on,
                                  CASE WHEN o.state = 'cancelled' THEN 'cancelled' END), h.at, o.application::text
       FROM payout_order AS o
       JOIN (SELECT order_id, max(recorded_at) AS at FROM order_history GROUP BY order_id) AS h ON h.order_id = o.id
 """
 _PAYMENTS = """
-    SELECT "order"::text, concat_ws(' ', fen, treasury, instalment, 'settled ' || settled_on,
+    SELECT "order"::text, concat_ws(' ', fen, treasury, benefit, instalment, 'due ' || due_on,
+                                    'settled ' || settled_on,
                                     CASE WHEN cancelled_on IS NOT NULL THEN 'cancelled' END), NULL::timestamptz,
            application::text FROM payment
 """
@@ -146,15 +170,18 @@ _SENT = """
 _SENT_HEARD = """
     SELECT "order"::text, '', NULL::timestamptz, application::text FROM payment WHERE sent_at IS NOT NULL
 """
-_PAYOUT_CLOCKS_HERE = """
-    SELECT o.id::text, concat_ws(' ', o.public_fen, o.treasury,
+_PAYOUT_CLOCKS_HERE = f"""
+    SELECT o.id::text, concat_ws(' ', o.public_fen, o.treasury, 'since ' || d.opened_on, 'due ' || o.due_on,
                                  CASE WHEN o.settled_on IS NOT NULL OR o.state = 'cancelled' THEN 'ended' END), h.at,
            o.application::text
       FROM payout_order AS o
       JOIN (SELECT order_id, max(recorded_at) AS at FROM order_history GROUP BY order_id) AS h ON h.order_id = o.id
-"""
+      LEFT JOIN (SELECT {told_field("order")} AS "order", (array_agg({_TOLD_ON} ORDER BY id DESC))[1] AS opened_on
+                   FROM outbox WHERE type = 'PayoutOrdered' GROUP BY 1) AS d ON d."order" = o.id::text
+"""  # noqa: S608 - parts of our own
 _PAYOUT_CLOCKS = """
-    SELECT record::text, concat_ws(' ', fen, treasury, CASE WHEN ended_on IS NOT NULL THEN 'ended' END),
+    SELECT record::text, concat_ws(' ', fen, treasury, 'since ' || opened_on, 'due ' || due_on,
+                                   CASE WHEN ended_on IS NOT NULL THEN 'ended' END),
            NULL::timestamptz, application::text FROM clock WHERE kind = 'payout'
 """
 # What decides who pays. Of the statements of an employer the newest; finance keeps them all. The driver stores the
@@ -182,11 +209,19 @@ _AFFILIATED_HEARD = """
 # -- events
 
 _PUBLISHED = """
-    SELECT event_id::text, concat_ws(' ', topic, key, type, encode(sha256(value), 'hex')),
+    SELECT event_id::text, concat_ws(' ', topic, key, type, time, traceparent, encode(sha256(value), 'hex')),
            created_at, key FROM outbox
 """
+# The headers are kept as they came: what they say beside the columns is shown where it is something else.
 _CHAINED = """
-    SELECT event_id::text, concat_ws(' ', topic, key, type, encode(sha256(payload), 'hex')), recorded_at, key FROM entry
+    SELECT event_id::text,
+           concat_ws(' ', topic, key, type, time, substring(headers FROM '"ce_traceparent":"([^"]*)"'),
+                     encode(sha256(payload), 'hex'),
+                     CASE WHEN strpos(headers, '"ce_id":"' || event_id || '"') * strpos(headers, '"ce_type":"' || type
+                               || '"') * strpos(headers, '"ce_time":"' || time || '"')
+                               * strpos(headers, '"ce_subject":' || to_json(key)) = 0 THEN headers END),
+           recorded_at, key
+      FROM entry
 """
 # `sla.breached` has two publishers, and no order between them.
 _IN_ORDER = """

@@ -20,6 +20,11 @@ ALWAYS, NEVER = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UT
 Connections = Mapping[str, AsyncConnection]
 
 
+def told_field(name: str) -> str:
+    """A field of an event in the outbox, by pattern, not as JSON: a value that is none must not end the look."""
+    return f"""substring(encode(value, 'escape') FROM '"{name}":"([^"]*)"')"""
+
+
 @dataclass(frozen=True)
 class Scope:
     """What is judged: what both sides had to know at `until` (UTC), but for what is set aside (keys of events that are

@@ -1,6 +1,6 @@
 """What must be true within one database: each thing told once, obligations watched, states as their history says."""
 
-from deploy.verify.looks import Each, Mirrored
+from deploy.verify.looks import Each, Mirrored, told_field
 from libs.common.events import ApplicationEvent
 from libs.common.service import LEADER_LOCK, LEADER_NAME
 from libs.common.settings import SERVICES
@@ -92,13 +92,66 @@ _OWN_STEPS = f"""
     SELECT event_id::text, '', NULL::timestamptz, NULL FROM timeline WHERE code IN ({_OWN_EVENTS})
 """  # noqa: S608 - names of our own
 
+# -- what is kept twice is alike
+
+_LEASES = """
+    SELECT l.id::text, l.from_day || ' to ' || l.to_day, NULL::timestamptz, e.application::text
+      FROM lease AS l JOIN hold AS h ON h.id = l.hold JOIN eligibility AS e ON e.id = h.eligibility
+"""
+_LEASES_TOLD = f"""
+    SELECT {told_field("lease")}, {told_field("from_day")} || ' to ' || {told_field("to_day")}, NULL::timestamptz, key
+      FROM outbox WHERE type = 'FlatLeased'
+"""  # noqa: S608 - names of our own
+_GRANTED = """
+    SELECT g.number, g.application::text, (g.beneficiary, g.treasury) = (c.beneficiary, c.treasury)
+      FROM (SELECT number, application, beneficiary, treasury FROM certification
+             UNION ALL SELECT a.number, a.application, a.beneficiary, c.treasury
+                         FROM approval AS a JOIN cases AS c USING (application)) AS g
+      JOIN cases AS c USING (application)
+"""
+_BENEFITS = """
+    SELECT item::text, concat_ws(' ', benefit, beneficiary), NULL::timestamptz, application::text FROM approval
+"""
+_BENEFITS_CLAIMED = """
+    SELECT c.item::text, concat_ws(' ', c.benefit, c.beneficiary), NULL::timestamptz, i.application::text
+      FROM claim AS c LEFT JOIN item AS i ON i.id = c.item
+"""
+_RESULTS = """
+    SELECT i.id::text, concat_ws(' ', c.beneficiary, i.code, i.kind, i.state, c.closed_on, i.reason), NULL::timestamptz,
+           i.application::text
+      FROM item AS i JOIN cases AS c USING (application) WHERE c.closed_on IS NOT NULL
+"""
+_RESULTS_FILED = """
+    SELECT item::text, concat_ws(' ', person, code, kind, result, closed_on, reason), NULL::timestamptz,
+           application::text
+      FROM record_entry
+"""
+# Of two people who are one since, both of whom had it and have ended, one claim stays: it is asked whether the person
+# has one, not by which application. Where an item came to nothing its claim is free: another takes it, and gives it up.
+_CLAIMED = """
+    SELECT i.id::text, a.id::text,
+           EXISTS (SELECT FROM claim AS c WHERE c.person = coalesce(p.merged_into, p.ref) AND c.code = i.code)
+      FROM application_item AS i JOIN application AS a ON a.id = i.application JOIN person AS p ON p.ref = a.beneficiary
+      LEFT JOIN item_result AS r ON r.item = i.id LEFT JOIN case_end AS e ON e.application = a.id
+     WHERE a.state = 'accepted' AND i.kind IN ('certification', 'benefit')
+       AND coalesce(r.result, '') NOT IN ('refused', 'withdrawn')
+       AND coalesce(e.state, '') NOT IN ('withdrawn', 'lapsed')
+       AND (r.valid_to IS NULL OR r.valid_to >= (now() AT TIME ZONE 'Asia/Shanghai')::date)
+"""
+
 # -- what is owed at a moment is watched
 
 
-def _watched(kind: str, key: str) -> str:
-    """A condition: due work of this kind waits for this key, or is parked."""
-    return f"""(EXISTS (SELECT FROM due WHERE kind = '{kind}' AND key = {key})
+def _watched(kind: str, key: str, *, by: str = "'infinity'") -> str:
+    """A condition: due work of this kind waits for this key, or is parked. It waits until a moment and no longer; what
+    was parked and released waits from then on."""
+    return f"""(EXISTS (SELECT FROM due WHERE kind = '{kind}' AND key = {key} AND at <= greatest({by}, now()))
                 OR EXISTS (SELECT FROM parked_key AS k WHERE k.topic = '{PARKED_PREFIX}{kind}' AND k.key = {key}))"""  # noqa: S608 - names of our own
+
+
+def _end_of(day: str) -> str:
+    """The moment at which a day ends in Asia/Shanghai."""
+    return f"({day} + 1)::timestamp AT TIME ZONE 'Asia/Shanghai'"
 
 
 _OPEN_TASKS = f"""
@@ -122,7 +175,7 @@ _PROMISES = f"""
 """  # noqa: S608 - names of our own
 _UNPAID = f"""
     SELECT o.id::text, o.application::text,
-           {_watched(PAYOUT_DEADLINE, "o.id::text")}
+           {_watched(PAYOUT_DEADLINE, "o.id::text", by=_end_of("o.due_on"))}
            OR EXISTS (SELECT FROM order_history AS h WHERE h.order_id = o.id AND h.action = 'breach')
       FROM payout_order AS o WHERE o.state NOT IN ('settled', 'cancelled', 'recovering', 'recovered')
 """  # noqa: S608 - names of our own
@@ -142,9 +195,9 @@ _INSTALMENTS = f"""
 """  # noqa: S608 - names of our own
 _HOLDS = f"""
     SELECT h.id::text, e.application::text,
-           CASE h.state WHEN 'held' THEN {_watched(HOLD_EXPIRY, "h.id::text")}
-                        WHEN 'leased' THEN {_watched(LEASE_END, "h.id::text")} ELSE true END
-      FROM hold AS h JOIN eligibility AS e ON e.id = h.eligibility
+           CASE h.state WHEN 'held' THEN {_watched(HOLD_EXPIRY, "h.id::text", by="h.held_until")}
+                        WHEN 'leased' THEN {_watched(LEASE_END, "h.id::text", by=_end_of("l.to_day"))} ELSE true END
+      FROM hold AS h JOIN eligibility AS e ON e.id = h.eligibility LEFT JOIN lease AS l ON l.hold = h.id
 """  # noqa: S608 - names of our own
 
 # -- states are as history and parts say
@@ -223,6 +276,13 @@ WITHIN: tuple[Mirrored | Each, ...] = (
         for service in TOLD
     ),
     Mirrored("every event of intake is a step in the timeline", {"intake": _OWN_TOLD}, {"intake": _OWN_STEPS}),
+    Mirrored("every lease is told of with its days", {"housing": _LEASES}, {"housing": _LEASES_TOLD}),
+    Each("every certification and approval is of whom its case is for", "workflow", _GRANTED),
+    Mirrored("every approved benefit is claimed once", {"workflow": _BENEFITS}, {"workflow": _BENEFITS_CLAIMED}),
+    Mirrored(
+        "every result of an ended case is in the talent record", {"workflow": _RESULTS}, {"workflow": _RESULTS_FILED}
+    ),
+    Each("whoever was accepted claims what was asked for", "intake", _CLAIMED),
     Each("every correction is watched until its last day", "intake", _CORRECTIONS),
     Each("every promised material is watched until its day", "intake", _PROMISES),
     Each("every open task is watched until its limit", "workflow", _OPEN_TASKS),

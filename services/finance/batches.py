@@ -185,7 +185,7 @@ async def _make(
             "total": total,
             "made_on": today,
             "made_by": actor,
-            "file": await asyncio.to_thread(vault.seal, raw, _context(batch)),
+            "file": await asyncio.to_thread(vault.seal, raw, sealed_as(batch)),
             "sha256": made.sha256,
         },
     )
@@ -218,11 +218,12 @@ async def file_of(tx: AsyncConnection, batch: UUID, *, vault: Vault, client: str
     """Number and file of a batch, as the bank gets it; who took it out is written down."""
     await tx.execute(_ACCESS, {"batch": batch, "client": client, "actor": actor})
     row = (await tx.execute(_FILE, {"id": batch})).one()
-    raw = await asyncio.to_thread(vault.open, row.file, _context(batch))
+    raw = await asyncio.to_thread(vault.open, row.file, sealed_as(batch))
     if hashlib.sha256(raw).hexdigest() != row.sha256:
         raise RuntimeError(f"the file of batch {row.number} is not the one that was made")
     return row.number, raw
 
 
-def _context(batch: UUID) -> bytes:
+def sealed_as(batch: UUID) -> bytes:
+    """The context that the file of a batch is sealed with."""
     return b"finance payout_batch " + batch.bytes

@@ -76,6 +76,21 @@ INVARIANTS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
+        "every posting is of the day that the bank told, or its month was closed",
+        """
+        SELECT t.key AS record, t.treasury, t.month,
+               CASE t.kind WHEN 'settlement' THEN t.posted_on = (s.closed_at AT TIME ZONE 'Asia/Shanghai')::date
+                           ELSE t.posted_on = l.on_day AND t.month >= to_char(l.on_day, 'YYYY-MM') END AS ok,
+               'posted on ' || t.posted_on || ' in ' || t.month || ', told of '
+               || coalesce(l.on_day, (s.closed_at AT TIME ZONE 'Asia/Shanghai')::date)::text AS detail
+          FROM transfer AS t
+          LEFT JOIN settlement AS s ON s.id = t.settlement_id
+          LEFT JOIN batch_line AS b ON b.order_id = t.order_id AND b.attempt = t.attempt
+          LEFT JOIN bank_result_line AS l ON l.reference = b.reference
+           AND l.verdict = CASE t.kind WHEN 'payout' THEN 'settle' WHEN 'payout_reversal' THEN 'bounce' END
+        """,
+    ),
+    (
         "every order pays its entitlement, to whom that is due",
         """
         SELECT o.id::text AS record, o.treasury, NULL AS month,
@@ -170,10 +185,11 @@ INVARIANTS: tuple[tuple[str, str], ...] = (
     (
         "every line of the bank that is believed moved its order once",
         """
-        SELECT coalesce(l.reference, h.order_id::text) AS record, o.treasury, NULL AS month, l.n = 1 AND h.n = 1 AS ok,
+        SELECT coalesce(l.reference, h.order_id::text) AS record, o.treasury, NULL AS month,
+               l.n = 1 AND h.n = 1 AND l.fen = o.public_fen AS ok,
                coalesce(l.verdict, h.verdict) || ': lines ' || coalesce(l.n, 0) || ', moves ' || coalesce(h.n, 0)
-               AS detail
-          FROM (SELECT order_id, file_id, verdict, min(reference) AS reference, count(*) AS n
+               || ', ' || coalesce(l.fen::text, 'no') || ' fen of ' || o.public_fen AS detail
+          FROM (SELECT order_id, file_id, verdict, min(reference) AS reference, count(*) AS n, sum(fen) AS fen
                   FROM bank_result_line WHERE verdict IN ('settle', 'bounce') GROUP BY order_id, file_id, verdict) AS l
           FULL JOIN (SELECT order_id, record AS file_id, action AS verdict, count(*) AS n
                        FROM order_history WHERE action IN ('settle', 'bounce')

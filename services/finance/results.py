@@ -121,11 +121,16 @@ async def import_file(
         raise ResultFileRefused(why="该文件属于其他财政")
     file, sha256 = uuid7(), hashlib.sha256(raw).hexdigest()
     row = {"id": file, "treasury": treasury, "number": read.number, "sha256": sha256, "lines": len(read.lines)}
-    sealed = await asyncio.to_thread(vault.seal, raw, b"finance bank_result_file " + file.bytes)
+    sealed = await asyncio.to_thread(vault.seal, raw, sealed_as(file))
     # Waits for another import of the same bytes or number, if there is one.
     if (await tx.execute(_FILE, {**row, "file": sealed, "actor": actor})).rowcount:
         await _apply(tx, file, read, actor=actor, today=local_date(now))
     return await _report(tx, treasury, sha256)
+
+
+def sealed_as(file: UUID) -> bytes:
+    """The context that a result file is sealed with."""
+    return b"finance bank_result_file " + file.bytes
 
 
 async def _report(tx: AsyncConnection, treasury: str, sha256: str) -> Imported:

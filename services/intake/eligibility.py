@@ -33,7 +33,7 @@ class AskedItem(BaseModel):
     category: Code | None = None
 
 
-class Question(BaseModel):
+class EligibilityQuestion(BaseModel):
     """What is known of a person and an employer; nobody is named. Without items every certification and benefit is
     tried."""
 
@@ -106,7 +106,7 @@ class DecidedView(BaseModel):
     decisions: list[DecisionView]
 
 
-def answer(pack: Pack, question: Question, today: date) -> Eligibility:
+def answer(pack: Pack, question: EligibilityQuestion, today: date) -> Eligibility:
     """Decide what was asked. Raises FilingWrong where a code, a fact or a value is not the policy's."""
     on = question.on or today
     unknown = (each for n, item in enumerate(question.items) for each in _unknown(pack, item, n, on))
@@ -134,7 +134,7 @@ def _unknown(pack: Pack, item: AskedItem, n: int, on: date) -> Iterable[Mapping[
         yield fault("unknown-category", ("items", n, "category"))
 
 
-def _asked(pack: Pack, question: Question, on: date) -> Iterable[Decision]:
+def _asked(pack: Pack, question: EligibilityQuestion, on: date) -> Iterable[Decision]:
     for asked in question.items:
         tried = [asked.category] if asked.category else worth_trying(pack, item=asked.code, on=on)
         for category in tried:

@@ -17,7 +17,7 @@ HEARD = 1  # what workflow tells of at the first step: dept.assigned
 _drawn = Random(4)
 CASES = [UUID(int=_drawn.getrandbits(128)) for _ in range(EVENTS)]
 RESET = (
-    "TRUNCATE cases, history, outbox, inbox, consumer_offset",
+    "TRUNCATE cases, history, outbox, unpublished, inbox, consumer_offset",
     f"INSERT INTO cases (id, state) SELECT unnest('{{{','.join(map(str, CASES))}}}'::uuid[]), 'assigned'",
     "VACUUM ANALYZE cases",
 )

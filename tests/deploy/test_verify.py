@@ -23,7 +23,9 @@ from deploy.verify.bus import Walk, offsets_in_log, progress, walk_slot
 from deploy.verify.lag import measured
 from deploy.verify.looks import Connections, Finding, Look, Scope, Tally
 from deploy.verify.within import AT_REST, WITHIN
+from deploy.verify.worked_out import worked_out
 from libs.common.bus.postgres import PostgresBus
+from libs.common.crypto import Vault
 from libs.common.db import connect
 from libs.common.service import LEADER_NAME
 from tests.conftest import System
@@ -182,6 +184,79 @@ DAMAGES = (
         "intake",
         "DELETE FROM timeline WHERE code = 'PayoutSettled' RETURNING event_id::text",
     ),
+    # the days, and what else stands beside what was told
+    *(
+        damage("every task and its result are known to intake", "intake", f"UPDATE task_holder SET {what}")  # noqa: S608 - damage of our own
+        for what in ("due_on = due_on + 1", "due_on = NULL")
+    ),
+    *(
+        damage("every task has its clock in supervision", "audit", f"UPDATE clock SET {what} WHERE kind = 'task'")  # noqa: S608 - damage of our own
+        for what in ("due_on = due_on + 1", "opened_on = opened_on - 1", "moved_due_on = due_on")
+    ),
+    *(
+        damage("every payout order has its clock in supervision", "audit", f"{change} RETURNING record::text")
+        for change in (
+            "UPDATE clock SET due_on = due_on + 1 WHERE kind = 'payout'",
+            "UPDATE clock SET opened_on = opened_on - 1 WHERE kind = 'payout'",
+        )
+    ),
+    *(
+        damage("every number of a decision is known to intake", service, f"{change} RETURNING item::text")
+        for service, change in (
+            ("intake", "UPDATE item_result SET valid_to = valid_to + 1 WHERE valid_to IS NOT NULL"),
+            ("workflow", "UPDATE certification SET valid_to = valid_to + 1"),
+        )
+    ),
+    *(
+        damage(
+            "every payout order is known to intake, to the fen",
+            "intake",
+            f'UPDATE payment SET {what} RETURNING "order"::text',  # noqa: S608 - damage of our own
+        )
+        for what in ("due_on = due_on + 1", "benefit = 'x'")
+    ),
+    *(
+        damage(
+            "every published event is in the trail once, unaltered, and nothing else is",
+            "audit",
+            f"UPDATE entry SET {what} WHERE seq = 3 RETURNING event_id::text",  # noqa: S608 - damage of our own
+        )
+        for what in (
+            "time = '2020-01-01T00:00:00Z'",
+            """headers = replace(headers, '"ce_time":"20', '"ce_time":"19')""",
+            """headers = replace(headers, '"ce_traceparent":"00', '"ce_traceparent":"01')""",
+            "headers = ''",
+        )
+    ),
+    damage(
+        "every published event is in the trail once, unaltered, and nothing else is",
+        "workflow",
+        "UPDATE outbox SET time = '' WHERE type = 'DeptAssigned' RETURNING event_id::text",
+    ),
+    damage(
+        "every certification and approval is of whom its case is for",
+        "workflow",
+        "UPDATE certification SET beneficiary = item RETURNING number",
+    ),
+    damage(
+        "every lease is told of with its days",
+        "housing",
+        *A_FLAT,
+        """INSERT INTO lease (id, hold, from_day, to_day, signed_at, signed_by)
+           SELECT id, id, '2026-01-01', '2026-12-31', now(), 'x' FROM hold RETURNING id::text""",
+    ),
+    damage("every approved benefit is claimed once", "workflow", "DELETE FROM claim RETURNING item::text"),
+    damage(
+        "every result of an ended case is in the talent record",
+        "workflow",
+        "DELETE FROM record_entry RETURNING item::text",
+    ),
+    damage(
+        "whoever was accepted claims what was asked for",
+        "intake",
+        "DELETE FROM claim",
+        "SELECT id::text FROM application_item WHERE kind IN ('certification', 'benefit')",
+    ),
     # marked before it was published, or published by nobody
     damage(
         "every published event is in the trail once, unaltered, and nothing else is",
@@ -256,6 +331,26 @@ DAMAGES = (
         NO_LONGER_DUE,
     ),
     damage("every hold and every lease is watched until its end", "housing", *A_FLAT, "SELECT min(id::text) FROM hold"),
+    damage(
+        "every hold and every lease is watched until its end",
+        "housing",
+        *A_FLAT,
+        "UPDATE hold SET state = 'leased'",
+        """INSERT INTO lease (id, hold, from_day, to_day, signed_at, signed_by)
+           SELECT id, id, now(), now() + interval '1 year', now(), 'x' FROM hold""",
+        """INSERT INTO due (kind, key, at, payload)
+           SELECT 'lease.end', hold::text, (to_day + 2)::timestamp AT TIME ZONE 'Asia/Shanghai', '{}' FROM lease""",
+        "SELECT min(id::text) FROM hold",
+    ),
+    damage(
+        "every unpaid order is watched until its day",
+        "finance",
+        "UPDATE payout_order SET state = 'unknown', settled_on = NULL",
+        """INSERT INTO due (kind, key, at, payload)
+           SELECT 'payout.deadline', id::text, 'infinity', '{}' FROM payout_order
+               ON CONFLICT (kind, key) DO UPDATE SET at = excluded.at""",
+        "SELECT id::text FROM payout_order",
+    ),
     # states
     damage(
         "every case is where its items are",
@@ -412,6 +507,40 @@ async def test_each_invariant_finds_its_damage_and_names_the_record(paid: tuple[
     assert finding.violations
     assert finding.first
     assert broken in finding.first
+
+
+WAITS_TOO_LONG = "UPDATE due SET at = at + interval '60 d' WHERE kind = 'instalment.order' RETURNING key"
+NO_POLICY = "UPDATE entitlement SET policy_sha256 = 'x' RETURNING id::text || '/2'"
+FILES = {
+    "every bank file is the one that was made": ("payout_batch", "number"),
+    "every result file is the one that the bank sent": ("bank_result_file", "number"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        *(
+            (name, f"UPDATE {table} SET {change} RETURNING {record}")  # noqa: S608 - damage of our own
+            for name, (table, record) in FILES.items()
+            for change in ("sha256 = 'x'", "file = set_byte(file, 40, get_byte(file, 40) # 1)", "file = ''")
+        ),
+        ("no instalment waits longer than until the day of its order", WAITS_TOO_LONG),
+        ("no instalment waits longer than until the day of its order", NO_POLICY),
+    ],
+)
+async def test_what_is_worked_out_is_compared_with_what_is_kept(
+    paid: tuple[System, str], name: str, statement: str
+) -> None:
+    current, retired = Local(paid[0].home).settings(paid[0].addresses).vault()
+    (look,) = [look for look in worked_out(Vault(current, retired)) if look.name == name]
+    async with connected(paid[0]) as (connections, _):
+        sound = await look.look(connections, Scope())
+    assert (sound.checked > 0, sound.broken) == (True, {})
+    async with connected(paid[0], look.services, damaged="finance", statements=(statement,)) as (connections, broken):
+        finding = (await look.look(connections, Scope())).finding(look.name)
+    assert finding.violations
+    assert broken in str(finding.first)
 
 
 async def test_what_was_withheld_on_its_day_is_not_missing(paid: tuple[System, str]) -> None:
@@ -639,11 +768,16 @@ def test_verify_reports_exits_with_1_and_names_each_broken_record(paid: tuple[Sy
 
 
 MERGE = """
-    WITH surviving AS (INSERT INTO person (ref, sealed) VALUES (gen_random_uuid(), '') RETURNING ref)
+    WITH surviving AS (INSERT INTO person (ref, sealed) VALUES (gen_random_uuid(), '') RETURNING ref),
+         moved AS (UPDATE claim SET person = surviving.ref FROM surviving)
     UPDATE person SET merged_into = surviving.ref FROM surviving
      WHERE person.ref = (SELECT beneficiary FROM application)
 """
-PART = "UPDATE person SET merged_into = NULL; DELETE FROM person WHERE sealed = ''"
+PART = """
+    UPDATE claim SET person = (SELECT beneficiary FROM application);
+    UPDATE person SET merged_into = NULL;
+    DELETE FROM person WHERE sealed = ''
+"""
 
 
 def test_a_person_merged_since_is_still_whom_the_payment_is_due_to(paid: tuple[System, str]) -> None:

@@ -9,6 +9,8 @@ from services.finance.reconcile import INVARIANTS
 from tests.finance.builders import DISTRICT, PROVINCE_MANAGED, bounced, credited, this_month
 from tests.finance.conftest import House, reference
 
+BELIEVED = "every line of the bank that is believed moved its order once"
+POSTED = "every posting is of the day that the bank told, or its month was closed"
 DAMAGE = {
     "every transfer balances in every book": "UPDATE entry SET fen = fen + 1 WHERE id = (SELECT min(id) FROM entry)",
     "every balance is the sum of its entries": "UPDATE account SET balance = balance + 1 WHERE kind = 'expenditure'",
@@ -16,6 +18,7 @@ DAMAGE = {
     "every order is posted once where settled, else not at all": """
         UPDATE payout_order SET state = 'due', settled_on = NULL WHERE state = 'settled'""",
     "every posting has the amounts of its order": "UPDATE payout_order SET public_fen = public_fen + 1",
+    POSTED: "UPDATE transfer SET posted_on = posted_on - 1 WHERE kind = 'settlement'",
     "every order pays its entitlement, to whom that is due": "UPDATE payout_order SET beneficiary = gen_random_uuid()",
     "the shares of every order sum to what is paid": "UPDATE payout_order SET employer_fen = employer_fen + 1",
     "no entitlement is paid more than once": "UPDATE instalment SET amount_fen = amount_fen + 1",
@@ -25,7 +28,7 @@ DAMAGE = {
     "an order is sent again only after the bank bounced it": "UPDATE payout_order SET attempt = attempt + 1",
     "every line of a bank file is one sending of its order": """
         UPDATE order_history SET attempt = attempt + 1 WHERE action = 'send'""",
-    "every line of the bank that is believed moved its order once": """
+    BELIEVED: """
         UPDATE bank_result_line SET verdict = 'repeated' WHERE verdict = 'bounce'""",
     "every state is the one that history came to": """
         UPDATE payout_order SET state = 'cancelled' WHERE state = 'bounced'""",
@@ -34,6 +37,11 @@ DAMAGE = {
     "both legs through the province are alike": """
         UPDATE entry SET fen = fen + 1 WHERE account_id = (SELECT id FROM account WHERE treasury = '410000' LIMIT 1)""",
 }
+MORE = (
+    (BELIEVED, "UPDATE bank_result_line SET fen = fen - 1 WHERE verdict = 'settle'"),
+    (POSTED, "UPDATE transfer SET posted_on = posted_on - 1 WHERE kind = 'payout'"),
+    (POSTED, "UPDATE bank_result_line SET on_day = on_day - 1 WHERE verdict = 'settle'"),
+)
 
 
 def test_every_invariant_is_tried() -> None:
@@ -52,7 +60,7 @@ async def test_each_invariant_finds_its_damage(house: House) -> None:
     assert await house.differences() == []
     database = house.service.database.url
     owner = create_async_engine(database.set(username="finance_owner"))
-    for name, damage in DAMAGE.items():
+    for name, damage in (*DAMAGE.items(), *MORE):
         async with owner.connect() as connection, connection.begin() as transaction:
             await connection.execute(text(damage))
             found = await _violated(connection)

@@ -16,7 +16,7 @@ from libs.common.policy.identity import Sha256
 from libs.common.policy.model import AtMostOne, Benefit, ClaimSubject, Item
 from libs.common.web import guarded_router, public
 from services.intake.api.desk import AtDesk
-from services.intake.eligibility import Eligibility, Question, answer
+from services.intake.eligibility import Eligibility, EligibilityQuestion, answer
 
 MEDIA_TYPE = "application/yaml"  # RFC 9512
 
@@ -114,7 +114,7 @@ async def show_policy(
 
 
 @router.post("/eligibility", summary="资格自测", dependencies=[public()])
-async def check_eligibility(question: Question, desk: AtDesk) -> Eligibility:
+async def check_eligibility(question: EligibilityQuestion, desk: AtDesk) -> Eligibility:
     """按所填情况逐条对照政策，不提交、不留存：每一条看到了什么、结论如何、出自哪一条，还缺什么或者须改变什么。
 
     不清楚的不填：缺少的情况只会使结论“尚不能确定”，不会变成“不符合”。已经享受什么在此不得而知，只能享受其一的待遇分别作答。

@@ -1,0 +1,13 @@
+"""What is compared is alike: the floor does what the product does, and each turn begins where the first one began."""
+
+from libs.common import outbox
+from tests.bench import consumer, relay_worker
+
+
+def test_the_bare_drain_marks_by_the_statement_of_the_product() -> None:
+    assert relay_worker.MARK == outbox._PUBLISHED
+
+
+def test_every_turn_of_the_consumer_begins_without_what_the_last_one_told() -> None:
+    emptied = set(consumer.RESET[0].removeprefix("TRUNCATE ").split(", "))
+    assert emptied >= {"outbox", "unpublished", "inbox", "consumer_offset"}
