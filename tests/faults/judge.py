@@ -1,11 +1,13 @@
 """The judgement at the end: `huanquan verify --at-rest`, and the drill's own books, which the platform cannot know."""
 
+import asyncio
 import json
 from collections import Counter
 
 from deploy.engine import SERVICES
 from deploy.sample.portal import states_of
 from libs.common.service import LEADER_LOCK
+from services.audit.anchors import last_anchor
 from tests.faults.load import Load
 from tests.faults.system import System
 
@@ -69,3 +71,18 @@ async def led(system: System) -> list[str]:
     finally:
         await connection.close()
     return [f"{service} has {number} leaders" for service, number in leaders.items() if number != 1]
+
+
+async def chained(system: System) -> int:
+    """How far the trail goes."""
+    connection = await system.postgres.connect("audit")
+    try:
+        return int(await connection.fetchval("SELECT coalesce(max(seq), 0) FROM entry"))
+    finally:
+        await connection.close()
+
+
+async def anchored(system: System, seq: int) -> bool:
+    """Whether the trail has an anchor there or behind."""
+    last = await asyncio.to_thread(last_anchor, system.home)
+    return last is not None and last.seq >= seq

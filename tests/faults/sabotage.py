@@ -39,18 +39,21 @@ UNPUBLISHED = (
 )
 TWICE = (_fault(1, "duplicates", "every topic", size=100),)
 TAKEN_OVER = (_fault(1, "kill leader", "workflow"),)
+SESSIONS_LOST = (_fault(1, "kill backend", "workflow"),)
 PAID = (_fault(1, "bank never", "bank", seconds=10),)
 SABOTAGE: Mapping[str, Sequence[Fault]] = {
     "offset-before-effects": IN_FLIGHT,
     "inbox-skipped": TWICE,
     "marked-before-publish": UNPUBLISHED,
     "no-leader-lock": TAKEN_OVER,
+    "relays-without-session": SESSIONS_LOST,
+    "due-work-not-done": TAKEN_OVER,
     "balance-not-updated": PAID,
     "unknown-paid-again": PAID,
 }
 """Each patch with the faults that bring it out."""
 
-EVERY_FAULT = (*IN_FLIGHT[:1], *UNPUBLISHED[:1], *TWICE, *TAKEN_OVER, *PAID)
+EVERY_FAULT = (*IN_FLIGHT[:1], *UNPUBLISHED[:1], *TWICE, *TAKEN_OVER, *SESSIONS_LOST, *PAID)
 
 
 @contextmanager
