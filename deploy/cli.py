@@ -463,7 +463,3 @@ def _of_usage(wrong: TyperException) -> str:
 def _refuse(line: str) -> None:
     typer.echo(line, err=True)
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

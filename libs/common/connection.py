@@ -51,8 +51,10 @@ class Connection(HttpToolsProtocol):
             self._head_awaited = None
 
     def _give_up(self) -> None:
-        self._head_awaited = None
-        self._refuse(RequestTimeout())
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._await_head()  # an answer to the request before is under way: nothing else may stand in it
+        else:
+            self._refuse(RequestTimeout())
 
     def _refuse(self, error: DomainError) -> None:
         self._head_came()

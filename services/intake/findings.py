@@ -114,7 +114,7 @@ def _rules(pack: Pack) -> Mapping[str, list[Any]]:
     found = [
         _Rule(each.code, each.code, each.code, True, each.valid_from, each.valid_to or date.max)
         for each in pack.benefits
-        if each.claim_subject is ClaimSubject.HOUSEHOLD
+        if each.code in homes
     ] + [
         _Rule(each.id, one, other, one in homes, each.valid_from, each.valid_to or date.max)
         for each in pack.at_most_one

@@ -82,6 +82,12 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         edge.reached += 1
         return {"took": True}
 
+    @router.get("/slow", dependencies=[requires("intake:file")])
+    async def slow(caller: Caller) -> dict[str, bool]:
+        """慢。"""
+        await asyncio.sleep(SECONDS * 1.5)
+        return {"took": True}
+
     async def ready() -> list[str]:
         return []
 
@@ -135,6 +141,17 @@ async def test_a_second_head_on_a_connection_is_not_waited_for_either(edge: Edge
     assert (await _read(reader)).status == 404
     await asyncio.sleep(SECONDS * 1.5)  # to be silent between two requests is allowed
     writer.write(HEAD)
+    assert (await _read(reader)).status == 408
+    writer.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_half_a_head_behind_a_request_leaves_its_slow_answer_whole(edge: Edge) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    start = f"GET /intake/v1/slow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {edge.token}\r\n\r\n"
+    writer.write(start.encode() + HEAD)
+    answered = await _read(reader)
+    assert (answered.status, answered.body) == (200, {"took": True})
     assert (await _read(reader)).status == 408
     writer.close()
 
