@@ -142,13 +142,14 @@ def message_of(told: Told, value: bytes, *, schemas: str = "") -> Message:
 
 @lru_cache
 def _shared(topic: str, kind: str, schemas: str) -> Shared:
-    return (
-        ("ce_specversion", "1.0"),
-        ("ce_source", f"/huanquan/{topic}"),
-        ("ce_type", kind),
-        ("ce_dataschema", f"{schemas}/events/{kind}.json"),
-        ("content-type", "application/json"),
-    )
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_source": f"/huanquan/{topic}",
+        "ce_type": kind,
+        "ce_dataschema": f"{schemas}/events/{kind}.json",
+        "content-type": "application/json",
+    }
+    return to_json(headers).decode()
 
 
 class Relay:

@@ -1,9 +1,9 @@
 """The protocol of a benchmark, and the run: contenders take turns, round by round, and ratios are judged on the worst.
 
 A benchmark is a module with a `BENCHMARK`. Its `prepared` makes data and processes, gives the contenders by name, and
-clears away when the block ends. One round lets every contender work once, in order (A B C A B C …); a contender gives
-its figures for that round. What is judged is a ratio of figures of one round, so that whatever slows the machine for a
-while slows both sides.
+clears away when the block ends. One round lets every contender work once, or as many turns as the benchmark says, in
+order (A B C A B C …); a contender gives its figures for each turn, and its figures of the round are their medians. What
+is judged is a ratio of figures of one round, so that whatever slows the machine for a while slows both sides.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tests.bench.ground import Ground
@@ -45,11 +46,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: `prepared(ground)` gives its contenders while its block lasts."""
+    """One benchmark: `prepared(ground)` gives its contenders while its block lasts. Where a turn is so short that the
+    machine's whims decide it, a round has several."""
 
     name: str
     prepared: Callable[[Ground], AbstractAsyncContextManager[Mapping[str, Contender]]]
     judged: Sequence[Judged] = ()
+    turns: int = 1
 
 
 @dataclass
@@ -66,19 +69,25 @@ def ratio(of: str, by: str, figure: str) -> Callable[[Round], float]:
     return lambda done: done[of][figure] / done[by][figure]
 
 
+def medians(turns: Sequence[Figures]) -> Figures:
+    """The median of each figure over the turns of a round; a figure of one turn stays as it is."""
+    return {figure: median(turn[figure] for turn in turns) for figure in turns[0]}
+
+
 async def measure(benchmark: Benchmark, ground: Ground, rounds: int, say: Callable[[str], None]) -> Measured:
     """Run one benchmark. `say` hears of each round."""
     measured = Measured(benchmark)
     async with benchmark.prepared(ground) as contenders:
         for number in range(1, rounds + 1):
-            done: dict[str, Figures] = {}
-            for name, contender in contenders.items():
-                await ground.settle()
-                measured.probes.append(await asyncio.to_thread(probe, ground.folder))
-                done[name] = await contender()
-                told = ", ".join(f"{figure} {value:,.4g}" for figure, value in done[name].items())
-                say(f"{benchmark.name} {number}/{rounds}  {name}: {told}")
-            measured.rounds.append(done)
+            taken: dict[str, list[Figures]] = {name: [] for name in contenders}
+            for _ in range(benchmark.turns):
+                for name, contender in contenders.items():
+                    await ground.settle()
+                    measured.probes.append(await asyncio.to_thread(probe, ground.folder))
+                    taken[name].append(await contender())
+                    told = ", ".join(f"{figure} {value:,.4g}" for figure, value in taken[name][-1].items())
+                    say(f"{benchmark.name} {number}/{rounds}  {name}: {told}")
+            measured.rounds.append({name: medians(turns) for name, turns in taken.items()})
     return measured
 
 

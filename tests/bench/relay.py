@@ -140,5 +140,6 @@ BENCHMARKS = (
                 0.9,
             ),
         ),
+        turns=3,
     ),
 )

@@ -16,6 +16,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import IllegalStateError, KafkaError
+from pydantic_core import from_json
 
 from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Shared, Slot, by_slot
 from libs.common.tasks import being_stopped
@@ -282,7 +283,7 @@ def _add(batch: Any, message: Message) -> bool:
 
 @lru_cache
 def _encoded(headers: Shared) -> list[tuple[str, bytes]]:
-    return [(name, value.encode()) for name, value in headers]
+    return [(name, value.encode()) for name, value in from_json(headers).items()]
 
 
 def _record(slot: Slot, message: Any) -> Record:

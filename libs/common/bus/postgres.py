@@ -204,9 +204,8 @@ class PostgresBus:
 
     async def _heading_of(self, connection: Any, shared: Shared) -> int:
         if shared not in self._heading_ids:
-            headers = to_json(dict(shared)).decode()
-            await connection.execute(_ADD_HEADING, headers)
-            self._heading_ids[shared] = await connection.fetchval(_HEADING, headers)
+            await connection.execute(_ADD_HEADING, shared)
+            self._heading_ids[shared] = await connection.fetchval(_HEADING, shared)
         return self._heading_ids[shared]
 
     async def _know_headings(self, connection: Any, wanted: set[int]) -> None:

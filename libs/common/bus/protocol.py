@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from murmurhash2 import murmurhash2
+from pydantic_core import from_json
 
 KAFKA_SEED = 0x9747B28C
 """Of MurmurHash2, as Kafka's clients have it."""
@@ -33,8 +34,9 @@ class Slot(NamedTuple):
     partition: int
 
 
-Shared = tuple[tuple[str, str], ...]
-"""Headers that many messages have alike, name and value: a driver makes them ready once and writes them once."""
+Shared = str
+"""Headers that many messages have alike, as a JSON object: a driver makes them ready once and writes them once. They
+are looked up for each message, and a text knows its hash."""
 
 
 class Message(NamedTuple):
@@ -44,12 +46,12 @@ class Message(NamedTuple):
     key: str
     own: Mapping[str, str]
     value: bytes
-    shared: Shared = ()
+    shared: Shared = "{}"
 
     @property
     def headers(self) -> dict[str, str]:
         """All of them, as whoever reads the record finds them."""
-        return {**dict(self.shared), **self.own}
+        return {**from_json(self.shared), **self.own}
 
 
 class Record(NamedTuple):
