@@ -139,7 +139,8 @@ class _Drill:
 
     async def _strike(self, fault: Fault, start: float) -> Struck:
         at = time.monotonic() - start
-        async with STRIKES[fault.kind](Stage(self._load.system, self._load.bank), fault) as what:
+        stage = Stage(self._load.system, self._load.bank, self._violated)
+        async with STRIKES[fault.kind](stage, fault) as what:
             await asyncio.sleep(fault.seconds)
         return Struck(fault.number, fault.kind, what, fault.seconds, round(at, 1), await self._recovered())
 

@@ -14,6 +14,10 @@ from libs.common.events import TOPICS, ApplicationAccepted, BenefitApproved, Dep
 MARK = "drill"  # the header of what is ours
 PAGE = 500
 NO_PACK = "0" * 64
+KEYS = 6
+"""Poison comes under so many keys at once: a batch holds it among what is sound, and some of them go on."""
+NO_TEXT = {ApplicationAccepted: "case_no", BenefitApproved: "number"}
+"""Where a NUL makes an event that no database takes. A reader finds it by halving its batch."""
 POISONED: Mapping[str, type[Event]] = {
     event.topic: event for event in (ApplicationAccepted, BenefitApproved, DeptCompleted, PayoutSettled)
 }
@@ -72,27 +76,57 @@ async def publish_again(bus: KafkaBus, size: int) -> int:
 
 
 async def publish_poison(bus: KafkaBus, topic: str, form: int) -> str:
-    """Two records under the key of an application that the topic tells of: one that cannot be decoded, and an event
-    under a policy that does not exist, behind which the key's later events queue. Returns the mark that both bear.
-    Raises LookupError where the topic has none of the events that its readers handle."""
-    twin = await _last(bus, topic)
+    """A record that cannot be decoded, and behind it events under the keys of the last applications that the topic
+    tells of: some under a policy that does not exist, some that no database takes. The later events of their keys must
+    queue. Returns the mark that all bear. Raises LookupError where the topic has none of the events that its readers
+    handle."""
+    twins = await _last(bus, topic)
     mark = str(uuid.uuid4())
-    fresh = {"ce_time": datetime.now(UTC).isoformat(), MARK: mark}
-    told = json.loads(twin.value)
-    foreign = json.dumps(told | {"policy": told["policy"] | {"sha256": NO_PACK}}).encode()
-    garbled = (b'{"application": ', b"\x00\xff", foreign)[form]
-    headers = {MARK: mark} if form == 1 else {**twin.headers, **fresh, "ce_id": str(uuid.uuid4())}
-    key = str(uuid.uuid4()) if form == 2 else twin.key  # its key is not the event's
+    garbled = (b'{"application": ', b"\x00\xff", _foreign(twins[0]))[form]
+    headers = {MARK: mark} if form == 1 else _headers(twins[0], mark)
+    key = str(uuid.uuid4()) if form == 2 else twins[0].key  # its key is not the event's
     await bus.publish([Message(topic, key, headers, garbled)])
-    await bus.publish([Message(topic, twin.key, {**twin.headers, **fresh, "ce_id": str(uuid.uuid4())}, foreign)])
+    spoiled = [(_untakeable if n % 2 else _foreign)(twin) for n, twin in enumerate(twins)]
+    await bus.publish(
+        [Message(topic, twin.key, _headers(twin, mark), value) for twin, value in zip(twins, spoiled, strict=True)]
+    )
     return mark
 
 
-async def _last(bus: KafkaBus, topic: str) -> Record:
-    kind = POISONED[topic].__name__
+def _headers(twin: Record, mark: str) -> dict[str, str]:
+    return {**twin.headers, "ce_time": datetime.now(UTC).isoformat(), "ce_id": str(uuid.uuid4()), MARK: mark}
+
+
+def _foreign(twin: Record) -> bytes:
+    told = json.loads(twin.value)
+    return json.dumps(told | {"policy": told["policy"] | {"sha256": NO_PACK}}).encode()
+
+
+def _untakeable(twin: Record) -> bytes:
+    field = NO_TEXT.get(POISONED[twin.slot.topic])
+    return json.dumps(json.loads(twin.value) | {field: "\0"}).encode() if field else _foreign(twin)
+
+
+async def _last(bus: KafkaBus, topic: str) -> list[Record]:
+    """The last event of the poisoned kind under each of the last keys; those of others' making are left out."""
+    kind, found = POISONED[topic].__name__, dict[str, Record]()
     for slot, end in (await ends(bus)).items():
         if slot.topic == topic:
-            for record in reversed(await _between(bus, slot, max(0, end - PAGE), end)):
-                if record.headers.get("ce_type") == kind and MARK not in record.headers:
-                    return record
-    raise LookupError(f"no {kind} was published to {topic} yet")
+            records = await _between(bus, slot, max(0, end - PAGE), end)
+            theirs = (r for r in records if r.headers.get("ce_type") == kind and MARK not in r.headers)
+            found |= {record.key: record for record in theirs}
+    if not found:
+        raise LookupError(f"no {kind} was published to {topic} yet")
+    return sorted(found.values(), key=lambda record: record.headers["ce_time"])[-KEYS:]
+
+
+async def behind(bus: KafkaBus, slot: Slot, offset: int, key: str) -> list[str]:
+    """The ids of the events of a key that stand behind an offset, without those that stood before it already."""
+    _, end = (await bus.ends([slot.topic]))[slot]
+    records = await _between(bus, slot, max(0, offset - PAGE), end)
+    named = [
+        (record.offset, record.headers["ce_id"])
+        for record in records
+        if record.key == key and MARK not in record.headers
+    ]
+    return sorted({name for at, name in named if at > offset} - {name for at, name in named if at < offset})

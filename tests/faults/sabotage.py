@@ -40,6 +40,7 @@ UNPUBLISHED = (
 TWICE = (_fault(1, "duplicates", "every topic", size=100),)
 TAKEN_OVER = (_fault(1, "kill leader", "workflow"),)
 SESSIONS_LOST = (_fault(1, "kill backend", "workflow"),)
+POISON = (_fault(1, "poison", "dept.completed"),)
 PAID = (_fault(1, "bank never", "bank", seconds=10),)
 SABOTAGE: Mapping[str, Sequence[Fault]] = {
     "offset-before-effects": IN_FLIGHT,
@@ -48,12 +49,13 @@ SABOTAGE: Mapping[str, Sequence[Fault]] = {
     "no-leader-lock": TAKEN_OVER,
     "relays-without-session": SESSIONS_LOST,
     "due-work-not-done": TAKEN_OVER,
+    "parked-key-overtaken": POISON,
     "balance-not-updated": PAID,
     "unknown-paid-again": PAID,
 }
 """Each patch with the faults that bring it out."""
 
-EVERY_FAULT = (*IN_FLIGHT[:1], *UNPUBLISHED[:1], *TWICE, *TAKEN_OVER, *SESSIONS_LOST, *PAID)
+EVERY_FAULT = (*IN_FLIGHT[:1], *UNPUBLISHED[:1], *TWICE, *TAKEN_OVER, *SESSIONS_LOST, *POISON, *PAID)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import asyncio
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -25,10 +25,11 @@ from tests.faults.system import System
 
 @dataclass(frozen=True)
 class Stage:
-    """What a fault may strike."""
+    """What a fault may strike, and where it tells of what must not have come of it."""
 
     system: System
     bank: Bank
+    violated: Callable[[Sequence[str]], None]
 
 
 Strike = Callable[[Stage, Fault], AbstractAsyncContextManager[str]]
@@ -237,12 +238,14 @@ async def duplicates(stage: Stage, fault: Fault) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def poison(stage: Stage, fault: Fault) -> AsyncIterator[str]:
-    """Records that nobody can handle, some under the key of an application that is under way. Once every reader has
-    parked them they are discarded with `huanquan parked discard`."""
+    """Records that nobody can handle, some under keys of applications that are under way. Once every reader has parked
+    them, and later events of their keys stand behind them, they are discarded with `huanquan parked discard`."""
     async with log.opened(stage.system.brokers.direct) as bus:
         mark = await log.publish_poison(bus, fault.target, fault.size)
-        yield fault.target
         await parking.until_read(stage.system, bus, fault.target)
+        queued = await parking.queue(stage.system, mark)
+        stage.violated(await parking.overtook(stage.system, bus, mark))
+        yield f"{fault.target}, {queued} queued behind"
     await parking.discard(stage.system, mark)
 
 
