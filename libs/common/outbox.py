@@ -136,7 +136,12 @@ def message_of(told: Told, value: bytes, *, schemas: str = "") -> Message:
     """CloudEvents 1.0 in Kafka's binary mode: the attributes as `ce_` headers, the data as the value. Made when an
     event leaves: where a deployment serves its schemas (`schemas`) is not known to the transaction that emits."""
     event_id, topic, key, kind, time, traceparent = told
-    own = {"ce_id": str(event_id), "ce_subject": key, "ce_time": time, "ce_traceparent": traceparent}
+    own = (
+        ("ce_id", str(event_id).encode()),
+        ("ce_subject", key.encode()),
+        ("ce_time", time.encode()),
+        ("ce_traceparent", traceparent.encode()),
+    )
     return Message(topic, key, own, value, _shared(topic, kind, schemas))
 
 

@@ -19,7 +19,7 @@ from deploy.engine import EmbeddedPostgres
 from libs.common import outbox
 from libs.common.bus.kafka import KafkaBus
 from libs.common.bus.postgres import PostgresBus
-from libs.common.bus.protocol import Bus, BusUnavailable, Message
+from libs.common.bus.protocol import Bus, BusUnavailable, Message, encoded
 from libs.common.consumer import Consumer
 from libs.common.db import Database
 from libs.common.inbox import Early, Inbox, cause
@@ -272,9 +272,9 @@ async def test_what_cannot_be_decoded_is_parked_under_its_place_and_blocks_nobod
     event = happened_on(topic)
     reader, bus = await make_database(metadata), buses.client()
     good = message(event(policy=PACK, of="a", number=1))
-    telling = Message(topic, "a", {"ce_type": "Happened"}, b'{"number": "41052219900101001X"}')
+    telling = Message(topic, "a", encoded({"ce_type": "Happened"}), b'{"number": "41052219900101001X"}')
     await bus.publish(
-        [Message(topic, "a", {"ce_type": "Happened"}, b"\xff{"), Message(topic, "a", {}, b"{}"), telling, good]
+        [Message(topic, "a", encoded({"ce_type": "Happened"}), b"\xff{"), Message(topic, "a", (), b"{}"), telling, good]
     )
     inbox = Inbox({event: Recorder().on_happened})
     async with running(follower(buses, reader, inbox, topic).run):

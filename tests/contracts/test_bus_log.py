@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from libs.common.bus.postgres import PostgresBus, create_schema
-from libs.common.bus.protocol import Message, Slot
+from libs.common.bus.protocol import Message, Slot, encoded
 from libs.common.db import connect
 from tests.conftest import BusKit, Postgres, create_database
 
@@ -30,7 +30,7 @@ async def test_a_log_of_the_older_form_is_taken_over_and_goes_on_behind_its_end(
     for _ in range(2):
         await create_schema(postgres.url(name, "bus_owner"), topics=[slot.topic], partitions=1, app_role="bus_app")
     bus = PostgresBus(postgres.url(name, "bus_app"))
-    await bus.publish([Message(slot.topic, "a", {"ce_id": "3"}, b"third", '{"ce_type":"Happened"}')])
+    await bus.publish([Message(slot.topic, "a", encoded({"ce_id": "3"}), b"third", '{"ce_type":"Happened"}')])
     found = await bus.fetch(slot, 0, limit=10)
     assert [(each.offset, each.key, each.headers, each.value) for each in found] == [
         (0, "a", {"ce_id": "1", "ce_type": "Happened"}, b"first"),
@@ -48,7 +48,7 @@ async def test_what_many_records_have_in_common_is_written_once_and_known_to_eve
     slots = [Slot(topic, n) for n in range(3)]
     await reader.fetch(slots[0], 0, limit=1)  # it has looked before there was anything to know
     for writer in (buses.client(), buses.client()):
-        await writer.publish([Message(topic, f"{n}", {"ce_id": f"{n}"}, b"", kinds[n % 3]) for n in range(30)])
+        await writer.publish([Message(topic, f"{n}", encoded({"ce_id": f"{n}"}), b"", kinds[n % 3]) for n in range(30)])
     records = [record for slot in slots for record in await reader.fetch(slot, 0, limit=100)]
     assert len(records) == 60
     assert all(r.headers == {"ce_id": r.key, "ce_type": f"{topic}.{int(r.key) % 3}"} for r in records)

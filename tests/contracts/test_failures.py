@@ -123,7 +123,7 @@ async def test_stuck_partitions_leave_connections_for_requests(buses: BusKit, ma
         stuck.set()
         await asyncio.sleep(3600)
 
-    await bus.publish([Message(topic, str(n), {}, b"") for topic in topics for n in range(30)])
+    await bus.publish([Message(topic, str(n), (), b"") for topic in topics for n in range(30)])
     consumer = Consumer(reader, bus, Inbox(every=hang), group=topics[0], topics=topics, instance="0")
     async with running(consumer.run):
         await asyncio.wait_for(stuck.wait(), 20)
@@ -226,7 +226,7 @@ async def test_a_reader_whose_database_hangs_stops_at_once_and_takes_no_connecti
 async def test_who_has_seen_all_of_a_partition_looks_again_only_at_news(
     buses: BusKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bus, told = PostgresBus(buses.address), Message(await buses.topic(), "a", {}, b"")
+    bus, told = PostgresBus(buses.address), Message(await buses.topic(), "a", (), b"")
     looks: list[Look] = []
     look = bus.fetch_all
 
@@ -266,7 +266,7 @@ async def test_a_publish_may_touch_any_number_of_partitions(buses: BusKit) -> No
         buses.address.replace("bus_app", "bus_owner"), topics=[topic], partitions=300, app_role="bus_app"
     )
     bus = buses.client()
-    await bus.publish([Message(topic, str(n), {}, b"") for n in range(500)])
+    await bus.publish([Message(topic, str(n), (), b"") for n in range(500)])
     assert sum(end for _, end in (await bus.ends([topic])).values()) == 500
 
 

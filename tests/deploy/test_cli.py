@@ -22,7 +22,7 @@ from deploy.cli import main
 from deploy.local import Local
 from libs.common import telemetry
 from libs.common.bus.postgres import PostgresBus
-from libs.common.bus.protocol import Message
+from libs.common.bus.protocol import Message, encoded
 from libs.common.db import connect
 from libs.common.policy import load_pack
 from services.intake.api.examples import FILING
@@ -366,7 +366,9 @@ REFUSE_CASES = """
 """
 
 
-POISON = Message("application.received", "poison", {"ce_type": "ApplicationAccepted", "ce_id": "none"}, b"\xff{")
+POISON = Message(
+    "application.received", "poison", encoded({"ce_type": "ApplicationAccepted", "ce_id": "none"}), b"\xff{"
+)
 
 
 def test_what_is_parked_is_listed_shown_released_and_discarded(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from libs.common.bus.kafka import KafkaBus
-from libs.common.bus.protocol import Message, Record, Slot
+from libs.common.bus.protocol import Message, Record, Slot, encoded
 from libs.common.events import TOPICS, ApplicationAccepted, BenefitApproved, DeptCompleted, Event, PayoutSettled
 
 MARK = "drill"  # the header of what is ours
@@ -70,7 +70,7 @@ async def publish_again(bus: KafkaBus, size: int) -> int:
     for slot, end in (await ends(bus)).items():
         last = await _between(bus, slot, max(0, end - size), end)
         theirs = (record for record in last if MARK not in record.headers)  # poison is not sent twice: it was discarded
-        messages += [Message(slot.topic, record.key, record.headers, record.value) for record in theirs]
+        messages += [Message(slot.topic, record.key, encoded(record.headers), record.value) for record in theirs]
     await bus.publish(messages)
     return len(messages)
 
@@ -85,10 +85,13 @@ async def publish_poison(bus: KafkaBus, topic: str, form: int) -> str:
     garbled = (b'{"application": ', b"\x00\xff", _foreign(twins[0]))[form]
     headers = {MARK: mark} if form == 1 else _headers(twins[0], mark)
     key = str(uuid.uuid4()) if form == 2 else twins[0].key  # its key is not the event's
-    await bus.publish([Message(topic, key, headers, garbled)])
+    await bus.publish([Message(topic, key, encoded(headers), garbled)])
     spoiled = [(_untakeable if n % 2 else _foreign)(twin) for n, twin in enumerate(twins)]
     await bus.publish(
-        [Message(topic, twin.key, _headers(twin, mark), value) for twin, value in zip(twins, spoiled, strict=True)]
+        [
+            Message(topic, twin.key, encoded(_headers(twin, mark)), value)
+            for twin, value in zip(twins, spoiled, strict=True)
+        ]
     )
     return mark
 

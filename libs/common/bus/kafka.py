@@ -18,7 +18,18 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import IllegalStateError, KafkaError
 from pydantic_core import from_json
 
-from libs.common.bus.protocol import Assigned, BusUnavailable, Message, OffsetGone, Record, Shared, Slot, by_slot
+from libs.common.bus.protocol import (
+    Assigned,
+    BusUnavailable,
+    Headers,
+    Message,
+    OffsetGone,
+    Record,
+    Shared,
+    Slot,
+    by_slot,
+    encoded,
+)
 from libs.common.tasks import being_stopped
 
 log = structlog.get_logger()
@@ -277,13 +288,13 @@ async def _append(producer: Any, slots: Mapping[Slot, Sequence[Any]]) -> None:
 
 
 def _add(batch: Any, message: Message) -> bool:
-    headers = _encoded(message.shared) + [(name, value.encode()) for name, value in message.own.items()]
+    headers = [*_ready(message.shared), *message.own]
     return batch.append(timestamp=None, key=message.key.encode(), value=message.value, headers=headers) is not None
 
 
 @lru_cache
-def _encoded(headers: Shared) -> list[tuple[str, bytes]]:
-    return [(name, value.encode()) for name, value in from_json(headers).items()]
+def _ready(headers: Shared) -> Headers:
+    return encoded(from_json(headers))
 
 
 def _record(slot: Slot, message: Any) -> Record:

@@ -306,7 +306,7 @@ _Row = tuple[str, int, str, bytes]
 
 
 def _row(message: Message, heading: int) -> _Row:
-    return message.key, heading, to_json(message.own).decode(), message.value
+    return message.key, heading, to_json(dict(message.own)).decode(), message.value
 
 
 def _found(look: Look, rows: Sequence[Any], headings: Mapping[int, Mapping[str, str]]) -> list[Record] | Exception:

@@ -39,19 +39,28 @@ Shared = str
 are looked up for each message, and a text knows its hash."""
 
 
+Headers = Sequence[tuple[str, bytes]]
+"""Names and values, as they are on the wire."""
+
+
+def encoded(headers: Mapping[str, str]) -> Headers:
+    """Headers for the wire."""
+    return [(name, value.encode()) for name, value in headers.items()]
+
+
 class Message(NamedTuple):
     """One event on its way out: key, its own CloudEvents headers, JSON bytes, and the headers of all of its type."""
 
     topic: str
     key: str
-    own: Mapping[str, str]
+    own: Headers
     value: bytes
     shared: Shared = "{}"
 
     @property
     def headers(self) -> dict[str, str]:
         """All of them, as whoever reads the record finds them."""
-        return {**from_json(self.shared), **self.own}
+        return {**from_json(self.shared), **{name: value.decode() for name, value in self.own}}
 
 
 class Record(NamedTuple):
