@@ -11,7 +11,6 @@ from libs.common.policy import PolicyError, load_pack
 from libs.common.settings import Settings
 
 TOKEN_ROLES = tuple(role for role in ROLES if role != "service")  # a service signs its own
-LONGEST_HOURS = 24 * 366.0
 
 # Offices that no task goes to, so that no pack lists them among its departments.
 OFFICES = ("government_services", "housing")
@@ -40,14 +39,16 @@ def token(
         str | None,
         typer.Option(metavar="REF", help="person_ref of the talent or handler, who see only what names them."),
     ] = None,
-    hours: Annotated[float, typer.Option(help=f"How long it holds, in hours (up to {LONGEST_HOURS:.0f}).")] = 8,
+    hours: Annotated[
+        float, typer.Option(help="How long it holds, in hours; up to HUANQUAN_TOKEN_HOURS, 24 by default.")
+    ] = 8,
 ) -> None:
     """Print a bearer token for development. Refused in production mode (HUANQUAN_MODE)."""
     if role not in TOKEN_ROLES:
         raise typer.BadParameter(f"no role {role!r}; there are {', '.join(TOKEN_ROLES)}", param_hint="--role")
-    if not 0 < hours <= LONGEST_HOURS:
-        raise typer.BadParameter(f"{hours} is not within 0 to {LONGEST_HOURS:.0f}", param_hint="--hours")
     settings = Settings()
+    if not 0 < hours <= settings.token_hours:
+        raise typer.BadParameter(f"{hours} is not within 0 to {settings.token_hours:g}", param_hint="--hours")
     if org_unit is not None:
         _check_org_unit(org_unit, settings)
     elif role in ORG_UNIT_ROLES:

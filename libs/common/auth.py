@@ -115,14 +115,22 @@ class Principal:
 class Verifier:
     """Checks tokens against the public keys of a JWKS file or URL.
 
-    The keys are kept for five minutes and read again for an unknown `kid`, at most every ten seconds.
+    The keys are kept for five minutes and read again for an unknown `kid`, at most every ten seconds. A token that was
+    given for more than `hours` is refused: nobody can take one back.
     """
 
     def __init__(
-        self, jwks: str, *, issuer: str, audience: str, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        jwks: str,
+        *,
+        issuer: str,
+        audience: str,
+        hours: float = 24,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._source = jwks
         self._transport = transport
+        self._longest = hours * 3600
         self._claims = jwt.JWTClaimsRegistry(
             leeway=LEEWAY_SECONDS,
             iss={"essential": True, "value": issuer},
@@ -143,6 +151,8 @@ class Verifier:
             keys = await self._keys_for(_kid(token))
             decoded = jwt.decode(token, keys, algorithms=ALGORITHMS)
             self._claims.validate(decoded.claims)
+            if decoded.claims["exp"] - decoded.claims["iat"] > self._longest:
+                raise ValueError("exp")
             return _principal(decoded.claims)
         except (JoseError, ValueError, TypeError, KeyError) as error:
             log.info("token refused", why=type(error).__name__)

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     service_key: Path | None = Field(default=None, description="private JWK a service signs its own tokens with")
     issuer: str | None = None
     audience: str = "huanquan"
+    token_hours: float = Field(default=24, gt=0, description="a token that was given for longer is refused")
 
     policies: Path = POLICIES
     intake_url: str = Field(default=DEVELOPMENT_URL, description="where people:resolve is asked")

@@ -275,7 +275,9 @@ def create_app(
     )
     app.state.settings, app.state.not_ready, app.state.metrics = settings, not_ready, metrics.registry
     app.state.gauges, app.state.closed, app.state.tracing = None, False, Tracing(name, settings)
-    app.state.verifier = Verifier(str(settings.jwks), issuer=str(settings.issuer), audience=settings.audience)
+    app.state.verifier = Verifier(
+        str(settings.jwks), issuer=str(settings.issuer), audience=settings.audience, hours=settings.token_hours
+    )
     app.state.rate_limit = RateLimit(per_second=settings.requests_per_second, burst=settings.requests_burst)
     for router in routers:  # their routes as they are: `include_router` would make each a second time, in milliseconds
         app.router.routes.extend(router.routes)

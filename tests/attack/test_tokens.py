@@ -51,6 +51,7 @@ class Forger:
 NOW = int(time.time())
 FORGED: dict[str, Callable[[Forger], str]] = {
     "expired": lambda f: f.signed(exp=NOW - 60),
+    "for ten years": lambda f: f.signed(exp=NOW + 10 * 365 * 86_400),
     "never expiring": lambda f: f.signed(exp=None),
     "expiring at no number": lambda f: f.signed(exp="9" * 20),
     "from the future": lambda f: f.signed(iat=NOW + 3600, nbf=NOW + 3600),

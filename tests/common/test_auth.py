@@ -65,6 +65,16 @@ def encoded(key: Key, given: dict[str, Any], alg: str = "ES256") -> str:
     return jwt.encode({"alg": alg, "kid": key.kid}, given, key, algorithms=[alg])
 
 
+async def test_a_token_that_was_given_for_longer_than_the_deployment_allows_is_refused(
+    settings: Settings, key: ECKey
+) -> None:
+    given = encoded(key, claims(settings))  # for ten minutes
+    about = {"issuer": str(settings.issuer), "audience": settings.audience}
+    assert (await Verifier(str(settings.jwks), **about, hours=1 / 6).verify(given)).subject == "zhang"
+    with pytest.raises(Unauthenticated):
+        await Verifier(str(settings.jwks), **about, hours=1 / 12).verify(given)
+
+
 async def test_a_good_token_says_who_calls(settings: Settings, key: ECKey, verifier: Verifier) -> None:
     caller = await verifier.verify(encoded(key, claims(settings, person="p-1")))
     assert (caller.subject, caller.client, caller.role) == ("zhang", "console", "specialist")
