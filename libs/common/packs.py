@@ -8,9 +8,10 @@ content refuses to start (DESIGN §6). A running process looks for packs that we
 import asyncio
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Column, DateTime, LargeBinary, MetaData, Row, Table, Text, UniqueConstraint, func, text
@@ -36,9 +37,10 @@ _STORE = text("""
 """)
 _STORED = text("SELECT sha256 FROM policy_pack WHERE city = :city AND version = :version")
 _OTHER_CITIES = text("SELECT DISTINCT city FROM policy_pack WHERE city <> :city ORDER BY city")
-_NEW = text(
-    "SELECT sha256, body FROM policy_pack WHERE sha256 <> ALL(CAST(:known AS text[])) ORDER BY stored_at, sha256"
-)
+_NEW = text("""
+    SELECT sha256, city, version, body FROM policy_pack WHERE sha256 <> ALL(CAST(:known AS text[]))
+     ORDER BY stored_at, sha256
+""")
 
 
 class PackNotHere(Awaited):
@@ -51,6 +53,24 @@ class PackNotHere(Awaited):
 
 class PackChanged(Exception):
     """A version that is stored already has other content now. Publish a new version instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A stored pack that this process is too old to read: what it may know is when another must be asked."""
+
+    identity: PackIdentity
+    in_force_from: date
+
+    @property
+    def city(self) -> str:
+        """As a pack has it."""
+        return self.identity.city
+
+    @property
+    def version(self) -> str:
+        """As a pack has it."""
+        return self.identity.version
 
 
 def policy_pack_table(metadata: MetaData) -> Table:
@@ -75,7 +95,7 @@ class Packs:
         self._database = database
         self._folder = folder
         self._by_hash: dict[str, Pack] = {}
-        self._unreadable: set[str] = set()
+        self._sealed: dict[str, Sealed] = {}
 
     async def load(self) -> None:
         """Store the folder's packs and read every stored one. Raises PackRefused, PackChanged."""
@@ -96,7 +116,7 @@ class Packs:
 
     async def refresh(self) -> None:
         """Take in the packs that were published since, and wake what waits for them."""
-        known = [*self._by_hash, *self._unreadable]
+        known = [*self._by_hash, *self._sealed]
         async with self._database.transaction() as tx:
             for row in (await tx.execute(_NEW, {"known": known})).all():
                 if await self._keep(row):
@@ -109,7 +129,8 @@ class Packs:
         try:
             self._by_hash[row.sha256] = await asyncio.to_thread(Pack.stored, row.body)
         except PackRefused as error:
-            self._unreadable.add(row.sha256)
+            identity = PackIdentity(city=row.city, version=row.version, sha256=row.sha256)
+            self._sealed[row.sha256] = Sealed(identity, Pack.begins(row.body) or date.max)
             await log.aerror("a stored pack cannot be read here", pack=row.sha256, error=str(error))
             return False
         return True
@@ -140,25 +161,33 @@ class Packs:
 
     def on(self, day: date, city: str | None = None) -> Pack:
         """The pack of a city in force on a day (`in_force`). The city may be left out where there is one. Raises
-        LookupError."""
+        LookupError, PackNotHere."""
         found = self.find_on(day, city)
         if found is None:
             raise LookupError(f"no pack is in force on {day}")
         return found
 
     def find_on(self, day: date, city: str | None = None) -> Pack | None:
-        """As `on`, or None before the first pack's day. Raises LookupError where the city has to be named."""
-        cities = {pack.city for pack in self._by_hash.values()}
+        """As `on`, or None before the first pack's day. Raises LookupError where the city has to be named, PackNotHere
+        where this process cannot read the pack of that day: by an earlier one it would decide wrongly."""
+        stored = [*self._by_hash.values(), *self._sealed.values()]
+        cities = {pack.city for pack in stored}
         if city is None and len(cities) != 1:
             raise LookupError(f"name the city: this deployment serves {', '.join(sorted(cities)) or 'none'}")
-        return in_force((pack for pack in self._by_hash.values() if city in {None, pack.city}), day)
+        found = in_force((pack for pack in stored if city in {None, pack.city}), day)
+        if isinstance(found, Sealed):
+            raise PackNotHere(found.identity)
+        return found
 
     def all(self) -> Iterable[Pack]:
         """Every pack held."""
         return tuple(self._by_hash.values())
 
 
-def in_force(packs: Iterable[Pack], day: date) -> Pack | None:
+P = TypeVar("P", Pack, Pack | Sealed)
+
+
+def in_force(packs: Iterable[P], day: date) -> P | None:
     """Of a city's packs that begin on a day or before, the one that begins last, and of several that begin on one day
     the highest version (2021-10 is above 2021-4); None before the first."""
     begun = [pack for pack in packs if pack.in_force_from <= day]

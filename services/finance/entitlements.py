@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 
 from libs.common.calendar import CALENDAR, Calendar, local_date
 from libs.common.events import BenefitApproved
+from libs.common.inbox import Early
 from libs.common.packs import PackNotHere, Packs
 from libs.common.policy import (
     Instalment,
@@ -232,6 +233,22 @@ def _employer_kind(event: BenefitApproved) -> EmployerKind:
     return EmployerKind.OWN_STARTUP  # nobody employs the person, so there is no employer's third
 
 
+def _awards(
+    packs: Packs, approvals: Sequence[BenefitApproved], ties: Mapping[UUID | None, Sequence[Affiliation]]
+) -> list[Award]:
+    """What each approval gives. Raises Early for those that are to be paid under a pack that is not here."""
+    awards: list[Award] = []
+    waiting: dict[UUID, str] = {}
+    for event in approvals:
+        try:
+            awards.append(award(packs, event, ties.get(event.employer)))
+        except PackNotHere as missing:
+            waiting[event.id] = missing.cause
+    if waiting:
+        raise Early(waiting)
+    return awards
+
+
 async def grant(tx: AsyncConnection, packs: Packs, events: Sequence[BenefitApproved]) -> None:
     """Make entitlements of approved money benefits, their instalments, and the order of each first one.
 
@@ -242,7 +259,7 @@ async def grant(tx: AsyncConnection, packs: Packs, events: Sequence[BenefitAppro
     if not money:
         return
     ties = await affiliations.known(tx, [event.employer for event in money])
-    awards = [award(packs, event, ties.get(event.employer)) for event in money]
+    awards = _awards(packs, money, ties)
     lines = await quotas.lock_lines(tx, [each.draft.line for each in awards])
     await accounts.hold(tx, [each.event.beneficiary for each in awards])
     await open_applications(tx, [each.event.application for each in awards])

@@ -10,13 +10,14 @@ from structlog.testing import capture_logs
 
 from libs.common.db import metadata as make_metadata
 from libs.common.inbox import Early
-from libs.common.packs import PackChanged, Packs, policy_pack_table, store
+from libs.common.packs import PackChanged, PackNotHere, Packs, policy_pack_table, store
 from libs.common.policy import Pack, PackRefused
 from tests.common.packs import ANYANG, a_pack, edited
 from tests.conftest import ROOT, MakeDatabase
 from tests.contracts.test_bus import until
 from tests.contracts.toy import PACK, Happened
 
+STRANGE = b"in_force_from: 2040-01-01\ncity: [of a later form]\n"
 LATER = a_pack(('version: "2021-4.2"', 'version: "2030-1"'))
 
 metadata = make_metadata()
@@ -126,7 +127,7 @@ async def test_a_pack_that_this_process_cannot_read_is_told_once_and_harms_no_ot
     database = await make_database(metadata)
     packs = Packs(database, folder)
     await packs.load()
-    strange = {"sha256": "0" * 64, "city": "anyang", "version": "2040-1", "body": b"city: [of a later form]"}
+    strange = {"sha256": "0" * 64, "city": "anyang", "version": "2040-1", "body": STRANGE}
     async with database.transaction() as tx:
         await tx.execute(
             text("INSERT INTO policy_pack (sha256, city, version, body) VALUES (:sha256, :city, :version, :body)"),
@@ -139,6 +140,9 @@ async def test_a_pack_that_this_process_cannot_read_is_told_once_and_harms_no_ot
     assert [line["pack"] for line in told] == ["0" * 64]
     assert packs.find(LATER.identity.sha256) is not None
     assert packs.find("0" * 64) is None
+    assert packs.on(date(2039, 12, 31)).version == "2030-1"
+    with pytest.raises(PackNotHere, match="2040-1"):
+        packs.on(date(2040, 1, 1))  # by an earlier version it would decide wrongly
 
 
 async def test_a_pack_that_was_stored_before_a_check_asked_more_stays_readable(

@@ -8,6 +8,7 @@ import pytest
 
 from libs.common.calendar import end_of_day
 from libs.common.events import BenefitApproved
+from libs.common.packs import Sealed
 from libs.common.policy import ManualDecision, Pack, Succession
 from libs.common.treasuries import EmployerKind
 from services.finance.entitlements import share
@@ -167,3 +168,27 @@ async def test_an_instalment_under_a_version_that_this_process_cannot_read_holds
     assert [order.instalment for order in await house.orders(application=held.application)] == [1, 2]
     assert await house.rows("SELECT key FROM parked_key") == []
     assert await house.differences() == []
+
+
+async def test_nothing_is_paid_by_an_earlier_version_where_the_one_in_force_cannot_be_read(house: House) -> None:
+    earlier = await granted(house, anyang())
+    (first,) = await house.orders(application=earlier.application)
+    (_, second, *_) = await house.planned(first)
+    begins = ("in_force_from: 2021-03-23", f"in_force_from: {today()}")
+    after = await house.publish(a_pack(('version: "2021-4.2"', 'version: "2021-4.4"'), begins))
+    packs, unread = house.service.packs, after.identity.sha256
+    packs._sealed[unread] = Sealed(packs._by_hash.pop(unread).identity, today())  # as if it were an older process
+    on = end_of_day(second.order_on)
+    await house.tick(on)
+    later = await granted(house, anyang())
+    parked = {tuple(row) for row in await house.rows("SELECT topic, waiting_for FROM parked_key")}
+    assert parked == {("due:instalment.order", f"pack:{unread}"), ("talent.certified", f"pack:{unread}")}
+    assert await house.orders(application=later.application) == []
+
+    packs._sealed.clear()
+    await packs.refresh()  # a process that can read it
+    for _ in range(4):
+        await house.tick(on)
+    assert [order.instalment for order in await house.orders(application=earlier.application)] == [1, 2]
+    assert [order.policy_version for order in await house.orders(application=later.application)][:1] == ["2021-4.4"]
+    assert await house.rows("SELECT key FROM parked_key") == []

@@ -78,6 +78,14 @@ class Pack(Contents):
         since refuses nothing that money rests on. Raises PackRefused where it is of another form."""
         return cls._left_of(cls._validated(read_source(raw, "政策包")), raw)
 
+    @staticmethod
+    def begins(raw: bytes) -> date | None:
+        """The day from which a pack is in force, whatever its form; None where that cannot be seen."""
+        try:
+            return date.fromisoformat(read_source(raw, "政策包").data["in_force_from"])
+        except (PackRefused, KeyError, TypeError, ValueError):
+            return None
+
     @classmethod
     def _left_of(cls, written: Self, raw: bytes) -> Self:
         pack = written.model_copy(update=in_force(written))
