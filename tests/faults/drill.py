@@ -139,7 +139,7 @@ class _Drill:
 
     async def _strike(self, fault: Fault, start: float) -> Struck:
         at = time.monotonic() - start
-        stage = Stage(self._load.system, self._load.bank, self._violated)
+        stage = Stage(self._load.system, self._load.bank, self._load.portal, self._violated)
         async with STRIKES[fault.kind](stage, fault) as what:
             await asyncio.sleep(fault.seconds)
         return Struck(fault.number, fault.kind, what, fault.seconds, round(at, 1), await self._recovered())

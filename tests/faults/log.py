@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -14,8 +14,6 @@ from libs.common.events import TOPICS, ApplicationAccepted, BenefitApproved, Dep
 MARK = "drill"  # the header of what is ours
 PAGE = 500
 NO_PACK = "0" * 64
-KEYS = 6
-"""Poison comes under so many keys at once: a batch holds it among what is sound, and some of them go on."""
 NO_TEXT = {ApplicationAccepted: "case_no", BenefitApproved: "number"}
 """Where a NUL makes an event that no database takes. A reader finds it by halving its batch."""
 POISONED: Mapping[str, type[Event]] = {
@@ -75,24 +73,19 @@ async def publish_again(bus: KafkaBus, size: int) -> int:
     return len(messages)
 
 
-async def publish_poison(bus: KafkaBus, topic: str, form: int) -> str:
-    """A record that cannot be decoded, and behind it events under the keys of the last applications that the topic
-    tells of: some under a policy that does not exist, some that no database takes. The later events of their keys must
+async def publish_poison(bus: KafkaBus, topic: str, form: int, under_way: Sequence[str]) -> str:
+    """A record that cannot be decoded, and behind it an event under the key of each application that is under way: in
+    turn one under a policy that does not exist, and one that no database takes. The later events of their keys must
     queue. Returns the mark that all bear. Raises LookupError where the topic has none of the events that its readers
     handle."""
-    twins = await _last(bus, topic)
+    twin = await _last(bus, topic)
     mark = str(uuid.uuid4())
-    garbled = (b'{"application": ', b"\x00\xff", _foreign(twins[0]))[form]
-    headers = {MARK: mark} if form == 1 else _headers(twins[0], mark)
-    key = str(uuid.uuid4()) if form == 2 else twins[0].key  # its key is not the event's
+    garbled = (b'{"application": ', b"\x00\xff", _foreign(twin, twin.key))[form]
+    headers = {MARK: mark} if form == 1 else _headers(twin, mark)
+    key = str(uuid.uuid4()) if form == 2 else twin.key  # its key is not the event's
     await bus.publish([Message(topic, key, encoded(headers), garbled)])
-    spoiled = [(_untakeable if n % 2 else _foreign)(twin) for n, twin in enumerate(twins)]
-    await bus.publish(
-        [
-            Message(topic, twin.key, encoded(_headers(twin, mark)), value)
-            for twin, value in zip(twins, spoiled, strict=True)
-        ]
-    )
+    spoiled = [(key, (_untakeable if n % 2 else _foreign)(twin, key)) for n, key in enumerate(under_way)]
+    await bus.publish([Message(topic, key, encoded(_headers(twin, mark)), value) for key, value in spoiled])
     return mark
 
 
@@ -100,27 +93,26 @@ def _headers(twin: Record, mark: str) -> dict[str, str]:
     return {**twin.headers, "ce_time": datetime.now(UTC).isoformat(), "ce_id": str(uuid.uuid4()), MARK: mark}
 
 
-def _foreign(twin: Record) -> bytes:
+def _foreign(twin: Record, application: str) -> bytes:
     told = json.loads(twin.value)
-    return json.dumps(told | {"policy": told["policy"] | {"sha256": NO_PACK}}).encode()
+    return json.dumps(told | {"application": application, "policy": told["policy"] | {"sha256": NO_PACK}}).encode()
 
 
-def _untakeable(twin: Record) -> bytes:
+def _untakeable(twin: Record, application: str) -> bytes:
     field = NO_TEXT.get(POISONED[twin.slot.topic])
-    return json.dumps(json.loads(twin.value) | {field: "\0"}).encode() if field else _foreign(twin)
+    if field is None:
+        return _foreign(twin, application)
+    return json.dumps(json.loads(twin.value) | {"application": application, field: "\0"}).encode()
 
 
-async def _last(bus: KafkaBus, topic: str) -> list[Record]:
-    """The last event of the poisoned kind under each of the last keys; those of others' making are left out."""
-    kind, found = POISONED[topic].__name__, dict[str, Record]()
+async def _last(bus: KafkaBus, topic: str) -> Record:
+    kind = POISONED[topic].__name__
     for slot, end in (await ends(bus)).items():
         if slot.topic == topic:
-            records = await _between(bus, slot, max(0, end - PAGE), end)
-            theirs = (r for r in records if r.headers.get("ce_type") == kind and MARK not in r.headers)
-            found |= {record.key: record for record in theirs}
-    if not found:
-        raise LookupError(f"no {kind} was published to {topic} yet")
-    return sorted(found.values(), key=lambda record: record.headers["ce_time"])[-KEYS:]
+            for record in reversed(await _between(bus, slot, max(0, end - PAGE), end)):
+                if record.headers.get("ce_type") == kind and MARK not in record.headers:
+                    return record
+    raise LookupError(f"no {kind} was published to {topic} yet")
 
 
 async def behind(bus: KafkaBus, slot: Slot, offset: int, key: str) -> list[str]:

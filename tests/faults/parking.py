@@ -14,7 +14,7 @@ from tests.faults.system import System
 from tests.faults.waiting import until
 
 READ_SECONDS = 60.0
-QUEUE_SECONDS = 20.0
+QUEUE_SECONDS = 12.0
 QUEUE = 3
 """What stands behind poison before it is discarded: two of one key must come out in their order."""
 REASON = "drill: poison of the fault drill"

@@ -19,6 +19,7 @@ import psutil
 
 from tests.faults import log, parking
 from tests.faults.bank import Bank, Mood
+from tests.faults.filing import Portal
 from tests.faults.plan import BROKERS, PROCESSES, Fault
 from tests.faults.system import System
 
@@ -29,12 +30,14 @@ class Stage:
 
     system: System
     bank: Bank
+    portal: Portal
     violated: Callable[[Sequence[str]], None]
 
 
 Strike = Callable[[Stage, Fault], AbstractAsyncContextManager[str]]
 """The block gives in words what was struck."""
 
+POISONED_AT_ONCE = 4
 BALLAST = 1024 * 1024
 
 
@@ -238,10 +241,11 @@ async def duplicates(stage: Stage, fault: Fault) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def poison(stage: Stage, fault: Fault) -> AsyncIterator[str]:
-    """Records that nobody can handle, some under keys of applications that are under way. Once every reader has parked
+    """Records that nobody can handle, under keys of applications that were filed just now. Once every reader has parked
     them, and later events of their keys stand behind them, they are discarded with `huanquan parked discard`."""
+    under_way = [(await stage.portal.probe()).id for _ in range(POISONED_AT_ONCE)]
     async with log.opened(stage.system.brokers.direct) as bus:
-        mark = await log.publish_poison(bus, fault.target, fault.size)
+        mark = await log.publish_poison(bus, fault.target, fault.size, under_way)
         await parking.until_read(stage.system, bus, fault.target)
         queued = await parking.queue(stage.system, mark)
         stage.violated(await parking.overtook(stage.system, bus, mark))
