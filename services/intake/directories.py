@@ -77,7 +77,7 @@ class NotListed(DomainError):
     """409: an employer cannot be struck on a day on which it does not stand in the directory."""
 
     status, code, title = 409, "employer-not-listed", "该企业当日不在目录中"
-    detail = "该企业自所填之日起本不在目录中，无须移出。请核对统一社会信用代码和移出之日。"
+    detail = "该企业在所填之日不在目录中，无须移出。请核对统一社会信用代码和移出之日。"
 
 
 class DirectoryEntry(BaseModel):

@@ -133,7 +133,8 @@ async def show_policy(
 async def check_eligibility(question: EligibilityQuestion, request: Request, desk: AtDesk) -> Eligibility:
     """按所填情况逐条对照政策，不提交、不留存：每一条看到了什么、结论如何、出自哪一条，还缺什么或者须改变什么。
 
-    不清楚的不填：缺少的情况只会使结论“尚不能确定”，不会变成“不符合”。已经享受什么在此不得而知，只能享受其一的待遇分别作答。
+    不清楚的不填：缺少的情况只会使结论“尚不能确定”，不会变成“不符合”。填写 employer 的，是否列入企业目录由平台查明。
+    已经享受什么在此不得而知，只能享受其一的待遇分别作答。
     """
     on = question.on or local_date(datetime.now(UTC))
     pack = desk.packs.find_on(on)
