@@ -66,7 +66,7 @@ async def test_the_same_version_with_other_content_refuses_to_start(make_databas
     await Packs(database, folder).load()
     path = folder / "anyang" / ANYANG.name
     path.write_bytes(path.read_bytes() + b"# changed\n")
-    with pytest.raises(PackChanged, match=r"anyang/2021-4\.2 is stored as"):
+    with pytest.raises(PackChanged, match=r"anyang/2021-4\.3 is stored as"):
         await Packs(database, folder).load()
 
 
