@@ -343,3 +343,16 @@ async def test_candidates_of_listed_employers_are_entitled_without_a_word_on_the
     assert found[-1] == {"lines": 4, "entitled": 1, "refused": 1}
     yesterday = told(await screened(house, {"ref": "a", "employer": code, "facts": MASTER}, query=f"?on={YESTERDAY}"))
     assert [one.get("ref") for one in yesterday] == [None]
+
+
+async def test_a_decision_that_was_kept_before_there_were_directories_stays_readable(house: House) -> None:
+    receipt = await house.portal().file(facts=MASTER)
+    without = """UPDATE application_item
+                    SET decision = regexp_replace(decision::text, '"directory": (null|"[a-z_]+"), ', '', 'g')::jsonb
+                  RETURNING decision::text AS kept"""
+    assert not any('"directory"' in row.kept for row in await house.rows(without))
+    assert await decided(house, receipt) == ("undetermined", False)
+    application, items = uuids(receipt)
+    found = {"employer.good_standing": True, "employer.demand_declared": True}
+    await house.hear(completed(application, items["talent_certification"], uuid4(), facts=found))
+    assert await decided(house, receipt) == ("pass", False)
