@@ -14,7 +14,8 @@ from libs.common.money import format_yuan
 from libs.common.policy import Clause, Decision, Pack, PackRefused, PolicyError, Verdict, decide, fact_faults, review
 from libs.common.policy.cases import Run, deciding, run_cases, untested
 from libs.common.policy.guide import guide
-from libs.common.policy.model import Fact, FactType, Rule
+from libs.common.policy.model import Fact, FactFrom, FactType, Rule
+from libs.common.policy.wording import title_in
 
 
 def explain(
@@ -173,11 +174,17 @@ def _for_people(pack: Pack, decision: Decision, of_instalment: bool) -> Iterator
 
 def _still_missing(pack: Pack, clause: Clause) -> Iterator[str]:
     materials = {material.code: material.title for item in pack.items for material in item.materials}
-    departments = {department.code: department.title for department in pack.departments}
     for fact in clause.missing:
-        by = departments[fact.department] if fact.department else "申请人"
         shown = f"，材料：{materials[fact.material]}" if fact.material else ""
-        yield f"   尚缺：{fact.title}（由{by}说明{shown}）"
+        yield f"   尚缺：{fact.title}（由{_who_states(pack, fact)}说明{shown}）"
+
+
+def _who_states(pack: Pack, fact: Fact) -> str:
+    if fact.directory is not None:
+        return f"平台按{title_in(pack.directories, fact.directory)}"
+    if fact.department is not None:
+        return title_in(pack.departments, fact.department)
+    return "平台" if fact.stated_by is FactFrom.PLATFORM else "申请人"
 
 
 def _assumed(rule: Rule) -> str:

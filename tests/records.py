@@ -51,6 +51,7 @@ async def make_records(system: System) -> Mapping[str, str]:
         return {
             "seq": "1",
             "sha256": anyang().identity.sha256,
+            **await _directory(at),
             "person": told["beneficiary"],
             "ref": told["beneficiary"],
             "number": certified["decision"]["number"],
@@ -68,6 +69,17 @@ async def _file(at: Platform, word: str, items: Sequence[str], uploads: Sequence
     draft = Draft(rng, policy(), make_person(rng), wanted, employer=employer, handler=make_person(rng), uploads=uploads)
     receipt: Json = await at.desk("portal").post("/intake/v1/applications", draft.body(), key=f"access-{word}")
     return receipt
+
+
+async def _directory(at: Platform) -> dict[str, str]:
+    """An employer that stands in a directory, which its keeper entered."""
+    [directory] = anyang().directories
+    [employer, *_] = make_employers(Random("listed"), [(HOME, "汤阴")])
+    keeper = at.desk("talent_office", org_unit=f"410500/{directory.keeper}")
+    line = {"credit_code": employer.credit_code, "name": employer.name}
+    stated = {"document": "安人才办〔2026〕5 号", "from": TERM["from_day"], "employers": [line]}
+    await keeper.post(f"/intake/v1/directories/{directory.code}:enter", stated, key="access-directory")
+    return {"directory": directory.code, "credit_code": employer.credit_code}
 
 
 async def _still_open(at: Platform) -> dict[str, str]:

@@ -33,6 +33,12 @@ OFFICES = {
     "housing": "housing",
 }
 ACCOUNT = {"holder": "王小明", "bank": "示例银行", "branch_no": "104496000017", "number": "0017000010001234"}
+ENTERED = {
+    "document": "安人才办〔2026〕6 号",
+    "from": TERM["from_day"],
+    "employers": [{"credit_code": "91410522MA0000001E", "name": "安阳示例制造有限公司"}],
+}
+STRUCK = {**ENTERED, "employers": [{"credit_code": "91410522MA0000001E"}]}
 READ = {"headers": {"if-match": '"1"'}}
 BODIES: Mapping[str, Json] = {
     "/intake/v1/applications/{application}:correct": {"json": {"payee_account": ACCOUNT}},
@@ -43,6 +49,8 @@ BODIES: Mapping[str, Json] = {
     },
     "/intake/v1/people/{ref}/payee-accounts": {"json": ACCOUNT},
     "/intake/v1/people/{ref}/payee-accounts:manage": {"json": ACCOUNT},
+    "/intake/v1/directories/{directory}:enter": {"json": ENTERED},
+    "/intake/v1/directories/{directory}:strike": {"json": STRUCK},
     "/workflow/v1/tasks/{task}:complete": {"json": {"result": "passed"}},
     "/workflow/v1/tasks/{task}:suspend": {"json": {"reason": "appraisal", "from_day": TERM["from_day"]}},
     "/workflow/v1/tasks/{task}:resume": {"json": {"to_day": TERM["from_day"]}},
@@ -278,12 +286,16 @@ def the_same_but_the_instance(answer: httpx.Response) -> tuple[int, Json]:
     return answer.status_code, {key: value for key, value in answer.json().items() if key != "instance"}
 
 
+OF_THE_CITY = ("/finance/v1/periods/", "/intake/v1/directories/")
+
+
 def of_a_record(operations: list[Operation]) -> list[Operation]:
-    """The operations on one record. Audit has no org units; a period is the city's to close (see below)."""
+    """The operations on one record. Audit has no org units; a period is the city's to close, and a directory one
+    department's of the city to keep and everybody's to read (see below)."""
     return [
         each
         for each in operations
-        if each.parameters and each.service != "audit" and not each.path.startswith("/finance/v1/periods/")
+        if each.parameters and each.service != "audit" and not each.path.startswith(OF_THE_CITY)
     ]
 
 
@@ -361,6 +373,28 @@ def _with(records: Mapping[str, str], text: str, other: str) -> str:
 
 def _without_traces(text: str) -> str:
     return re.sub(r"urn:huanquan:trace:[0-9a-f]{32}", "", text)
+
+
+def test_a_directory_is_its_keepers_to_change_and_everybodys_to_read(
+    system: System, operations: list[Operation], at: At, records: Mapping[str, str]
+) -> None:
+    of_directories = [each for each in operations if each.path.startswith("/intake/v1/directories/")]
+    reading = [each for each in of_directories if each.method == "get"]
+    changing = [each for each in of_directories if each.method == "post"]
+    assert (len(reading), len(changing)) == (2, 2)
+    for who, (role, bearer) in strangers(system).items():
+        for operation in reading:
+            if operation.scope in ROLES[role]:
+                assert at.call(operation, bearer, records).status_code == 200, f"{who}: {operation}"
+        for operation in changing:
+            if operation.scope in ROLES[role]:
+                unknown = the_same_but_the_instance(
+                    at.call(operation, bearer, {"directory": "another"}, **BODIES[operation.path])
+                )
+                theirs = the_same_but_the_instance(at.call(operation, bearer, records, **BODIES[operation.path]))
+                assert unknown[0] == 404, f"{who}: {operation}"
+                keeper = who == f"talent_office {CITY}/talent_office"
+                assert theirs[0] == 200 if keeper else theirs == unknown, f"{who}: {operation}"
 
 
 def test_a_month_is_the_citys_to_close(system: System, operations: list[Operation], at: At) -> None:

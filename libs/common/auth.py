@@ -42,6 +42,7 @@ SCOPES: Mapping[str, str] = {
     "intake:material": "补充材料",
     "intake:assist": "窗口代为受理",
     "intake:screen": "比对免申即享的候选人",
+    "intake:directory": "登记企业目录",
     "people:resolve": "按引用解析个人信息（逐次留痕）",
     "people:manage": "维护人员档案",
     "workflow:read": "查阅办件和任务",
@@ -64,14 +65,15 @@ ROLES: Mapping[str, frozenset[str]] = {
     role: frozenset(scopes)
     for role, scopes in {
         "portal": {"intake:file", "intake:read", "intake:material"},
-        "department": {"intake:read", "workflow:read", "workflow:work"},
+        "department": {"intake:read", "intake:directory", "workflow:read", "workflow:work"},
         "talent": {*_SEES, "intake:file", "intake:material", "housing:choose"},
         "handler": {"intake:file", "intake:read", "intake:material", "workflow:read", "finance:read"},
         "window_clerk": {"intake:file", "intake:read", "intake:material", "intake:assist", "workflow:read"},
-        "specialist": {"intake:read", "workflow:read", "workflow:work"},
+        "specialist": {"intake:read", "intake:directory", "workflow:read", "workflow:work"},
         "talent_office": {
             *_SEES,
             "intake:screen",
+            "intake:directory",
             "people:resolve",
             "people:manage",
             "workflow:decide",

@@ -30,6 +30,7 @@ class FactView(BaseModel):
     values: dict[str, str] = Field(description="文本型事实可取的值：代码和名称")
     material: str | None
     department: str | None
+    directory: str | None = Field(default=None, description="平台据以查明的企业目录的代码")
 
 
 class SeenView(BaseModel):
@@ -66,6 +67,7 @@ def fact_view(fact: Fact) -> FactView:
         values=fact.titles,
         material=fact.material,
         department=fact.department,
+        directory=fact.directory,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic_core.core_schema import ErrorType
 
 from libs.common.errors import ContentWrong, DomainError, FieldError, InvalidRequest
+from libs.common.identity import TITLES
 
 MAX_FIELD_ERRORS = 100  # a body of a megabyte could hold a hundred thousand
 MAX_POINTER = 300
@@ -112,7 +113,7 @@ def field_errors(defects: Sequence[Any], body: object) -> list[FieldError]:
 def _translated(defect: Mapping[str, Any], body: object) -> FieldError:
     kind = str(defect["type"])
     if kind not in _BUILT_IN:
-        title, _ = OURS.get(kind, FALLBACK)
+        title = TITLES.get(kind) or OURS.get(kind, FALLBACK)[0]
         return FieldError(_pointer(defect, body), kind, title, str(defect["msg"]))
     return FieldError(_pointer(defect, body), kind, *words_of(defect))
 

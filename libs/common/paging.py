@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
@@ -18,6 +19,7 @@ Scalar = str | int | None
 MAX_LIMIT = 200
 MAX_CURSOR = 512
 CURSOR = "query/cursor"
+_RUNNING_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class Page(BaseModel, Generic[T]):
@@ -82,6 +84,13 @@ def read_after(asked: PageRequest, *kinds: Callable[[str], Any]) -> tuple[Any, .
         return tuple(read(str(value)) for read, value in zip(kinds, asked.after, strict=True))
     except ValueError:
         raise wrong_cursor() from None
+
+
+def running_number(text: str) -> int:
+    """A number that the database gave a row, as a part of a sort key. Raises ValueError."""
+    if not _RUNNING_NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
 
 
 def wrong_cursor(field: str = CURSOR) -> ContentWrong:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from libs.common.calendar import local_date
 from libs.common.dated import Day, between
 from libs.common.db import Database
 from libs.common.errors import NotFound
-from libs.common.paging import Page, Paging, page_of, read_after
+from libs.common.paging import Page, Paging, page_of, read_after, running_number
 from libs.common.service import Service
 from libs.common.settings import MIB
 from libs.common.treasuries import TreasuryCode
@@ -32,14 +31,6 @@ router = guarded_router("audit")
 
 MAX_ANCHORS = 10_000
 VERIFY_BYTES = 2 * MIB
-_SEQ = re.compile(r"[1-9][0-9]{0,17}")
-
-
-def _seq(text: str) -> int:
-    """The place of an entry in the trail. Raises ValueError."""
-    if not _SEQ.fullmatch(text):
-        raise ValueError(text)
-    return int(text)
 
 
 async def _service(request: Request) -> Service:
@@ -128,7 +119,7 @@ async def list_trail(
     topic: Annotated[str | None, Query(max_length=200, pattern=NO_NUL)] = None,
 ) -> Page[EntryOut]:
     """链上记录，按序号。"""
-    (after,) = read_after(asked, _seq) or (0,)
+    (after,) = read_after(asked, running_number) or (0,)
     found = await trail.read(tx, after=after, limit=asked.limit + 1, key=key, topic=topic)
     return page_of([_entry_out(entry) for entry in found], asked, lambda entry: (entry.seq,))
 
@@ -157,8 +148,11 @@ async def _lines(database: Database) -> AsyncIterator[bytes]:
 @router.get("/trail/{seq}", summary="链上一条记录", dependencies=[requires("audit:read")])
 async def show_entry(seq: Annotated[str, Path(description="序号")], tx: Tx) -> EntryOut:
     """链上一条记录。"""
-    # What is no number names no entry: unknown like any other, and not a badly formed request.
-    entry = await trail.find(tx, int(seq)) if _SEQ.fullmatch(seq) else None
+    try:
+        number = running_number(seq)
+    except ValueError:  # what is no number names no entry: unknown like any other, and not a badly formed request
+        raise NotFound from None
+    entry = await trail.find(tx, number)
     if entry is None:
         raise NotFound
     return _entry_out(entry)

@@ -1,7 +1,8 @@
 """Intake: takes filings in, from the first contact to accepted, not accepted or transferred, and feeds results back.
 
 Owns: people with their documents, names and payee accounts (sealed; nobody else holds them), employers and their
-affiliations over time, applications with items, materials and external references, and what applicants are told.
+affiliations over time, the directories that employers stand in, applications with items, materials and external
+references, and what applicants are told.
 
 Hears: dept.assigned, dept.completed, case.suspended, talent.certified, application.closed, payout.ordered,
 payout.settled, housing.leased: the timeline and the results of an application, a projection (`feedback.py`).

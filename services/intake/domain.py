@@ -222,7 +222,7 @@ class Known:
     `affiliations` are those on record, `window` is the treasury at whose window a clerk saw the papers, `uploaded` the
     codes of materials whose bytes are here, `certifications` those of the beneficiary that the filing names, by number,
     `misnamed` are the places of people who are on record under another name, `mixed` those whose documents are on
-    record as of different people.
+    record as of different people, `listed` is what the directories say of the employer on the day.
     """
 
     affiliations: Sequence[Affiliation] = ()
@@ -232,6 +232,7 @@ class Known:
     misnamed: Collection[str] = ()
     mixed: Collection[str] = ()
     doubtful: Collection[str] = ()
+    listed: Facts = field(default_factory=dict)
     unsure: bool = False
 
 
@@ -294,11 +295,12 @@ def examine(pack: Pack, filing: Filing, known: Known, on: date) -> Verdict:
 def decisions_on(
     pack: Pack, filing: Filing, items: Sequence[Item], known: Known, on: date
 ) -> tuple[Decision | None, ...]:
-    """What the policy says of each item, by what the filing states and shows; what a department has to find out is not
-    known here. None where the category is not known."""
-    facts = {name: value for name, value in _shown_facts(filing, on).items() if name in pack.facts_by_name}
+    """What the policy says of each item, by what the filing states and shows and the directories say; what a department
+    has to find out is not known here. None where the category is not known."""
+    shown = {name: value for name, value in _shown_facts(filing, on).items() if name in pack.facts_by_name}
+    facts = {**filing.facts, **shown, **known.listed}
     return tuple(
-        decide(pack, item=item.code, category=category, facts={**filing.facts, **facts}, on=on) if category else None
+        decide(pack, item=item.code, category=category, facts=facts, on=on) if category else None
         for item, category in zip(items, categories(filing, items, known), strict=True)
     )
 

@@ -21,7 +21,7 @@ from libs.common.policy import (
     decide,
     worth_trying,
 )
-from services.intake.filing import Code, fault, refusal
+from services.intake.filing import Code, CreditCode, fault, refusal
 
 
 class AskedItem(BaseModel):
@@ -33,8 +33,14 @@ class AskedItem(BaseModel):
     category: Code | None = None
 
 
+Employer = Annotated[
+    CreditCode | None,
+    Field(description="用人单位的统一社会信用代码：据此查明是否列入企业目录；不填的，按 facts 所述"),
+]
+
+
 class EligibilityQuestion(BaseModel):
-    """What is known of a person and an employer; nobody is named. Without items every certification and benefit is
+    """What is known of a person and an employer; no person is named. Without items every certification and benefit is
     tried."""
 
     model_config = ConfigDict(
@@ -43,6 +49,7 @@ class EligibilityQuestion(BaseModel):
             "examples": [
                 {
                     "items": [{"code": "talent_certification", "category": "master"}, {"code": "living_allowance"}],
+                    "employer": "91410522MA0000001E",
                     "facts": {"person.degree": "master", "employer.demand_declared": True},
                 }
             ]
@@ -51,6 +58,7 @@ class EligibilityQuestion(BaseModel):
 
     on: Annotated[Day | None, Field(description="按某日受理计；不填为今日")] = None
     items: Annotated[list[AskedItem], Field(max_length=20)] = []
+    employer: Employer = None
     facts: Annotated[
         StatedFacts,
         Field(description="已知的事实，名称和取值见 GET /intake/v1/policy；不清楚的不填"),
@@ -63,6 +71,7 @@ class Candidate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ref: Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
+    employer: Employer = None
     facts: StatedFacts = {}
 
 
@@ -106,13 +115,14 @@ class DecidedView(BaseModel):
     decisions: list[DecisionView]
 
 
-def answer(pack: Pack, question: EligibilityQuestion, today: date) -> Eligibility:
-    """Decide what was asked. Raises FilingWrong where a code, a fact or a value is not the policy's."""
-    on = question.on or today
+def answer(pack: Pack, question: EligibilityQuestion, on: date, *, listed: Facts) -> Eligibility:
+    """Decide what was asked, as of a day; what the directories say of the employer (`listed`) counts before what the
+    question says of it. Raises FilingWrong where a code, a fact or a value is not the policy's."""
     unknown = (each for n, item in enumerate(question.items) for each in _unknown(pack, item, n, on))
     if wrong := [*wrong_facts(question.facts, pack), *unknown]:
         raise refusal(wrong, question.model_dump())
-    found = _asked(pack, question, on) if question.items else Screening(pack, on).decisions(question.facts)
+    facts = {**question.facts, **listed}
+    found = _asked(pack, question.items, facts, on) if question.items else Screening(pack, on).decisions(facts)
     return Eligibility(policy=pack.identity, on=on, decisions=[shown(pack, decision) for decision in found])
 
 
@@ -134,11 +144,11 @@ def _unknown(pack: Pack, item: AskedItem, n: int, on: date) -> Iterable[Mapping[
         yield fault("unknown-category", ("items", n, "category"))
 
 
-def _asked(pack: Pack, question: EligibilityQuestion, on: date) -> Iterable[Decision]:
-    for asked in question.items:
+def _asked(pack: Pack, items: Iterable[AskedItem], facts: Facts, on: date) -> Iterable[Decision]:
+    for asked in items:
         tried = [asked.category] if asked.category else worth_trying(pack, item=asked.code, on=on)
         for category in tried:
-            yield decide(pack, item=asked.code, category=category, facts=question.facts, on=on)
+            yield decide(pack, item=asked.code, category=category, facts=facts, on=on)
 
 
 def shown(pack: Pack, decision: Decision) -> DecisionView:

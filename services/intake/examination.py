@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
 from libs.common.calendar import local_date
-from libs.common.policy import Pack
-from services.intake import employers, people
+from libs.common.policy import Facts, Pack
+from services.intake import directories, employers, people
+from services.intake.directories import Asked
 from services.intake.domain import MAY_FILE, Certified, Known, check_filer, examine
 from services.intake.filing import FiledPerson, Filing
 from services.intake.outcome import Case, Parties
@@ -55,9 +56,11 @@ async def examine_all(
     employer = [next(enrolled) if filing.employer is not None else None for filing in filings]
     parties = await _parties(tx, record, filings, named, employer)
     earlier = await _earlier(tx, filings, parties)
+    listed = await directories.facts_of(tx, [Asked(pack, _employer_of(filing), today) for filing in filings])
     cases = []
-    for one, mine, works_at, party, known in zip(asked, named, employer, parties, earlier, strict=True):
-        facts = _known(mine, works_at, one, window=_window(one.filing, caller), certifications=known)
+    for one, mine, works_at, party, known, stands in zip(asked, named, employer, parties, earlier, listed, strict=True):
+        window = _window(one.filing, caller)
+        facts = _known(mine, works_at, one, window=window, certifications=known, listed=stands)
         verdict = examine(pack, one.filing, facts, today)
         items = [pack.item(it.code, today) for it in one.filing.items]
         cases.append(Case(pack, one.filing, items, party, _spouses(one.filing, mine), works_at, facts, verdict, now))
@@ -114,6 +117,10 @@ async def _parties(
     ]
 
 
+def _employer_of(filing: Filing) -> str | None:
+    return filing.employer.credit_code if filing.employer is not None else None
+
+
 def _window(filing: Filing, caller: Principal) -> str | None:
     """The treasury at whose window a clerk has seen the people and the papers."""
     return caller.treasury if "intake:assist" in caller.scopes and filing.channel == "on_site" else None
@@ -164,6 +171,7 @@ def _known(
     *,
     window: str | None,
     certifications: Mapping[str, Certified],
+    listed: Facts,
 ) -> Known:
     return Known(
         affiliations=employer.affiliations if employer else (),
@@ -173,6 +181,7 @@ def _known(
         misnamed=[place for place, one in named.items() if one.misnamed],
         mixed=[place for place, one in named.items() if one.mixed],
         doubtful=[f"{place}/documents/{n}" for place, one in named.items() for n in one.doubtful],
+        listed=listed,
         unsure=not _certain(asked.filing, named),
     )
 

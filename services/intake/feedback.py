@@ -43,6 +43,8 @@ from libs.common.inbox import Early, EventHandler, cause
 from libs.common.money import format_yuan
 from libs.common.packs import Packs
 from libs.common.policy import FactValueType, Pack, Verdict
+from services.intake import directories
+from services.intake.directories import Asked
 from services.intake.domain import TITLES
 from services.intake.eligibility import decided_anew
 from services.intake.timeline import Step, tell
@@ -74,8 +76,9 @@ _COMPLETED = text("""
         result = excluded.result, completed_on = excluded.completed_on
 """)
 _DECIDED = text("""
-    SELECT i.id, i.application, i.decision, a.accepted_on
+    SELECT i.id, i.application, i.decision, a.accepted_on, e.credit_code
       FROM application_item AS i JOIN application AS a ON a.id = i.application
+      LEFT JOIN employer AS e ON e.ref = a.employer
      WHERE a.id = ANY(CAST(:ids AS uuid[])) AND i.decision IS NOT NULL AND a.accepted_on IS NOT NULL
      ORDER BY i.id FOR UPDATE OF i
 """)
@@ -233,17 +236,19 @@ class Feedback:
         await self._decide_anew(tx, [event for event in events if event.facts])
 
     async def _decide_anew(self, tx: AsyncConnection, events: Sequence[DeptCompleted]) -> None:
-        """What the policy says of each application by what departments found: their word counts before what was seen
-        until now."""
+        """What the policy says of each application by what departments found, and by what the directories say now of
+        the day of acceptance: both count before what was seen until now."""
         found: dict[UUID, dict[str, FactValueType]] = defaultdict(dict)
         for event in events:
             found[event.application].update(event.facts)
         if not found:
             return
         packs = {event.application: self._packs.get(event.policy) for event in events}
+        rows = (await tx.execute(_DECIDED, {"ids": list(found)})).all()
+        asked = [Asked(packs[row.application], row.credit_code, row.accepted_on) for row in rows]
         decided = {
-            row.id: decided_anew(packs[row.application], row.decision, on=row.accepted_on, found=found[row.application])
-            for row in await tx.execute(_DECIDED, {"ids": list(found)})
+            row.id: decided_anew(one.pack, row.decision, on=one.on, found={**found[row.application], **stands})
+            for row, one, stands in zip(rows, asked, await directories.facts_of(tx, asked), strict=True)
         }
         told = [json.dumps(each, ensure_ascii=False) for each in decided.values()]
         await tx.execute(_DECIDE, {"ids": list(decided), "decisions": told})

@@ -150,7 +150,8 @@ def _name(text: str) -> str:
     return identity.normalise_name(text)
 
 
-def _credit_code(text: str) -> str:
+def read_credit_code(text: str) -> str:
+    """A unified social credit code as it is stored and looked up. Raises PydanticCustomError where it is none."""
     _told(identity.check_credit_code(text))
     return identity.normalise_number(text)
 
@@ -188,6 +189,7 @@ Text = Annotated[
 ]
 Token = Annotated[str, Field(pattern=r"^[!-~]{1,100}$", description="可见 ASCII 字符")]
 PersonName = Annotated[str, Field(max_length=400), AfterValidator(_name)]
+CreditCode = Annotated[str, Field(max_length=64), AfterValidator(read_credit_code)]
 CertificationNumber = Annotated[
     str, Field(max_length=64, description="19 位认定编号"), AfterValidator(_certification_number)
 ]
@@ -304,7 +306,7 @@ class FiledEmployer(Shape):
     """The employer. Without affiliations those on record count."""
 
     name: Text
-    credit_code: Annotated[str, Field(max_length=64), AfterValidator(_credit_code)]
+    credit_code: CreditCode
     kind: EmployerKind
     status: Literal["active", "suspended", "closed"] = "active"
     affiliations: Annotated[list[FiledAffiliation], Field(max_length=10)] = []

@@ -171,6 +171,33 @@ employer_affiliation = Table(
 )
 Index("ix_employer_affiliation_newest", employer_affiliation.c.employer, employer_affiliation.c.id)
 
+directory_entry = Table(
+    "directory_entry",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("city", Text, nullable=False),
+    Column("directory", Text, nullable=False, comment="its code in the policy"),
+    Column("credit_code", Text, nullable=False, comment="of an employer that need not be on record"),
+    Column("name", Text, nullable=False, comment="as the document has it that entered the employer"),
+    Column(
+        "listed", Boolean, nullable=False, comment="entered, else struck; on a day the newest that covers it counts"
+    ),
+    Column("valid_from", Date, nullable=False),
+    Column("valid_to", Date),
+    Column("document", Text, nullable=False, comment="number of the document that enters or strikes the employer"),
+    Column("by", Text, nullable=False),
+    _recorded_at(),
+    CheckConstraint("valid_to >= valid_from", name="ends_after_it_begins"),
+    info=APPEND_ONLY,
+)
+Index(
+    "ix_directory_entry_newest",
+    directory_entry.c.city,
+    directory_entry.c.directory,
+    directory_entry.c.credit_code,
+    directory_entry.c.id,
+)
+
 # -- applications
 
 case_counter = Table(

@@ -13,6 +13,9 @@ from tests.conftest import System
 
 CALLERS = ("portal", "department", "talent_office", "treasury", "housing", "auditor")
 RECORD = "0197c1b5-a2e0-7d3f-9a6c-f00b3c8be0d4"
+NAMED = {"directory": "leading_enterprise", "credit_code": "91410522MA0000001E"}
+"""What the parameters in the paths of lists stand for."""
+
 CURSORS = [
     *((), (1,), (0,), (-1,), (2**70,), (None,), ("x",), ("",), (RECORD,), ("410500",)),
     *((1, 2), (2**63, 0), ("2026-06-10", RECORD), (RECORD, "living_allowance"), ("2026-06", "410500")),
@@ -46,4 +49,8 @@ def _lists(document: Json) -> Iterator[tuple[str, str, str]]:
         operation = methods.get("get", {})
         for parameter in operation.get("parameters", ()):
             if parameter["name"] in {"cursor", "after"}:
-                yield path, parameter["name"], next(role for role in CALLERS if scopes_of(operation) <= ROLES[role])
+                yield (
+                    path.format(**NAMED),
+                    parameter["name"],
+                    next(role for role in CALLERS if scopes_of(operation) <= ROLES[role]),
+                )

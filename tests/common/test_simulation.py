@@ -159,8 +159,10 @@ def test_the_kind_of_employer_is_the_fact_that_the_platform_would_see() -> None:
 {kinds}    document: anyang-2021-4
     article: 第二条
 """
-    condition = "    when: employer.demand_declared\n"
-    pack = a_pack((facts, declared), (condition, condition.rstrip() + " && employer.kind == 'enterprise'\n"))
+    condition = "    when: employer.leading_enterprise || employer.demand_declared\n"
+    pack = a_pack(
+        (facts, declared), (condition, "    when: employer.demand_declared && employer.kind == 'enterprise'\n")
+    )
     assert cost([a_master()], pack).outcomes == {Outcome.ENTITLED: 1}
     assert Outcome.ENTITLED not in cost([a_master(1, EmployerKind.INSTITUTION)], pack).outcomes
 

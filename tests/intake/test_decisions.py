@@ -4,15 +4,15 @@ from uuid import uuid4
 
 import pytest
 
-from tests.intake.builders import ALLOWANCE, CERTIFICATION, DISTRICT, SCHOOLING, a_filing, licences
+from tests.intake.builders import ALLOWANCE, CERTIFICATION, DISTRICT, SCHOOLING, a_filing, an_employer, licences
 from tests.intake.conftest import House, uuids
 from tests.intake.test_course import completed
 
 
 @pytest.mark.article("第二条")
 async def test_a_decision_is_kept_with_the_application_and_is_the_self_check_s(house: House) -> None:
-    portal = house.portal()
-    receipt = await portal.file(facts={"person.degree": "doctor", "employer.demand_declared": True})
+    portal, employer = house.portal(), an_employer()
+    receipt = await portal.file(employer=employer, facts={"person.degree": "doctor", "employer.demand_declared": True})
     assert receipt["state"] == "accepted"
     kept = (await portal.get(f"/applications/{receipt['id']}/decision")).body
     assert (kept["case_no"], kept["policy"]) == (receipt["case_no"], receipt["policy"])
@@ -22,6 +22,7 @@ async def test_a_decision_is_kept_with_the_application_and_is_the_self_check_s(h
     assert certification["condition.employer-in-good-standing"]["verdict"] == "undetermined"
     question = {
         "items": [CERTIFICATION, {**ALLOWANCE, "category": "master"}],
+        "employer": employer["credit_code"],
         "facts": {"person.degree": "doctor", "employer.demand_declared": True},
     }
     assert (await portal.post("/eligibility", question)).body["decisions"] == kept["decisions"]

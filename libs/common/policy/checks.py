@@ -61,6 +61,7 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "category": ("人才类别", "categories"),
     "coverage": ("覆盖范围", "coverages"),
     "material": ("材料", "items 的 materials"),
+    "directory": ("企业目录", "directories"),
 }
 """What a rule may refer to: its name, and the section that holds it."""
 
@@ -419,6 +420,7 @@ def _known_codes(pack: Contents) -> dict[str, set[str]]:
         "category": {category.code for category in pack.categories},
         "coverage": {coverage.code for coverage in pack.coverages},
         "material": {material.code for item in pack.items for material in item.materials},
+        "directory": {directory.code for directory in pack.directories},
     }
 
 
@@ -437,6 +439,8 @@ def _references(pack: Contents) -> Iterator[tuple[Path, str, str]]:
     yield from _lists(pack, "conditions", "instalments", "benefit")
     yield from _fields(pack, "facts", "material", "material")
     yield from _fields(pack, "facts", "department", "department")
+    yield from _fields(pack, "facts", "directory", "directory")
+    yield from _fields(pack, "directories", "keeper", "department")
     yield from _fields(pack, "amounts", "benefit", "benefit")
     yield from _fields(pack, "amounts", "category", "category")
     yield from _fields(pack, "instalment_plans", "benefit", "benefit")

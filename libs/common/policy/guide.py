@@ -28,7 +28,7 @@ from libs.common.policy.model import (
     TaskLevel,
 )
 from libs.common.policy.pack import Pack
-from libs.common.policy.wording import TITLES, title_in, titled
+from libs.common.policy.wording import TITLES, keeper_of, title_in, titled
 
 ASSUMED = "（文件未写明，为假定）"
 
@@ -100,6 +100,19 @@ def _standard(pack: Pack, items: list[Item], on: date) -> Iterator[Entry]:
         ("按用人单位的财政等隶属关系向所属平台申请；报错平台的，直接转办。",),
         (("平台", "受理范围"), *served),
     )
+    yield from _directories(pack, on)
+
+
+def _directories(pack: Pack, on: date) -> Iterator[Entry]:
+    """The directories of employers, each with its keeper."""
+    kept = [
+        (rule.title, keeper_of(pack, rule), f"{pack.citation(rule)}{_assumed(rule)}")
+        for rule in pack.directories
+        if rule.covers(on)
+    ]
+    if kept:
+        told = "用人单位是否列入目录，由平台按受理之日的目录查明，申请人不必说明或者证明。"
+        yield Entry("企业目录", (told,), (("目录", "登记部门", "依据"), *kept))
 
 
 def _overview(pack: Pack, item: Item) -> tuple[str, ...]:

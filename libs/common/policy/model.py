@@ -163,6 +163,13 @@ class ManualDecisionRule(EligibilityRule):
         return tuple((kind,) for kind in (*self.employer_kinds, *self.treasury_kinds))
 
 
+class Directory(CodedRule):
+    """A directory of employers (企业目录): its keeper, a department of the city level, states who stands in it and from
+    which day. Nobody stands in it on days on which it is not in force."""
+
+    keeper: Code
+
+
 SUBJECTS = ("person.", "employer.")
 """What facts are of: the beginnings of their names."""
 
@@ -181,7 +188,7 @@ class FactType(StrEnum):
 
 class FactFrom(StrEnum):
     """Who states a fact: the applicant, with a material; a department, as its recorded judgement; or the platform,
-    which knows it from the filing itself."""
+    which knows it from the filing itself or from a directory."""
 
     APPLICANT = "applicant"
     DEPARTMENT = "department"
@@ -200,7 +207,10 @@ class FactValue(Record):
 
 
 class Fact(Cited):
-    """A declared variable of conditions: flat, typed, with who states it and the material that shows it."""
+    """A declared variable of conditions: flat, typed, with who states it and the material that shows it.
+
+    One that names a `directory` says whether the employer stands in it on the day of acceptance: the platform states
+    it of whoever has an employer, so that it is then never unknown."""
 
     name: FactName
     title: Title
@@ -209,6 +219,7 @@ class Fact(Cited):
     values: tuple[FactValue, ...] = ()
     material: Code | None = None
     department: Code | None = None
+    directory: Code | None = None
 
     @property
     def titles(self) -> dict[str, str]:
@@ -222,10 +233,23 @@ class Fact(Cited):
         _distinct(tuple(value.code for value in self.values))
         if (self.department is not None) != (self.stated_by is FactFrom.DEPARTMENT):
             raise ValueError("stated_by 为 department 的情况须写明 department，其他的不写，请补上或删去。")
-        if (self.stated_by is FactFrom.PLATFORM) != (PLATFORM_FACTS.get(self.name) is self.type):
-            known = "、".join(f"{name}（{kind}）" for name, kind in PLATFORM_FACTS.items())
-            raise ValueError(f"由平台提供的情况只有 {known}，且只能由平台提供，请改正 stated_by、name 或 type。")
+        self._check_platform()
         return self
+
+    def _check_platform(self) -> None:
+        of_employer = self.name.startswith("employer.") and self.name not in PLATFORM_FACTS
+        if self.directory is not None:
+            if self.stated_by is not FactFrom.PLATFORM or self.type is not FactType.BOOL or not of_employer:
+                raise ValueError(
+                    "写有 directory 的情况说明用人单位是否列入该目录，须以 employer. 开头（平台自有的名称除外），"
+                    "type 为 bool，stated_by 为 platform，请改正，或删去 directory。"
+                )
+        elif (self.stated_by is FactFrom.PLATFORM) != (PLATFORM_FACTS.get(self.name) is self.type):
+            known = "、".join(f"{name}（{kind}）" for name, kind in PLATFORM_FACTS.items())
+            raise ValueError(
+                f"由平台提供的情况只有 {known}，以及写有 directory 的，且只能由平台提供，"
+                f"请改正 stated_by、name 或 type，或写明 directory。"
+            )
 
 
 class Condition(CodedRule):
@@ -659,6 +683,7 @@ class Contents(Record):
     facts: tuple[Fact, ...] = ()
     conditions: tuple[Condition, ...] = ()
     at_most_one: tuple[AtMostOne, ...] = ()
+    directories: tuple[Directory, ...] = ()
 
     def rules(self) -> Iterator[Rule]:
         """Go through every rule of the pack, in the order of the file's sections."""

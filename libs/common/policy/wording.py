@@ -27,6 +27,7 @@ from libs.common.policy.model import (
     CorrectionTerms,
     Coverage,
     Department,
+    Directory,
     EmployerShareRule,
     Exclusion,
     FlatKind,
@@ -133,6 +134,11 @@ def title_in(records: Iterable[Department | CodedRule], code: str) -> str:
     return next(record.title for record in records if record.code == code)
 
 
+def keeper_of(pack: Pack, directory: Directory) -> str:
+    """Who enters and strikes employers: a department of the city level."""
+    return f"市{title_in(pack.departments, directory.keeper)}"
+
+
 def source_of(pack: Pack, rule: Cited) -> Facets:
     """What a rule rests on."""
     return {"依据": pack.citation(rule), "性质": f"假定（{rule.note}）" if rule.assumption else "文件规定"}
@@ -142,7 +148,14 @@ _OF_A_PLATFORM = ("platform", "treasury")  # what the subjects of a platform beg
 
 
 def _titles(pack: Pack) -> Mapping[str, str]:
-    rules: tuple[CodedRule, ...] = (*pack.conditions, *pack.coverages, *pack.categories, *pack.items, *pack.benefits)
+    rules: tuple[CodedRule, ...] = (
+        *pack.directories,
+        *pack.conditions,
+        *pack.coverages,
+        *pack.categories,
+        *pack.items,
+        *pack.benefits,
+    )
     named: tuple[PackTreasury | CodedRule, ...] = (*pack.treasuries, *rules)
     return {each.code: each.title for each in named}
 
@@ -212,6 +225,11 @@ def _at_most_one_effect(_: Pack, was: AtMostOne | None, becomes: AtMostOne | Non
     before, after = (set(rule.benefits) if rule else set() for rule in (was, becomes))
     whose = ("人才本人",)
     return Effect(whose if before - after else (), whose if after - before else ())
+
+
+def _looked_up(pack: Pack, directory: Directory) -> str:
+    """The facts that a directory answers."""
+    return "、".join(fact.title for fact in pack.facts if fact.directory == directory.code) or "无"
 
 
 def _condition_facets(pack: Pack, rule: Condition) -> Facets:
@@ -292,6 +310,14 @@ WORDINGS: Mapping[type[Rule], Wording] = {
         "人才类别",
         lambda pack, rule: {"名称": rule.title, "覆盖范围": title_in(pack.coverages, rule.coverage)},
         _there("该类人才"),
+    ),
+    Directory: Wording(
+        "企业目录",
+        lambda pack, rule: {
+            "名称": rule.title,
+            "登记部门": keeper_of(pack, rule),
+            "对照的情况": _looked_up(pack, rule),
+        },
     ),
     Condition: Wording("条件", _condition_facets),
     Item: Wording("办理事项", _item_facets, _item_effect),

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Query, Request
 from starlette.responses import Response
@@ -11,10 +12,11 @@ from starlette.responses import Response
 from libs.common.calendar import local_date
 from libs.common.dated import Day
 from libs.common.errors import DomainError, NotFound, TooLarge
-from libs.common.policy import Pack, Screening
+from libs.common.policy import Facts, Pack, Screening
 from libs.common.problems import problem_response
 from libs.common.web import body_limit, guarded_router, requires
 from services.intake.api.desk import AtDesk
+from services.intake.api.directories import looked_up
 from services.intake.api.lines import (
     MAX_FILE_BYTES,
     answered,
@@ -25,13 +27,15 @@ from services.intake.api.lines import (
     validated,
     written,
 )
+from services.intake.directories import Asked
 from services.intake.eligibility import Candidate, check_facts, entitlement_view
 
 MAX_LINES = 10_000
-TURN = 50  # people who are screened before other requests have their turn
+TURN = 50  # people whose employers are looked up together, and who are screened before other requests have their turn
 
 _DOCUMENTED = documented(
-    "每行一个 JSON 对象：ref（调用方自编的编号，勿用证件号码）和 facts（同“资格自测”）；" + f"至多 {MAX_LINES} 行。",
+    "每行一个 JSON 对象：ref（调用方自编的编号，勿用证件号码）、facts 和 employer（同“资格自测”）；"
+    f"至多 {MAX_LINES} 行。",
     {"ref": "ry-000001", "facts": {"person.degree": "master", "employer.demand_declared": True}},
 )
 _ANSWER = (
@@ -73,30 +77,55 @@ async def find_candidates(
     return written(await _screened(request, pack, day))
 
 
+class _Line(NamedTuple):
+    """A line with its number: a candidate, or why it is none."""
+
+    number: int
+    read: Candidate | DomainError
+
+
 async def _screened(request: Request, pack: Pack, day: date) -> list[dict[str, Any]]:
-    screening, told, lines, entitled = Screening(pack, day), list[dict[str, Any]](), 0, 0
+    screening, told, lines = Screening(pack, day), list[dict[str, Any]](), 0
+    async for turn in _turns(request, pack):
+        lines += len(turn)
+        asked = [Asked(pack, it.read.employer if isinstance(it.read, Candidate) else None, day) for it in turn]
+        for line, listed in zip(turn, await looked_up(request, asked), strict=True):
+            told += _told(screening, line, listed)
+        await asyncio.sleep(0)
+    refused = sum("problem" in each for each in told)
+    return [*told, {"lines": lines, "entitled": len(told) - refused, "refused": refused}]
+
+
+async def _turns(request: Request, pack: Pack) -> AsyncIterator[Sequence[_Line]]:
+    """The lines, so many at a time. Raises TooManyCandidates."""
+    turn, lines = list[_Line](), 0
     async for number, raw in lines_of(request):
         lines += 1
         if lines > MAX_LINES:
             raise TooManyCandidates(lines=MAX_LINES)
-        if lines % TURN == 0:
-            await asyncio.sleep(0)
-        try:
-            candidate = _read(pack, raw)
-        except DomainError as refused:
-            told.append({"line": number, "problem": json.loads(bytes(problem_response(refused).body))})
-            continue
-        if found := screening.entitled(candidate.facts):
-            entitled += 1
-            views = [entitlement_view(each).model_dump(mode="json") for each in found]
-            told.append({"line": number, "ref": candidate.ref, "entitled": views})
-    refused_lines = len(told) - entitled
-    return [*told, {"lines": lines, "entitled": entitled, "refused": refused_lines}]
+        turn.append(_Line(number, _read(pack, raw)))
+        if len(turn) == TURN:
+            yield turn
+            turn = []
+    if turn:
+        yield turn
 
 
-def _read(pack: Pack, raw: bytes | None) -> Candidate:
-    if raw is None:
-        raise TooLarge
-    candidate = validated(Candidate, loaded(raw))
-    check_facts(pack, candidate.facts)
+def _read(pack: Pack, raw: bytes | None) -> Candidate | DomainError:
+    try:
+        if raw is None:
+            raise TooLarge
+        candidate = validated(Candidate, loaded(raw))
+        check_facts(pack, candidate.facts)
+    except DomainError as refused:
+        return refused
     return candidate
+
+
+def _told(screening: Screening, line: _Line, listed: Facts) -> list[dict[str, Any]]:
+    """What is told of a line: what the candidate is entitled to, or why it could not be read; of others nothing."""
+    if isinstance(line.read, DomainError):
+        return [{"line": line.number, "problem": json.loads(bytes(problem_response(line.read).body))}]
+    found = screening.entitled({**line.read.facts, **listed})
+    views = [entitlement_view(each).model_dump(mode="json") for each in found]
+    return [{"line": line.number, "ref": line.read.ref, "entitled": views}] if found else []

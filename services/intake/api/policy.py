@@ -4,7 +4,7 @@ person before anything is filed."""
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
-from fastapi import Path, Query, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from libs.common.calendar import local_date
@@ -13,9 +13,12 @@ from libs.common.errors import NotFound
 from libs.common.facts import FactView, fact_view
 from libs.common.policy import Pack, PackIdentity, categories_of
 from libs.common.policy.identity import Sha256
-from libs.common.policy.model import AtMostOne, Benefit, ClaimSubject, Item
+from libs.common.policy.model import AtMostOne, Benefit, ClaimSubject, Directory, Item
+from libs.common.policy.wording import keeper_of
 from libs.common.web import guarded_router, public
 from services.intake.api.desk import AtDesk
+from services.intake.api.directories import looked_up
+from services.intake.directories import Asked
 from services.intake.eligibility import Eligibility, EligibilityQuestion, answer
 
 MEDIA_TYPE = "application/yaml"  # RFC 9512
@@ -48,6 +51,13 @@ class PolicyItem(Titled):
     remedy: str = Field(description="救济途径")
 
 
+class PolicyDirectory(Titled):
+    """A directory of employers, and who keeps it."""
+
+    keeper: str = Field(description="登记部门的代码；为市级部门")
+    keeper_title: str
+
+
 class Policy(BaseModel):
     """The pack in force: its identity, and every code that a filing may name."""
 
@@ -60,11 +70,16 @@ class Policy(BaseModel):
     platforms: list[Titled]
     treasuries: list[Titled]
     regions: list[Titled]
+    directories: list[PolicyDirectory]
     facts: list[FactView]
 
 
 def _titled(records: Any, on: date) -> list[Titled]:
     return [Titled(code=it.code, title=it.title) for it in records if not hasattr(it, "covers") or it.covers(on)]
+
+
+def _directory(pack: Pack, rule: Directory) -> PolicyDirectory:
+    return PolicyDirectory(code=rule.code, title=rule.title, keeper=rule.keeper, keeper_title=keeper_of(pack, rule))
 
 
 def _item(pack: Pack, item: Item, on: date) -> PolicyItem:
@@ -109,21 +124,24 @@ async def show_policy(
         platforms=_titled(pack.platforms, on),
         treasuries=_titled(pack.treasuries, on),
         regions=_titled(pack.regions, on),
+        directories=[_directory(pack, rule) for rule in pack.directories if rule.covers(on)],
         facts=[fact_view(fact) for fact in pack.facts],
     )
 
 
 @router.post("/eligibility", summary="资格自测", dependencies=[public()])
-async def check_eligibility(question: EligibilityQuestion, desk: AtDesk) -> Eligibility:
+async def check_eligibility(question: EligibilityQuestion, request: Request, desk: AtDesk) -> Eligibility:
     """按所填情况逐条对照政策，不提交、不留存：每一条看到了什么、结论如何、出自哪一条，还缺什么或者须改变什么。
 
-    不清楚的不填：缺少的情况只会使结论“尚不能确定”，不会变成“不符合”。已经享受什么在此不得而知，只能享受其一的待遇分别作答。
+    不清楚的不填：缺少的情况只会使结论“尚不能确定”，不会变成“不符合”。填写 employer 的，是否列入企业目录由平台查明。
+    已经享受什么在此不得而知，只能享受其一的待遇分别作答。
     """
-    today = local_date(datetime.now(UTC))
-    pack = desk.packs.find_on(question.on or today)
+    on = question.on or local_date(datetime.now(UTC))
+    pack = desk.packs.find_on(on)
     if pack is None:
         raise NotFound
-    return answer(pack, question, today)
+    [listed] = await looked_up(request, [Asked(pack, question.employer, on)])
+    return answer(pack, question, on, listed=listed)
 
 
 @router.get(

@@ -1,33 +1,16 @@
-"""What the routes share: packs, words in requests, and bulk files whose lines stand each for itself."""
+"""What the routes share: packs, and words in requests."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
-from uuid import UUID
+from typing import Annotated
 
 from fastapi import Depends, Request
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from libs.common.errors import DomainError, Problem
-from libs.common.field_errors import refusal
 from libs.common.packs import Packs
-from libs.common.settings import MIB
-from libs.common.telemetry import trace_id
 from libs.common.words import WITHOUT_NUMBERS, Reason
 
-L = TypeVar("L", bound=BaseModel)
-
-MAX_LINES = 500
-BULK_BYTES = 4 * MIB
 _HAN = re.compile("[\u4e00-\u9fff]")
-
-
-class DuplicateLine(DomainError):
-    """409: an earlier line of the same file names the same record."""
-
-    status, code, title = 409, "duplicate-line", "同一批次中重复"
-    detail = "同一批次中已有该记录的一行，本行未处理。"
 
 
 async def packs_of(request: Request) -> Packs:
@@ -50,67 +33,3 @@ ReasonTold = Annotated[
 ]
 """Applicants read it, and the event of a refusal tells it."""
 CodeText = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-
-
-class BulkLine(BaseModel):
-    """What became of one line. `id` repeats the record that it named, where it could be read."""
-
-    id: str | None
-    status: int = Field(description="200 成功；否则为该行的错误状态")
-    problem: Problem | None = None
-
-
-class BulkReply(BaseModel):
-    """What became of each line, in the order of the request."""
-
-    lines: list[BulkLine]
-    succeeded: int
-    refused: int
-
-
-def read_lines(model: type[L], key: str, raw: Sequence[Any]) -> tuple[list[L], dict[int, DomainError]]:
-    """The lines that are well formed (each record once), and the refusal of each other line by its place."""
-    good: dict[UUID, L] = {}
-    refused: dict[int, DomainError] = {}
-    for place, each in enumerate(raw):
-        try:
-            line = model.model_validate(each)
-        except ValidationError as error:
-            defects = [{**defect, "loc": ("body", *defect["loc"])} for defect in error.errors()]
-            refused[place] = refusal(defects, each)
-            continue
-        named = getattr(line, key)
-        if named in good:
-            refused[place] = DuplicateLine()
-        else:
-            good[named] = line
-    return list(good.values()), refused
-
-
-def bulk_reply(
-    key: str, raw: Sequence[Any], malformed: Mapping[int, DomainError], refused: Mapping[UUID, DomainError]
-) -> BulkReply:
-    """The answer to a bulk request, line by line."""
-    by_name = {str(named): error for named, error in refused.items()}
-    lines = []
-    for place, each in enumerate(raw):
-        named = _named(each, key)
-        error = malformed.get(place) or by_name.get(named or "")
-        lines.append(BulkLine(id=named, status=error.status if error else 200, problem=_problem(error)))
-    bad = sum(line.problem is not None for line in lines)
-    return BulkReply(lines=lines, succeeded=len(lines) - bad, refused=bad)
-
-
-def _named(line: Any, key: str) -> str | None:
-    given = line.get(key) if isinstance(line, Mapping) else None
-    try:
-        return str(UUID(given)) if isinstance(given, str) else None
-    except ValueError:
-        return None
-
-
-def _problem(error: DomainError | None) -> Problem | None:
-    if error is None:
-        return None
-    trace = trace_id()
-    return Problem.model_validate(error.problem(f"urn:huanquan:trace:{trace}" if trace else None))

@@ -7,19 +7,11 @@ from uuid import UUID
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from libs.common.bulk import BULK_BYTES, MAX_LINES, BulkReply, bulk_reply, read_lines
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.paging import IfMatch, Page, Paging
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
-from services.workflow.api.common import (
-    BULK_BYTES,
-    MAX_LINES,
-    BulkReply,
-    CodeText,
-    PacksHeld,
-    ReasonTold,
-    bulk_reply,
-    read_lines,
-)
+from services.workflow.api.common import CodeText, PacksHeld, ReasonTold
 from services.workflow.decisions import Choice, Proposal, confirm, propose, reject
 from services.workflow.domain import ItemState
 from services.workflow.dossiers import DecisionView, decision, list_decisions

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StringConstraints, Tag
 
+from libs.common.bulk import BULK_BYTES, MAX_LINES, BulkReply, bulk_reply, read_lines
 from libs.common.calendar import local_date
 from libs.common.dated import Day
 from libs.common.errors import NotFound
@@ -16,15 +17,7 @@ from libs.common.paging import Page, Paging, decode_cursor, encode_cursor, wrong
 from libs.common.service import Service
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
 from libs.common.wire import NO_NUL, VISIBLE, WHOLE
-from services.workflow.api.common import (
-    BULK_BYTES,
-    MAX_LINES,
-    BulkReply,
-    PacksHeld,
-    ReasonTold,
-    bulk_reply,
-    read_lines,
-)
+from services.workflow.api.common import PacksHeld, ReasonTold
 from services.workflow.domain import SpecialProcedure, TaskState
 from services.workflow.feed import Bell
 from services.workflow.tasks import Completion, complete, resume, suspend
