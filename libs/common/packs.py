@@ -170,7 +170,7 @@ class Packs:
     def find_on(self, day: date, city: str | None = None) -> Pack | None:
         """As `on`, or None before the first pack's day. Raises LookupError where the city has to be named, PackNotHere
         where this process cannot read the pack of that day: by an earlier one it would decide wrongly."""
-        stored = [*self._by_hash.values(), *self._sealed.values()]
+        stored: list[Pack | Sealed] = [*self._by_hash.values(), *self._sealed.values()]
         cities = {pack.city for pack in stored}
         if city is None and len(cities) != 1:
             raise LookupError(f"name the city: this deployment serves {', '.join(sorted(cities)) or 'none'}")
@@ -184,7 +184,7 @@ class Packs:
         return tuple(self._by_hash.values())
 
 
-P = TypeVar("P", Pack, Pack | Sealed)
+P = TypeVar("P", bound=Pack | Sealed)
 
 
 def in_force(packs: Iterable[P], day: date) -> P | None:

@@ -38,10 +38,10 @@ def verifier(settings: Settings, key: ECKey) -> Verifier:
     return a_verifier(settings)
 
 
-def a_verifier(settings: Settings) -> Verifier:
+def a_verifier(settings: Settings, *, hours: float = 24) -> Verifier:
     assert settings.jwks
     assert settings.issuer
-    return Verifier(settings.jwks, issuer=settings.issuer, audience=settings.audience)
+    return Verifier(settings.jwks, issuer=settings.issuer, audience=settings.audience, hours=hours)
 
 
 def claims(settings: Settings, **changes: Any) -> dict[str, Any]:
@@ -69,10 +69,9 @@ async def test_a_token_that_was_given_for_longer_than_the_deployment_allows_is_r
     settings: Settings, key: ECKey
 ) -> None:
     given = encoded(key, claims(settings))  # for ten minutes
-    about = {"issuer": str(settings.issuer), "audience": settings.audience}
-    assert (await Verifier(str(settings.jwks), **about, hours=1 / 6).verify(given)).subject == "zhang"
+    assert (await a_verifier(settings, hours=1 / 6).verify(given)).subject == "zhang"
     with pytest.raises(Unauthenticated):
-        await Verifier(str(settings.jwks), **about, hours=1 / 12).verify(given)
+        await a_verifier(settings, hours=1 / 12).verify(given)
 
 
 async def test_a_good_token_says_who_calls(settings: Settings, key: ECKey, verifier: Verifier) -> None:

@@ -82,8 +82,9 @@ class Pack(Contents):
     def begins(raw: bytes) -> date | None:
         """The day from which a pack is in force, whatever its form; None where that cannot be seen."""
         try:
-            return date.fromisoformat(read_source(raw, "政策包").data["in_force_from"])
-        except (PackRefused, KeyError, TypeError, ValueError):
+            told = read_source(raw, "政策包").data
+            return date.fromisoformat(str(told["in_force_from"])) if isinstance(told, dict) else None
+        except (PackRefused, KeyError, ValueError):
             return None
 
     @classmethod
