@@ -4,7 +4,7 @@ Each statement enters an employer or strikes it, from a day on, by the number of
 day the newest that covers it counts, and every earlier one can be seen. Employers need not be on record.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.auth import Principal
+from libs.common.auth import ROLES, Principal
 from libs.common.db import columns
 from libs.common.errors import DomainError, NotFound
 from libs.common.packs import Packs
@@ -90,7 +90,7 @@ class DirectoryEntry(BaseModel):
     valid_from: date
     valid_to: date | None = Field(description="最后一日；长期的为空")
     document: str = Field(description="列入或移出文件的文号")
-    by: str = Field(description="登记人")
+    by: str | None = Field(description="登记人；只对登记部门和督查、审计人员显示，其他为空")
     recorded_at: datetime = Field(description="登记时间")
 
 
@@ -115,9 +115,22 @@ def kept(packs: Packs, code: str, caller: Principal, today: date) -> tuple[Pack,
     """The policy of today and its directory of this code, which is the caller's to keep: the caller is of the keeper's
     department at the city treasury. Raises NotFound."""
     pack, directory = _on(packs, code, today)
-    if (caller.treasury, caller.department) != (pack.city_treasury(today).code, directory.keeper):
+    if not _keeps(caller, pack, directory, today):
         raise NotFound
     return pack, directory
+
+
+def _keeps(caller: Principal, pack: Pack, directory: Directory, today: date) -> bool:
+    unit = (pack.city_treasury(today).code, directory.keeper)
+    return (caller.treasury, caller.department) == unit and "intake:directory" in ROLES[caller.role]
+
+
+def _sees_who(packs: Packs, code: str, caller: Principal, today: date) -> bool:
+    """Whether the caller is told which officers made the statements: the keeper, and whoever supervises it."""
+    try:
+        return caller.sees_everything or _keeps(caller, *_on(packs, code, today), today)
+    except NotFound:
+        return False
 
 
 def _on(packs: Packs, code: str, day: date) -> tuple[Pack, Directory]:
@@ -178,21 +191,31 @@ async def facts_of(tx: AsyncConnection, asked: Sequence[Asked]) -> Sequence[Fact
     return said
 
 
-async def listed(tx: AsyncConnection, packs: Packs, code: str, on: date, wanted: PageRequest) -> list[DirectoryEntry]:
-    """Up to one more than a page of the employers that stand in a directory on a day, by credit code. Raises NotFound
-    where the policy has no such directory on that day, ContentWrong for the cursor of another list."""
+async def listed(
+    tx: AsyncConnection, packs: Packs, code: str, on: date, wanted: PageRequest, *, caller: Principal, today: date
+) -> list[DirectoryEntry]:
+    """Up to one more than a page of the employers that stand in a directory on a day, by credit code, as a caller sees
+    them. Raises NotFound where the policy has no such directory on that day, ContentWrong for the cursor of another
+    list."""
     pack, directory = _on(packs, code, on)
     after = read_after(wanted, str) or ("",)
     where = {"city": pack.city, "directory": directory.code, "on": on}
     found = await tx.execute(_LISTED, {**where, "after": after[0], "limit": wanted.limit + 1})
-    return [_shown(row) for row in found]
+    return _shown(found, who=_sees_who(packs, code, caller, today))
 
 
 async def history(
-    tx: AsyncConnection, packs: Packs, code: str, credit_code: str, wanted: PageRequest
+    tx: AsyncConnection,
+    packs: Packs,
+    code: str,
+    credit_code: str,
+    wanted: PageRequest,
+    *,
+    caller: Principal,
+    today: date,
 ) -> list[DirectoryEntry]:
-    """Up to one more than a page of all that was ever stated of an employer in a directory, the newest first. Raises
-    NotFound where no policy had such a directory, ContentWrong for the cursor of another list."""
+    """Up to one more than a page of all that was ever stated of an employer in a directory, as a caller sees it, the
+    newest first. Raises NotFound where no policy had such a directory, ContentWrong for the cursor of another list."""
     cities = {pack.city for pack in packs.all() for each in pack.directories if each.code == code}
     if not cities:
         raise NotFound
@@ -202,8 +225,11 @@ async def history(
     )
     if after := read_after(wanted, running_number):
         query = query.where(entry.id < after[0])
-    return [_shown(row) for row in await tx.execute(query.order_by(entry.id.desc()).limit(wanted.limit + 1))]
+    found = await tx.execute(query.order_by(entry.id.desc()).limit(wanted.limit + 1))
+    return _shown(found, who=_sees_who(packs, code, caller, today))
 
 
-def _shown(row: Any) -> DirectoryEntry:
-    return DirectoryEntry(**{name: getattr(row, name) for name in DirectoryEntry.model_fields})
+def _shown(rows: Iterable[Any], *, who: bool) -> list[DirectoryEntry]:
+    hidden = {} if who else {"by": None}
+    names = DirectoryEntry.model_fields
+    return [DirectoryEntry(**{name: getattr(row, name) for name in names} | hidden) for row in rows]

@@ -179,6 +179,25 @@ async def test_only_the_keeper_that_the_policy_names_enters_and_strikes(house: H
     (await the_keeper(house).post(f"{PATH}:enter", entering(a_credit_code()))).problem(404, "not-found")
 
 
+async def test_who_made_a_statement_is_shown_to_the_keeper_and_to_who_supervises_it_alone(house: House) -> None:
+    code = a_credit_code()
+    await enter(house, code)
+    unit = "410500/talent_office"
+    told = [the_keeper(house), house.a("specialist", org_unit=unit), house.a("supervisor"), house.a("auditor")]
+    others = [
+        *(house.a(role) for role in ("portal", "talent", "handler")),
+        house.a("portal", org_unit=unit),
+        house.clerk("410500"),
+        house.a("talent_office", org_unit="410522/talent_office"),
+        house.a("department", org_unit="410500/finance"),
+    ]
+    for callers, officer in ((told, f"talent_office:{unit}"), (others, None)):
+        for caller in callers:
+            for path in (f"{PATH}/employers", f"{PATH}/employers/{code}"):
+                [found] = (await caller.get(path)).body["items"]
+                assert (found["by"], found["document"]) == (officer, "安人才办〔2026〕5 号")
+
+
 async def test_the_policy_names_each_directory_with_its_keeper(house: House) -> None:
     policy = (await house.portal().get("/policy")).body
     assert policy["directories"] == [
