@@ -1,7 +1,8 @@
 """Directories of employers (企业目录): who stands in one on a day, as its keeper stated it.
 
 Each statement enters an employer or strikes it, from a day on, by the number of a document. None is ever changed: on a
-day the newest that covers it counts, and every earlier one can be seen. Employers need not be on record.
+day the newest that covers it counts, and every earlier one can be seen. Employers need not be on record. Each statement
+is told of in its own transaction, so that the trail holds it.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -9,22 +10,25 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
-from sqlalchemy import select, text
+from sqlalchemy import CursorResult, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import ROLES, Principal
 from libs.common.db import columns
 from libs.common.errors import DomainError, NotFound
+from libs.common.events import EmployerListed, EmployerStruck
+from libs.common.outbox import emit
 from libs.common.packs import Packs
 from libs.common.paging import PageRequest, read_after, running_number
 from libs.common.policy import Facts, Pack
 from libs.common.policy.model import Directory
 from services.intake.models import directory_entry
 
-# Of two who change a directory at the same moment, the second one sees what the first one stated.
+# Of two who state something of an employer at the same moment, in whichever directories, the second one sees what the
+# first one stated; and what is told of an employer leaves in the order in which it was stated.
 _LOCK = text("""
-    SELECT pg_advisory_xact_lock(
-           hashtextextended('directory:' || CAST(:city AS text) || '/' || CAST(:directory AS text), 0))
+    SELECT pg_advisory_xact_lock(hashtextextended('listed:' || code, 0))
+      FROM unnest(CAST(:codes AS text[])) AS r (code)
 """)
 _ENTER = text("""
     INSERT INTO directory_entry (city, directory, credit_code, name, listed, valid_from, valid_to, document, "by")
@@ -33,6 +37,7 @@ _ENTER = text("""
       FROM unnest(CAST(:credit_codes AS text[]), CAST(:names AS text[]))
            WITH ORDINALITY AS r (credit_code, name, n)
      ORDER BY n
+    RETURNING id, credit_code
 """)
 _STRIKE = text("""
     INSERT INTO directory_entry (city, directory, credit_code, name, listed, valid_from, document, "by")
@@ -46,7 +51,7 @@ _STRIKE = text("""
             ORDER BY e.id DESC LIMIT 1) AS newest
      WHERE newest.listed
      ORDER BY r.n
-    RETURNING credit_code
+    RETURNING id, credit_code
 """)
 _STANDING = text("""
     SELECT r.n
@@ -144,29 +149,49 @@ def _on(packs: Packs, code: str, day: date) -> tuple[Pack, Directory]:
 async def enter(
     tx: AsyncConnection, pack: Pack, directory: Directory, stated: Statement, employers: Sequence[tuple[str, str]]
 ) -> None:
-    """Enter employers (credit code and name), in order."""
-    where = await _locked(tx, pack, directory)
-    if employers:
-        days = {"first": stated.valid_from, "last": stated.valid_to}
-        given = columns(("credit_codes", "names"), employers)
-        await tx.execute(_ENTER, {**where, **days, **given, "document": stated.document, "by": stated.by})
+    """Enter employers (credit code and name), in order, and tell of it."""
+    if not employers:
+        return
+    await _lock(tx, [code for code, _ in employers])
+    given = columns(("credit_codes", "names"), employers)
+    done = await tx.execute(_ENTER, {**_said(pack, directory, stated), **given, "last": stated.valid_to})
+    told = _told(pack, directory, stated)
+    await emit(tx, *(EmployerListed(**told, **row, valid_to=stated.valid_to) for row in _numbered(done)))
 
 
 async def strike(
     tx: AsyncConnection, pack: Pack, directory: Directory, stated: Statement, credit_codes: Collection[str]
 ) -> dict[str, NotListed]:
-    """Strike employers from a day on; gives the refusal of each that does not stand in the directory on that day."""
-    where = await _locked(tx, pack, directory)
-    given = {"credit_codes": list(credit_codes), "first": stated.valid_from}
-    done = await tx.execute(_STRIKE, {**where, **given, "document": stated.document, "by": stated.by})
-    struck = set(done.scalars())
+    """Strike employers from a day on, and tell of it; gives the refusal of each that does not stand in the directory on
+    that day."""
+    if not credit_codes:
+        return {}
+    await _lock(tx, credit_codes)
+    done = await tx.execute(_STRIKE, {**_said(pack, directory, stated), "credit_codes": list(credit_codes)})
+    rows, told = _numbered(done), _told(pack, directory, stated)
+    await emit(tx, *(EmployerStruck(**told, **row) for row in rows))
+    struck = {row["credit_code"] for row in rows}
     return {code: NotListed() for code in credit_codes if code not in struck}
 
 
-async def _locked(tx: AsyncConnection, pack: Pack, directory: Directory) -> dict[str, str]:
+async def _lock(tx: AsyncConnection, credit_codes: Collection[str]) -> None:
+    await tx.execute(_LOCK, {"codes": sorted(credit_codes)})  # in one order: two keepers must not wait in a ring
+
+
+def _said(pack: Pack, directory: Directory, stated: Statement) -> dict[str, Any]:
     where = {"city": pack.city, "directory": directory.code}
-    await tx.execute(_LOCK, where)
-    return where
+    return {**where, "first": stated.valid_from, "document": stated.document, "by": stated.by}
+
+
+def _told(pack: Pack, directory: Directory, stated: Statement) -> dict[str, Any]:
+    """What the events of one document share; who stated it and what the employer is called stay here."""
+    days = {"valid_from": stated.valid_from, "document": stated.document}
+    return {"policy": pack.identity, "directory": directory.code, **days}
+
+
+def _numbered(done: CursorResult[Any]) -> list[dict[str, Any]]:
+    """The running number and the credit code of each statement made, in order."""
+    return [{"statement": row.id, "credit_code": row.credit_code} for row in sorted(done, key=lambda row: row.id)]
 
 
 async def facts_of(tx: AsyncConnection, asked: Sequence[Asked]) -> Sequence[Facts]:
