@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from deploy.verify.looks import Known, Mirrored, told_field
-from libs.common.events import Event
+from deploy.verify.looks import Known, Mirrored, kept_words, told_field, told_words
+from libs.common.events import EmployerListed, Event
 from libs.common.settings import SERVICES
 from services.intake.feedback import HANDLERS
 
@@ -236,6 +236,23 @@ _CHAINED_IN_ORDER = """
       FROM entry WHERE topic <> 'sla.breached'
 """
 
+# What the trail alone holds of intake's directories. First and last days as above.
+_DIRECTORIES = f"""
+    SELECT 'statement ' || id,
+           concat_ws(' ', CASE WHEN listed THEN 'EmployerListed' ELSE 'EmployerStruck' END, city, directory,
+                     credit_code, 'from ' || least(greatest(valid_from, '0001-01-01'), '9999-12-31'),
+                     'to ' || CASE WHEN valid_to = 'infinity' THEN '9999-12-31' ELSE valid_to END,
+                     'document ' || {kept_words("document")}), recorded_at, credit_code
+      FROM directory_entry
+"""  # noqa: S608 - parts of our own
+_DIRECTORIES_CHAINED = f"""
+    SELECT 'statement ' || coalesce(substring(encode(value, 'escape') FROM '"statement":([0-9]+)'), event_id::text),
+           concat_ws(' ', type, {told_field("city")}, {told_field("directory")}, {told_field("credit_code")},
+                     'from ' || {told_field("valid_from")}, 'to ' || {told_field("valid_to")},
+                     'document ' || {told_words("document")}), NULL::timestamptz, key
+      FROM (SELECT event_id, type, key, payload AS value FROM entry WHERE topic = '{EmployerListed.topic}') AS told
+"""  # noqa: S608 - parts of our own
+
 
 def _types(events: Iterable[type[Event]]) -> str:
     return ", ".join(f"'{event.__name__}'" for event in events)
@@ -286,6 +303,11 @@ BETWEEN: tuple[Mirrored, ...] = (
         "every published event is in the trail once, unaltered, and nothing else is",
         dict.fromkeys(SERVICES, _PUBLISHED),
         {"audit": _CHAINED},
+    ),
+    Mirrored(
+        "every statement in a directory of employers is in the trail as it was made",
+        {"intake": _DIRECTORIES},
+        {"audit": _DIRECTORIES_CHAINED},
     ),
     Mirrored(
         "the events of every key were published in their order",

@@ -25,6 +25,19 @@ def told_field(name: str) -> str:
     return f"""substring(encode(value, 'escape') FROM '"{name}":"([^"]*)"')"""
 
 
+def told_words(name: str) -> str:
+    """A field of an event that people wrote, by pattern too, as its SHA-256: quoted as JSON, in bytes."""
+    # `encode` doubles each backslash of the JSON and writes each byte beyond ASCII as three octal digits.
+    quoted = r"""("(?:[^"\\]|\\[0-7]{3}|\\\\(?:\\\\|[^\\]))*")"""
+    found = f"""substring(encode(value, 'escape') FROM '"{name}":{quoted}')"""
+    return f"encode(sha256(decode({found}, 'escape')), 'hex')"
+
+
+def kept_words(column: str) -> str:
+    """The same of what a table holds."""
+    return f"encode(sha256(convert_to(to_json({column})::text, 'UTF8')), 'hex')"
+
+
 @dataclass(frozen=True)
 class Scope:
     """What is judged: what both sides had to know at `until` (UTC), but for what is set aside (keys of events that are

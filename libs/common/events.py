@@ -3,7 +3,8 @@
 A topic is a stream, not a class: facts that undo or follow one another share one and are told apart by the
 CloudEvents `type`, which is the class name. The key is the application's id unless the class says otherwise. No event
 carries a name, an identity number or a bank number; `beneficiary`, `employer` and `payee_account` are random references
-that intake alone can resolve. Compatible means both ways: only optional fields are added, and readers ignore unknown
+that intake alone can resolve. What a directory says of an employer, which need not be on record, names it by its credit
+code. Compatible means both ways: only optional fields are added, and readers ignore unknown
 ones.
 """
 
@@ -20,6 +21,7 @@ from libs.common.policy.identity import PackIdentity
 FenAmount = Annotated[int, Field(ge=0, le=10**15, description="an amount in fen (1/100 yuan)")]
 Treasury = Annotated[str, Field(pattern=r"^\d{6}$", description="code of a treasury (一级财政)")]
 Code = Annotated[str, Field(min_length=1, max_length=64, description="a code of the policy pack")]
+CreditCode = Annotated[str, Field(pattern=r"^[0-9A-Z]{18}$", description="unified social credit code of an employer")]
 ItemKind = Literal["certification", "benefit", "service", "change"]
 EmployerKind = Literal[
     "enterprise", "institution", "government", "social_organisation", "own_startup", "central_or_provincial"
@@ -199,6 +201,38 @@ class EmployerAffiliated(Event):
     def key(self) -> str:
         """The employer's reference."""
         return str(self.employer)
+
+
+class DirectoryEvent(Event):
+    """A statement on one employer in a directory (企业目录) of `policy.city`, by the number of a document. None is ever
+    changed: on a day that of the greatest `statement` counts, of those that cover it.
+
+    Key: the credit code, for the employer need not be on record.
+    """
+
+    statement: int = Field(ge=1, description="running number of the statement, over all directories")
+    directory: Code
+    credit_code: CreditCode
+    valid_from: date
+    document: str
+
+    @property
+    def key(self) -> str:
+        """The employer's credit code."""
+        return self.credit_code
+
+
+class EmployerListed(DirectoryEvent):
+    """An employer was entered in a directory (列入), from a first day to a last one; no last day means open."""
+
+    topic = "employer.listed"
+    valid_to: date | None = None
+
+
+class EmployerStruck(DirectoryEvent):
+    """An employer was struck from a directory (移出), from `valid_from` on."""
+
+    topic = "employer.listed"
 
 
 # -- workflow
@@ -496,6 +530,8 @@ EVENTS: tuple[type[Event], ...] = (
     ApplicationWithdrawn,
     PromiseMissed,
     EmployerAffiliated,
+    EmployerListed,
+    EmployerStruck,
     DeptAssigned,
     DeptCompleted,
     CaseSuspended,

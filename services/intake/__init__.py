@@ -9,6 +9,6 @@ payout.settled, housing.leased: the timeline and the results of an application, 
 
 Emits: application.received (ApplicationReceived, CorrectionRequested, ApplicationAccepted, ApplicationNotAccepted,
 ApplicationTransferred, ApplicationWithdrawn, PromiseMissed), employer.affiliated (EmployerAffiliated; key: the
-employer) and people.resolved (PeopleResolved). A correction not answered in time is an ApplicationNotAccepted with the
-reason `lapsed`.
+employer), employer.listed (EmployerListed, EmployerStruck; key: the credit code) and people.resolved (PeopleResolved).
+A correction not answered in time is an ApplicationNotAccepted with the reason `lapsed`.
 """

@@ -11,6 +11,8 @@ from libs.common.events import (
     ApplicationWithdrawn,
     CorrectionRequested,
     EmployerAffiliated,
+    EmployerListed,
+    EmployerStruck,
     Event,
     PeopleResolved,
     PromiseMissed,
@@ -36,6 +38,8 @@ EMITS: tuple[type[Event], ...] = (
     ApplicationWithdrawn,
     PromiseMissed,
     EmployerAffiliated,
+    EmployerListed,
+    EmployerStruck,
     PeopleResolved,
 )
 

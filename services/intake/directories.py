@@ -1,30 +1,34 @@
 """Directories of employers (企业目录): who stands in one on a day, as its keeper stated it.
 
 Each statement enters an employer or strikes it, from a day on, by the number of a document. None is ever changed: on a
-day the newest that covers it counts, and every earlier one can be seen. Employers need not be on record.
+day the newest that covers it counts, and every earlier one can be seen. Employers need not be on record. Each statement
+is told of in its own transaction, so that the trail holds it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
-from sqlalchemy import select, text
+from sqlalchemy import CursorResult, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.auth import Principal
+from libs.common.auth import ROLES, Principal
 from libs.common.db import columns
 from libs.common.errors import DomainError, NotFound
+from libs.common.events import EmployerListed, EmployerStruck
+from libs.common.outbox import emit
 from libs.common.packs import Packs
 from libs.common.paging import PageRequest, read_after, running_number
 from libs.common.policy import Facts, Pack
 from libs.common.policy.model import Directory
 from services.intake.models import directory_entry
 
-# Of two who change a directory at the same moment, the second one sees what the first one stated.
+# Of two who state something of an employer at the same moment, in whichever directories, the second one sees what the
+# first one stated; and what is told of an employer leaves in the order in which it was stated.
 _LOCK = text("""
-    SELECT pg_advisory_xact_lock(
-           hashtextextended('directory:' || CAST(:city AS text) || '/' || CAST(:directory AS text), 0))
+    SELECT pg_advisory_xact_lock(hashtextextended('listed:' || code, 0))
+      FROM unnest(CAST(:codes AS text[])) AS r (code)
 """)
 _ENTER = text("""
     INSERT INTO directory_entry (city, directory, credit_code, name, listed, valid_from, valid_to, document, "by")
@@ -33,6 +37,7 @@ _ENTER = text("""
       FROM unnest(CAST(:credit_codes AS text[]), CAST(:names AS text[]))
            WITH ORDINALITY AS r (credit_code, name, n)
      ORDER BY n
+    RETURNING id, credit_code
 """)
 _STRIKE = text("""
     INSERT INTO directory_entry (city, directory, credit_code, name, listed, valid_from, document, "by")
@@ -46,7 +51,7 @@ _STRIKE = text("""
             ORDER BY e.id DESC LIMIT 1) AS newest
      WHERE newest.listed
      ORDER BY r.n
-    RETURNING credit_code
+    RETURNING id, credit_code
 """)
 _STANDING = text("""
     SELECT r.n
@@ -90,7 +95,7 @@ class DirectoryEntry(BaseModel):
     valid_from: date
     valid_to: date | None = Field(description="最后一日；长期的为空")
     document: str = Field(description="列入或移出文件的文号")
-    by: str = Field(description="登记人")
+    by: str | None = Field(description="登记人；只对登记部门和督查、审计人员显示，其他为空")
     recorded_at: datetime = Field(description="登记时间")
 
 
@@ -115,9 +120,22 @@ def kept(packs: Packs, code: str, caller: Principal, today: date) -> tuple[Pack,
     """The policy of today and its directory of this code, which is the caller's to keep: the caller is of the keeper's
     department at the city treasury. Raises NotFound."""
     pack, directory = _on(packs, code, today)
-    if (caller.treasury, caller.department) != (pack.city_treasury(today).code, directory.keeper):
+    if not _keeps(caller, pack, directory, today):
         raise NotFound
     return pack, directory
+
+
+def _keeps(caller: Principal, pack: Pack, directory: Directory, today: date) -> bool:
+    unit = (pack.city_treasury(today).code, directory.keeper)
+    return (caller.treasury, caller.department) == unit and "intake:directory" in ROLES[caller.role]
+
+
+def _sees_who(packs: Packs, code: str, caller: Principal, today: date) -> bool:
+    """Whether the caller is told which officers made the statements: the keeper, and whoever supervises it."""
+    try:
+        return caller.sees_everything or _keeps(caller, *_on(packs, code, today), today)
+    except NotFound:
+        return False
 
 
 def _on(packs: Packs, code: str, day: date) -> tuple[Pack, Directory]:
@@ -131,29 +149,49 @@ def _on(packs: Packs, code: str, day: date) -> tuple[Pack, Directory]:
 async def enter(
     tx: AsyncConnection, pack: Pack, directory: Directory, stated: Statement, employers: Sequence[tuple[str, str]]
 ) -> None:
-    """Enter employers (credit code and name), in order."""
-    where = await _locked(tx, pack, directory)
-    if employers:
-        days = {"first": stated.valid_from, "last": stated.valid_to}
-        given = columns(("credit_codes", "names"), employers)
-        await tx.execute(_ENTER, {**where, **days, **given, "document": stated.document, "by": stated.by})
+    """Enter employers (credit code and name), in order, and tell of it."""
+    if not employers:
+        return
+    await _lock(tx, [code for code, _ in employers])
+    given = columns(("credit_codes", "names"), employers)
+    done = await tx.execute(_ENTER, {**_said(pack, directory, stated), **given, "last": stated.valid_to})
+    told = _told(pack, directory, stated)
+    await emit(tx, *(EmployerListed(**told, **row, valid_to=stated.valid_to) for row in _numbered(done)))
 
 
 async def strike(
     tx: AsyncConnection, pack: Pack, directory: Directory, stated: Statement, credit_codes: Collection[str]
 ) -> dict[str, NotListed]:
-    """Strike employers from a day on; gives the refusal of each that does not stand in the directory on that day."""
-    where = await _locked(tx, pack, directory)
-    given = {"credit_codes": list(credit_codes), "first": stated.valid_from}
-    done = await tx.execute(_STRIKE, {**where, **given, "document": stated.document, "by": stated.by})
-    struck = set(done.scalars())
+    """Strike employers from a day on, and tell of it; gives the refusal of each that does not stand in the directory on
+    that day."""
+    if not credit_codes:
+        return {}
+    await _lock(tx, credit_codes)
+    done = await tx.execute(_STRIKE, {**_said(pack, directory, stated), "credit_codes": list(credit_codes)})
+    rows, told = _numbered(done), _told(pack, directory, stated)
+    await emit(tx, *(EmployerStruck(**told, **row) for row in rows))
+    struck = {row["credit_code"] for row in rows}
     return {code: NotListed() for code in credit_codes if code not in struck}
 
 
-async def _locked(tx: AsyncConnection, pack: Pack, directory: Directory) -> dict[str, str]:
+async def _lock(tx: AsyncConnection, credit_codes: Collection[str]) -> None:
+    await tx.execute(_LOCK, {"codes": sorted(credit_codes)})  # in one order: two keepers must not wait in a ring
+
+
+def _said(pack: Pack, directory: Directory, stated: Statement) -> dict[str, Any]:
     where = {"city": pack.city, "directory": directory.code}
-    await tx.execute(_LOCK, where)
-    return where
+    return {**where, "first": stated.valid_from, "document": stated.document, "by": stated.by}
+
+
+def _told(pack: Pack, directory: Directory, stated: Statement) -> dict[str, Any]:
+    """What the events of one document share; who stated it and what the employer is called stay here."""
+    days = {"valid_from": stated.valid_from, "document": stated.document}
+    return {"policy": pack.identity, "directory": directory.code, **days}
+
+
+def _numbered(done: CursorResult[Any]) -> list[dict[str, Any]]:
+    """The running number and the credit code of each statement made, in order."""
+    return [{"statement": row.id, "credit_code": row.credit_code} for row in sorted(done, key=lambda row: row.id)]
 
 
 async def facts_of(tx: AsyncConnection, asked: Sequence[Asked]) -> Sequence[Facts]:
@@ -178,21 +216,31 @@ async def facts_of(tx: AsyncConnection, asked: Sequence[Asked]) -> Sequence[Fact
     return said
 
 
-async def listed(tx: AsyncConnection, packs: Packs, code: str, on: date, wanted: PageRequest) -> list[DirectoryEntry]:
-    """Up to one more than a page of the employers that stand in a directory on a day, by credit code. Raises NotFound
-    where the policy has no such directory on that day, ContentWrong for the cursor of another list."""
+async def listed(
+    tx: AsyncConnection, packs: Packs, code: str, on: date, wanted: PageRequest, *, caller: Principal, today: date
+) -> list[DirectoryEntry]:
+    """Up to one more than a page of the employers that stand in a directory on a day, by credit code, as a caller sees
+    them. Raises NotFound where the policy has no such directory on that day, ContentWrong for the cursor of another
+    list."""
     pack, directory = _on(packs, code, on)
     after = read_after(wanted, str) or ("",)
     where = {"city": pack.city, "directory": directory.code, "on": on}
     found = await tx.execute(_LISTED, {**where, "after": after[0], "limit": wanted.limit + 1})
-    return [_shown(row) for row in found]
+    return _shown(found, who=_sees_who(packs, code, caller, today))
 
 
 async def history(
-    tx: AsyncConnection, packs: Packs, code: str, credit_code: str, wanted: PageRequest
+    tx: AsyncConnection,
+    packs: Packs,
+    code: str,
+    credit_code: str,
+    wanted: PageRequest,
+    *,
+    caller: Principal,
+    today: date,
 ) -> list[DirectoryEntry]:
-    """Up to one more than a page of all that was ever stated of an employer in a directory, the newest first. Raises
-    NotFound where no policy had such a directory, ContentWrong for the cursor of another list."""
+    """Up to one more than a page of all that was ever stated of an employer in a directory, as a caller sees it, the
+    newest first. Raises NotFound where no policy had such a directory, ContentWrong for the cursor of another list."""
     cities = {pack.city for pack in packs.all() for each in pack.directories if each.code == code}
     if not cities:
         raise NotFound
@@ -202,8 +250,11 @@ async def history(
     )
     if after := read_after(wanted, running_number):
         query = query.where(entry.id < after[0])
-    return [_shown(row) for row in await tx.execute(query.order_by(entry.id.desc()).limit(wanted.limit + 1))]
+    found = await tx.execute(query.order_by(entry.id.desc()).limit(wanted.limit + 1))
+    return _shown(found, who=_sees_who(packs, code, caller, today))
 
 
-def _shown(row: Any) -> DirectoryEntry:
-    return DirectoryEntry(**{name: getattr(row, name) for name in DirectoryEntry.model_fields})
+def _shown(rows: Iterable[Any], *, who: bool) -> list[DirectoryEntry]:
+    hidden = {} if who else {"by": None}
+    names = DirectoryEntry.model_fields
+    return [DirectoryEntry(**{name: getattr(row, name) for name in names} | hidden) for row in rows]

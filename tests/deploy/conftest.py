@@ -7,11 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from unittest import mock
 
 import pytest
 
 from deploy.local import Local
+from deploy.sample.client import Platform
+from deploy.sample.people import make_employers
 from libs.common.db import connect
 from services.intake.api.examples import FILING
 from tests.collector import Collector
@@ -67,6 +70,7 @@ def paid(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iter
 
 async def _pay(system: System) -> str:
     async with desks_of(system) as at:
+        await _keep_directory(at)
         receipt = await at.desk("portal").post("/intake/v1/applications", FILING, key="cli")
         application = str(receipt["id"])
         await departments_answer(at, application)
@@ -90,6 +94,23 @@ async def _pay(system: System) -> str:
             lambda steps: any(step["type"] == "PayoutSettled" for step in steps),
         )
     return application
+
+
+async def _keep_directory(at: Platform) -> None:
+    """An employer is entered in the leading-enterprise directory and struck from it later."""
+    path = "/intake/v1/directories/leading_enterprise"
+    [employer, *_] = make_employers(Random("listed"), [(COUNTY, "内黄")])
+    keeper = at.desk("talent_office", org_unit="410500/talent_office")
+    line = {"credit_code": employer.credit_code, "name": employer.name}
+    entered = {"document": "安人才办〔2026〕5 号", "from": "2026-03-01", "employers": [line]}
+    await keeper.post(f"{path}:enter", entered, key="entered")
+    line = {"credit_code": employer.credit_code}
+    struck = {"document": "安人才办〔2026〕9 号", "from": "2026-09-01", "employers": [line]}
+    await keeper.post(f"{path}:strike", struck, key="struck")
+    await eventually(
+        lambda: at.desk("supervisor").pages("/audit/v1/trail", key=employer.credit_code),
+        lambda steps: [step["type"] for step in steps] == ["EmployerListed", "EmployerStruck"],
+    )
 
 
 async def as_superuser(system: System, service: str, name: str, change: str) -> str:

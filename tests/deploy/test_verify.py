@@ -21,13 +21,15 @@ from deploy.local import Local
 from deploy.verify.between import BETWEEN
 from deploy.verify.bus import Walk, offsets_in_log, progress, walk_slot
 from deploy.verify.lag import measured
-from deploy.verify.looks import Connections, Finding, Look, Scope, Tally
+from deploy.verify.looks import Connections, Finding, Look, Scope, Tally, kept_words, told_words
 from deploy.verify.within import AT_REST, WITHIN
 from deploy.verify.worked_out import worked_out
 from libs.common.bus.postgres import PostgresBus
 from libs.common.crypto import Vault
 from libs.common.db import connect
+from libs.common.events import EmployerStruck
 from libs.common.service import LEADER_NAME
+from tests.common.packs import anyang
 from tests.conftest import System
 from tests.deploy.conftest import as_superuser
 from tests.deploy.test_cli import huanquan
@@ -153,6 +155,36 @@ DAMAGES = (
         "finance knows where every employer belongs",
         "intake",
         "UPDATE employer_affiliation SET valid_to = '2026-06-30' RETURNING 'employer ' || employer",
+    ),
+    *(
+        damage(
+            "every statement in a directory of employers is in the trail as it was made",
+            "intake",
+            f"{change} RETURNING 'statement ' || id",
+        )
+        for change in (
+            "DELETE FROM directory_entry",
+            "UPDATE directory_entry SET document = document || ' '",
+            "UPDATE directory_entry SET valid_to = '2026-12-31' WHERE listed",
+            "UPDATE directory_entry SET listed = NOT listed",
+            """INSERT INTO directory_entry (city, directory, credit_code, name, listed, valid_from, document, "by")
+               VALUES ('anyang', 'leading_enterprise', '91410522MA0000001E', 'x', true, '2026-03-01', 'x', 'x')""",
+        )
+    ),
+    *(
+        damage(
+            "every statement in a directory of employers is in the trail as it was made",
+            "audit",
+            f"""{change}
+                RETURNING 'statement ' || substring(encode(payload, 'escape') FROM '"statement":([0-9]+)')""",
+        )
+        for change in (
+            "DELETE FROM entry WHERE type = 'EmployerStruck'",
+            "UPDATE entry SET type = 'EmployerStruck' WHERE type = 'EmployerListed'",
+            """UPDATE entry
+                  SET payload = convert_to(replace(convert_from(payload, 'UTF8'), '5 号', '6 号'), 'UTF8')
+                WHERE type = 'EmployerListed'""",
+        )
     ),
     damage(
         "every payout order goes to an account of its beneficiary",
@@ -563,6 +595,40 @@ async def test_an_affiliation_of_ever_and_for_ever_is_the_same_to_intake_and_to_
         await connections["finance"].execute(text(told))
         tally = await LOOKS["finance knows where every employer belongs"].look(connections, Scope())
     assert (tally.checked, tally.broken) == (1, {})
+
+
+async def test_a_statement_of_ever_and_for_ever_is_the_same_to_intake_and_in_the_trail(
+    paid: tuple[System, str],
+) -> None:
+    kept = "UPDATE directory_entry SET valid_from = '-infinity', valid_to = 'infinity' WHERE listed"
+    told = r"""UPDATE entry
+                  SET payload = convert_to(regexp_replace(convert_from(payload, 'UTF8'),
+                          '"valid_from"[:]"[^"]*"(.*)"valid_to"[:]null',
+                          '"valid_from"\:"0001-01-01"\1"valid_to"\:"9999-12-31"'), 'UTF8')
+                WHERE type = 'EmployerListed'"""
+    async with connected(paid[0]) as (connections, _):
+        await connections["intake"].execute(text(kept))
+        await connections["audit"].execute(text(told))
+        look = LOOKS["every statement in a directory of employers is in the trail as it was made"]
+        tally = await look.look(connections, Scope())
+    assert (tally.checked, tally.broken) == (2, {})
+
+
+@pytest.mark.parametrize("words", ["安人才办〔2026〕5 号", '"', "\\", '\\"甲\\\\', "𠮷·/", '","document":"x'])
+async def test_words_are_the_same_in_a_table_and_in_an_event_whatever_stands_in_them(
+    paid: tuple[System, str], words: str
+) -> None:
+    stated = {"statement": 1, "directory": "leading_enterprise", "credit_code": "91410522MA0000001E"}
+    event = EmployerStruck(policy=anyang().identity, valid_from="2026-03-01", document=words, **stated)
+    query = f"""SELECT {kept_words("words")}, {told_words("document")}
+                  FROM (SELECT CAST(:words AS text) AS words, CAST(:value AS bytea) AS value) AS both_"""  # noqa: S608 - parts of our own
+    async with connected(paid[0], ["intake"]) as (connections, _):
+        found = await connections["intake"].execute(
+            text(query), {"words": words, "value": event.model_dump_json().encode()}
+        )
+        kept, told = found.one()
+    assert kept
+    assert kept == told
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -1,5 +1,7 @@
 """Directories of employers: who enters and strikes, what stays to be seen, and what a filing of the employer gets."""
 
+import asyncio
+import json
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -55,6 +57,18 @@ async def standing_on(house: House, day: date) -> list[str]:
     answer = await house.portal().get(f"{PATH}/employers?on={day}")
     assert answer.status == 200, answer.body
     return [one["credit_code"] for one in answer.body["items"]]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every statement that is executed from now on."""
+    execute, statements = Transaction.execute, list[Any]()
+
+    async def executed(tx: Transaction, statement: Any, *more: Any, **named: Any) -> Any:
+        statements.append(statement)
+        return await execute(tx, statement, *more, **named)
+
+    monkeypatch.setattr(Transaction, "execute", executed)
+    return statements
 
 
 def ends(answer: Answer) -> list[Any]:
@@ -170,6 +184,7 @@ async def test_only_the_keeper_that_the_policy_names_enters_and_strikes(house: H
     for role in ("portal", "talent", "supervisor"):
         (await house.a(role).post(f"{PATH}:enter", entering(a_credit_code()))).problem(403, "forbidden")
     assert not await house.rows("SELECT 1 FROM directory_entry")
+    assert await told_of(house) == []
     pack = a_pack(('version: "2021-4.3"', 'version: "2021-4.4"'), ("keeper: talent_office", "keeper: finance"))
     async with house.service.database.transaction() as tx:
         await store(tx, pack)
@@ -177,6 +192,25 @@ async def test_only_the_keeper_that_the_policy_names_enters_and_strikes(house: H
     answer = await others[1].post(f"{PATH}:enter", entering(a_credit_code()))
     assert answer.body["succeeded"] == 1
     (await the_keeper(house).post(f"{PATH}:enter", entering(a_credit_code()))).problem(404, "not-found")
+
+
+async def test_who_made_a_statement_is_shown_to_the_keeper_and_to_who_supervises_it_alone(house: House) -> None:
+    code = a_credit_code()
+    await enter(house, code)
+    unit = "410500/talent_office"
+    told = [the_keeper(house), house.a("specialist", org_unit=unit), house.a("supervisor"), house.a("auditor")]
+    others = [
+        *(house.a(role) for role in ("portal", "talent", "handler")),
+        house.a("portal", org_unit=unit),
+        house.clerk("410500"),
+        house.a("talent_office", org_unit="410522/talent_office"),
+        house.a("department", org_unit="410500/finance"),
+    ]
+    for callers, officer in ((told, f"talent_office:{unit}"), (others, None)):
+        for caller in callers:
+            for path in (f"{PATH}/employers", f"{PATH}/employers/{code}"):
+                [found] = (await caller.get(path)).body["items"]
+                assert (found["by"], found["document"]) == (officer, "安人才办〔2026〕5 号")
 
 
 async def test_the_policy_names_each_directory_with_its_keeper(house: House) -> None:
@@ -191,6 +225,59 @@ async def test_the_policy_names_each_directory_with_its_keeper(house: House) -> 
     ]
     facts = {fact["name"]: fact for fact in policy["facts"]}
     assert (facts[LISTED]["stated_by"], facts[LISTED]["directory"]) == ("platform", "leading_enterprise")
+
+
+# -- what is told of it
+
+
+async def told_of(house: House) -> list[dict[str, Any]]:
+    rows = await house.rows("SELECT topic, key, type, value FROM outbox WHERE topic = 'employer.listed' ORDER BY id")
+    return [{**json.loads(row.value), "key": row.key, "type": row.type} for row in rows]
+
+
+async def test_each_statement_is_told_of_by_its_number_once_and_a_refused_line_is_not(house: House) -> None:
+    one, other, never = (a_credit_code() for _ in range(3))
+    for _ in range(2):
+        await the_keeper(house).post(f"{PATH}:enter", entering(one, other, since=YESTERDAY, until=TODAY), key="k")
+    await the_keeper(house).post(f"{PATH}:strike", striking(never, one, since=TODAY))
+    told = await told_of(house)
+    assert [(each["type"], each["key"], each["valid_from"], each.get("valid_to")) for each in told] == [
+        ("EmployerListed", one, YESTERDAY.isoformat(), TODAY.isoformat()),
+        ("EmployerListed", other, YESTERDAY.isoformat(), TODAY.isoformat()),
+        ("EmployerStruck", one, TODAY.isoformat(), None),
+    ]
+    kept = await house.rows("SELECT id, credit_code, document FROM directory_entry ORDER BY id")
+    assert [(each["statement"], each["credit_code"], each["document"]) for each in told] == [tuple(row) for row in kept]
+    assert {(each["policy"]["city"], each["directory"]) for each in told} == {("anyang", "leading_enterprise")}
+
+
+async def test_what_is_told_names_no_officer_and_not_what_the_employer_is_called(house: House) -> None:
+    await enter(house, a_credit_code())
+    [row] = await house.rows("SELECT value FROM outbox WHERE topic = 'employer.listed'")
+    value = row.value.decode()
+    assert ("安人才办" in value, "示例企业" in value, "talent_office" in value) == (True, False, False)
+
+
+async def test_many_statements_are_told_of_in_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = [a_credit_code() for _ in range(20)]
+    statements = counted(monkeypatch)
+    async with house.service.database.transaction() as tx:
+        [directory] = anyang().directories
+        stated = directories.Statement(TODAY, None, "安人才办〔2026〕5 号", "officer")
+        await directories.enter(tx, anyang(), directory, stated, [(code, "示例企业") for code in codes])
+    assert (len(statements), statements[:2]) == (3, [directories._LOCK, directories._ENTER])
+    assert [each["key"] for each in await told_of(house)] == codes
+
+
+async def test_what_is_stated_at_once_of_one_employer_leaves_in_the_order_of_its_numbers(house: House) -> None:
+    codes = [a_credit_code() for _ in range(4)]
+    turned = (codes, codes[::-1])  # two in opposite orders must not wait for each other
+    posts = [the_keeper(house).post(f"{PATH}:enter", entering(*turned[n % 2])) for n in range(8)]
+    assert [answer.body["succeeded"] for answer in await asyncio.gather(*posts)] == [4] * 8
+    told = await told_of(house)
+    for code in codes:
+        numbers = [each["statement"] for each in told if each["key"] == code]
+        assert (len(numbers), numbers) == (8, sorted(numbers))
 
 
 # -- what a filing gets
@@ -275,13 +362,7 @@ async def test_no_filing_states_the_directory_for_itself(house: House) -> None:
 async def test_many_employers_are_looked_up_in_one_statement(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = [a_credit_code() for _ in range(20)]
     await enter(house, *codes[:10])
-    execute, statements = Transaction.execute, list[Any]()
-
-    async def counted(tx: Transaction, statement: Any, *more: Any, **named: Any) -> Any:
-        statements.append(statement)
-        return await execute(tx, statement, *more, **named)
-
-    monkeypatch.setattr(Transaction, "execute", counted)
+    statements = counted(monkeypatch)
     async with house.service.database.transaction() as tx:
         asked = [Asked(anyang(), code, day) for code in codes for day in (TODAY, YESTERDAY)]
         said = await facts_of(tx, [*asked, Asked(anyang(), None, TODAY)])

@@ -143,13 +143,14 @@ async def list_employers(
     *,
     directory: DirectoryCode,
     tx: Tx,
+    caller: Caller,
     desk: AtDesk,
     wanted: Paging,
     on: Annotated[Day | None, Query(description="某日在目录中的企业；不填为今日")] = None,
 ) -> Page[DirectoryEntry]:
     """某日在目录中的企业，按统一社会信用代码排列，各附列入的文号和起止日期。"""
-    day = on or local_date(datetime.now(UTC))
-    found = await directories.listed(tx, desk.packs, directory, day, wanted)
+    today = local_date(datetime.now(UTC))
+    found = await directories.listed(tx, desk.packs, directory, on or today, wanted, caller=caller, today=today)
     return page_of(found, wanted, lambda one: (one.credit_code,))
 
 
@@ -163,11 +164,15 @@ async def show_employer(
     directory: DirectoryCode,
     credit_code: Annotated[str, Path(max_length=64, pattern=NO_NUL, description="统一社会信用代码")],
     tx: Tx,
+    caller: Caller,
     desk: AtDesk,
     wanted: Paging,
 ) -> Page[DirectoryEntry]:
-    """一家企业在目录中的全部登记，后登记的在前：列入或移出、起止日期、文号、登记人和登记时间。从未登记的为空。"""
-    found = await directories.history(tx, desk.packs, directory, normalise_number(credit_code), wanted)
+    """一家企业在目录中的全部登记，后登记的在前：列入或移出、起止日期、文号和登记时间；登记人只对登记部门和督查、审计人员显示。
+
+    从未登记的为空。"""
+    number, today = normalise_number(credit_code), local_date(datetime.now(UTC))
+    found = await directories.history(tx, desk.packs, directory, number, wanted, caller=caller, today=today)
     return page_of(found, wanted, lambda one: (one.id,))
 
 
