@@ -22,14 +22,9 @@ from libs.common.packs import Packs
 from libs.common.paging import PageRequest, read_after, running_number
 from libs.common.policy import Facts, Pack
 from libs.common.policy.model import Directory
+from services.intake.employers import lock
 from services.intake.models import directory_entry
 
-# Of two who state something of an employer at the same moment, in whichever directories, the second one sees what the
-# first one stated; and what is told of an employer leaves in the order in which it was stated.
-_LOCK = text("""
-    SELECT pg_advisory_xact_lock(hashtextextended('listed:' || code, 0))
-      FROM unnest(CAST(:codes AS text[])) AS r (code)
-""")
 _ENTER = text("""
     INSERT INTO directory_entry (city, directory, credit_code, name, listed, valid_from, valid_to, document, "by")
     SELECT CAST(:city AS text), CAST(:directory AS text), credit_code, name, true,
@@ -152,7 +147,7 @@ async def enter(
     """Enter employers (credit code and name), in order, and tell of it."""
     if not employers:
         return
-    await _lock(tx, [code for code, _ in employers])
+    await lock(tx, [code for code, _ in employers])
     given = columns(("credit_codes", "names"), employers)
     done = await tx.execute(_ENTER, {**_said(pack, directory, stated), **given, "last": stated.valid_to})
     told = _told(pack, directory, stated)
@@ -166,16 +161,12 @@ async def strike(
     that day."""
     if not credit_codes:
         return {}
-    await _lock(tx, credit_codes)
+    await lock(tx, credit_codes)
     done = await tx.execute(_STRIKE, {**_said(pack, directory, stated), "credit_codes": list(credit_codes)})
     rows, told = _numbered(done), _told(pack, directory, stated)
     await emit(tx, *(EmployerStruck(**told, **row) for row in rows))
     struck = {row["credit_code"] for row in rows}
     return {code: NotListed() for code in credit_codes if code not in struck}
-
-
-async def _lock(tx: AsyncConnection, credit_codes: Collection[str]) -> None:
-    await tx.execute(_LOCK, {"codes": sorted(credit_codes)})  # in one order: two keepers must not wait in a ring
 
 
 def _said(pack: Pack, directory: Directory, stated: Statement) -> dict[str, Any]:

@@ -51,8 +51,6 @@ _AFFILIATIONS = text("""
       JOIN employer_affiliation AS a USING (statement)
      ORDER BY a.id
 """)
-# Of two filings that put an employer elsewhere at the same moment, the second one reads what the first one stated; and
-# what is told of an employer leaves in the order in which it was stated.
 _LOCK = text("""
     SELECT pg_advisory_xact_lock(hashtextextended('employer:' || code, 0))
       FROM unnest(CAST(:codes AS text[])) AS r (code)
@@ -101,6 +99,12 @@ class Enrolled:
         ]
 
 
+async def lock(tx: AsyncConnection, credit_codes: Collection[str]) -> None:
+    """Hold employers until the transaction ends. Of two who state something of one at the same moment, the second one
+    reads what the first one stated; and what is told of an employer leaves in the order in which it was stated."""
+    await tx.execute(_LOCK, {"codes": sorted(credit_codes)})  # in one order: two must not wait in a ring
+
+
 async def enrol(tx: AsyncConnection, filed: Sequence[FiledEmployer]) -> list[Enrolled]:
     """Find or add employers by their credit codes, in order. Raises LeanOnOneAnother."""
     if not filed:
@@ -110,7 +114,7 @@ async def enrol(tx: AsyncConnection, filed: Sequence[FiledEmployer]) -> list[Enr
     news = {one.credit_code for one in filed if _news(one, statements.get(known[one.credit_code][0], []))}
     if news:
         _check_independent([one for one in filed if one.credit_code in news])
-        await tx.execute(_LOCK, {"codes": sorted(news)})
+        await lock(tx, news)
         statements |= await _statements(tx, [known[code][0] for code in news])
     return [
         Enrolled(ref, version, statements.get(ref, [])) for ref, version in (known[one.credit_code] for one in filed)
@@ -160,7 +164,7 @@ async def tell_next(tx: AsyncConnection, policy: PackIdentity, after: str) -> Se
     """Tell where employers belong, those whose credit codes come next; gives the codes, none where none is left."""
     rows = (await tx.execute(_NEXT, {"after": after, "limit": TOLD_AT_ONCE})).all()
     codes = [row.credit_code for row in rows]
-    await tx.execute(_LOCK, {"codes": codes})
+    await lock(tx, codes)
     await tell(tx, policy, [row.ref for row in rows])
     return codes
 

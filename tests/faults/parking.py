@@ -40,7 +40,7 @@ _OVERTOOK = """
 
 
 async def queue(system: System, mark: str) -> int:
-    """How many events stand behind the poison of a mark, over all services; waits a while for the first of them."""
+    """How many events stand behind the poison of a mark, over all services; waits a while for a few."""
 
     async def standing() -> int:
         return sum([(await _rows(system, service, _QUEUED, log.MARK, mark))[0][0] for service in SERVICES])

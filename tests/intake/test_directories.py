@@ -11,7 +11,7 @@ import pytest
 from libs.common.calendar import local_date
 from libs.common.packs import store
 from libs.common.transaction import Transaction
-from services.intake import directories
+from services.intake import directories, employers
 from services.intake.directories import Asked, facts_of
 from tests.common.packs import a_pack, anyang
 from tests.intake.builders import a_credit_code, a_filing, an_employer
@@ -265,7 +265,7 @@ async def test_many_statements_are_told_of_in_one(house: House, monkeypatch: pyt
         [directory] = anyang().directories
         stated = directories.Statement(TODAY, None, "安人才办〔2026〕5 号", "officer")
         await directories.enter(tx, anyang(), directory, stated, [(code, "示例企业") for code in codes])
-    assert (len(statements), statements[:2]) == (3, [directories._LOCK, directories._ENTER])
+    assert (len(statements), statements[:2]) == (3, [employers._LOCK, directories._ENTER])
     assert [each["key"] for each in await told_of(house)] == codes
 
 
