@@ -330,7 +330,8 @@ def test_no_list_shows_what_is_not_yours(
     system: System, operations: list[Operation], at: At, records: Mapping[str, str]
 ) -> None:
     lists = [each for each in operations if each.method == "get" and not each.parameters and each.service != "audit"]
-    ids = set(records.values()) - {records["seq"], records["instalment"]}
+    # The policy is everybody's: an application of the stranger's own unit, which another test filed, names it too.
+    ids = set(records.values()) - {records["seq"], records["instalment"], records["sha256"]}
     for who, (role, bearer) in strangers(system).items():
         for operation in lists:
             if operation.scope in ROLES[role]:
