@@ -267,6 +267,31 @@ _STEPS_HEARD = f"""
       FROM timeline WHERE code IN ({_types(HANDLERS)})
 """  # noqa: S608 - names of our own classes
 
+_NOTICES = """
+    SELECT n.id::text, concat_ws(' ', n.item, n.category, c.treasury, n.opened_on, n.last_day,
+                                 'withdrawn ' || (h.at AT TIME ZONE 'Asia/Shanghai')::date),
+           greatest(n.opened_at, h.at), n.application::text
+      FROM public_notice AS n JOIN cases AS c USING (application)
+      LEFT JOIN history AS h ON h.application = n.application AND h.action = 'notice_withdrawn'
+                            AND h.detail ->> 'notice' = n.id::text
+"""
+_NOTICES_HEARD = """
+    SELECT notice::text, concat_ws(' ', item, category, treasury, opened_on, last_day, 'withdrawn ' || withdrawn_on),
+           NULL::timestamptz, application::text
+      FROM public_notice
+"""
+_OBJECTIONS = """
+    SELECT o.id::text, concat_ws(' ', o.notice, o.received_on, f.upheld, f.concluded_on),
+           greatest(o.recorded_at, f.recorded_at), n.application::text
+      FROM objection AS o JOIN public_notice AS n ON n.id = o.notice
+      LEFT JOIN objection_finding AS f ON f.objection = o.id
+"""
+_OBJECTIONS_HEARD = """
+    SELECT objection::text, concat_ws(' ', notice, received_on, upheld, concluded_on), NULL::timestamptz,
+           application::text
+      FROM objection
+"""
+
 BETWEEN: tuple[Mirrored, ...] = (
     Mirrored(
         "every accepted application has its case, as it was accepted", {"intake": _ACCEPTED}, {"workflow": _CASES}
@@ -274,6 +299,8 @@ BETWEEN: tuple[Mirrored, ...] = (
     Mirrored("every item of a case is the one that was filed", {"intake": _ITEMS_ACCEPTED}, {"workflow": _ITEMS}),
     Mirrored("every task and its result are known to intake", {"workflow": _TASKS}, {"intake": _TASK_HOLDERS}),
     Mirrored("every task has its clock in supervision", {"workflow": _TASK_CLOCKS_HERE}, {"audit": _TASK_CLOCKS}),
+    Mirrored("every public notice is known to intake", {"workflow": _NOTICES}, {"intake": _NOTICES_HEARD}),
+    Mirrored("every objection is known to intake", {"workflow": _OBJECTIONS}, {"intake": _OBJECTIONS_HEARD}),
     Mirrored("every end of a case is known to intake", {"workflow": _ENDED}, {"intake": _ENDS_HEARD}),
     Mirrored("every case has its days in supervision", {"workflow": _SPANS}, {"audit": _SPANS_HEARD}),
     Mirrored("every result of an item is known to intake", {"workflow": _RESULTS}, {"intake": _RESULTS_HEARD}),

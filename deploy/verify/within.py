@@ -35,6 +35,13 @@ TOLD: dict[str, dict[str, tuple[str, str]]] = {
         "DeptCompleted": ("task", "SELECT id FROM task WHERE state = 'completed'"),
         "CaseSuspended": ("task", "SELECT task FROM suspension"),
         "CaseResumed": ("task", "SELECT s.task FROM resumption AS r JOIN suspension AS s ON s.id = r.suspension"),
+        "PublicNoticeOpened": ("notice", "SELECT id FROM public_notice"),
+        "PublicNoticeWithdrawn": (
+            "notice",
+            "SELECT detail ->> 'notice' FROM history WHERE action = 'notice_withdrawn'",
+        ),
+        "ObjectionReceived": ("objection", "SELECT id FROM objection"),
+        "ObjectionConcluded": ("objection", "SELECT objection FROM objection_finding"),
         "TalentCertified": ("item", "SELECT item FROM certification"),
         "BenefitApproved": ("item", "SELECT item FROM approval"),
         "PayeeAccountChanged": ("item", "SELECT item FROM history WHERE action = 'payee_account_changed'"),
@@ -219,6 +226,15 @@ _ITEM_STATES = """
       LEFT JOIN certification AS c ON c.item = i.id LEFT JOIN approval AS a ON a.item = i.id
      GROUP BY i.id
 """
+_NOTICED = """
+    SELECT i.id::text, i.application::text,
+           coalesce(c.decided_on > n.last_day, true)
+           AND NOT EXISTS (SELECT FROM public_notice AS p JOIN objection AS o ON o.notice = p.id
+                             LEFT JOIN objection_finding AS f ON f.objection = o.id
+                            WHERE p.item = i.id AND (f.upheld OR p.id = n.id AND f.objection IS NULL))
+      FROM certification AS c JOIN item AS i ON i.id = c.item
+      LEFT JOIN public_notice AS n ON n.item = i.id AND n.proposed_at = i.proposed_at
+"""
 _ONCE = """
     SELECT concat_ws(' ', h.application, w.what, h.item, h.task), h.application::text, count(*) = 1
       FROM history AS h
@@ -291,6 +307,7 @@ WITHIN: tuple[Mirrored | Each, ...] = (
     Each("every hold and every lease is watched until its end", "housing", _HOLDS),
     Each("every case is where its items are", "workflow", _CASE_STATES),
     Each("every item is where its tasks and its decision are", "workflow", _ITEM_STATES),
+    Each("nobody is certified while on public notice, or against an objection", "workflow", _NOTICED),
     Each("nothing happened twice in a case", "workflow", _ONCE),
     Each("nobody both proposed and confirmed a decision", "workflow", _FOUR_EYES),
     Each("every hold is where its history and its lease are", "housing", _HOLD_STATES),

@@ -1,5 +1,6 @@
-"""What no query can judge: whether a sealed file is the one whose digest stands beside it, and whether an instalment
-waits for the day that follows from its policy. A row at a time, in flat memory."""
+"""What no query can judge: whether a sealed file is the one whose digest stands beside it, whether an instalment waits
+for the day that follows from its policy, whether whoever was certified was on public notice where the policy says so.
+A row at a time, in flat memory."""
 
 import asyncio
 import hashlib
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from deploy.verify.looks import PAGE, Connections, Look, Scope, Tally
 from libs.common.crypto import Vault, VaultError
 from libs.common.policy import Instalment, Pack, PackRefused, PolicyError
+from libs.common.policy.model import PublicNotice
 from services.finance import batches, results
 from services.finance.entitlements import INSTALMENT, plan
 from services.finance.payouts import start_of_day
@@ -31,6 +33,11 @@ _WAITING = f"""
       JOIN entitlement AS e ON e.id = i.entitlement_id
      WHERE d.kind = '{INSTALMENT}'
 """  # noqa: S608 - a name of our own
+_CERTIFIED = """
+    SELECT c.item::text AS record, c.application::text AS about, i.code, k.accepted_on, k.sha256,
+           EXISTS (SELECT FROM public_notice AS n WHERE n.item = c.item AND n.proposed_at = i.proposed_at) AS noticed
+      FROM certification AS c JOIN item AS i ON i.id = c.item JOIN cases AS k ON k.application = c.application
+"""
 _PACKS = text("SELECT sha256, body FROM policy_pack")
 
 Flaw = Callable[[SqlRow[Any]], str | None]
@@ -87,10 +94,7 @@ class InstalmentDays:
 
     async def look(self, connections: Connections, scope: Scope) -> Tally:
         """Work out the day of each instalment that waits."""
-        packs: dict[str, Pack] = {}
-        for row in await connections["finance"].execute(_PACKS):
-            with suppress(PackRefused):  # what rests on one that this version cannot read is named below
-                packs[row.sha256] = await asyncio.to_thread(Pack.stored, row.body)
+        packs = await _packs(connections["finance"])
 
         @lru_cache(maxsize=PAGE)
         def planned(sha256: str, benefit: _Benefit) -> list[Instalment]:
@@ -108,6 +112,41 @@ class InstalmentDays:
         return await _judged(connections["finance"], _WAITING, flaw, scope)
 
 
+@dataclass(frozen=True)
+class RequiredNotices:
+    """Whoever was certified was on public notice before, where the policy requires it."""
+
+    name: str = "every certification was on public notice where its policy requires it"
+
+    @property
+    def services(self) -> frozenset[str]:
+        """See the protocol."""
+        return frozenset(["workflow"])
+
+    async def look(self, connections: Connections, scope: Scope) -> Tally:
+        """Ask the policy of each certification."""
+        packs = await _packs(connections["workflow"])
+
+        def flaw(row: SqlRow[Any]) -> str | None:
+            pack = packs.get(row.sha256)
+            if pack is None:
+                return f"{row.record}: its policy {row.sha256} is not here"
+            rule = pack.find_rule(PublicNotice, row.code, on=row.accepted_on)
+            missing = rule is not None and rule.required and not row.noticed
+            return f"{row.record} was certified without a public notice" if missing else None
+
+        return await _judged(connections["workflow"], _CERTIFIED, flaw, scope)
+
+
+async def _packs(connection: AsyncConnection) -> dict[str, Pack]:
+    """The packs that a service holds and this version can read, by hash; what rests on another is named by its look."""
+    packs: dict[str, Pack] = {}
+    for row in await connection.execute(_PACKS):
+        with suppress(PackRefused):
+            packs[row.sha256] = await asyncio.to_thread(Pack.stored, row.body)
+    return packs
+
+
 async def _judged(connection: AsyncConnection, sql: str, flaw: Flaw, scope: Scope, *, page: int = PAGE) -> Tally:
     tally = Tally()
     async with connection.stream(text(sql), execution_options={"yield_per": page}) as rows:
@@ -123,4 +162,5 @@ def worked_out(vault: Vault) -> tuple[Look, ...]:
         SealedFiles("every bank file is the one that was made", _BATCHES, batches.sealed_as, vault),
         SealedFiles("every result file is the one that the bank sent", _RESULT_FILES, results.sealed_as, vault),
         InstalmentDays(),
+        RequiredNotices(),
     )

@@ -282,6 +282,50 @@ class CaseResumed(ApplicationEvent):
     due_on: date
 
 
+class PublicNoticeOpened(ApplicationEvent):
+    """A proposed certification was put on public notice (公示). The day it was opened on does not count, its last day
+    does: a decision comes later than that."""
+
+    topic = "notice.opened"
+    notice: UUID
+    item: UUID
+    category: Code
+    treasury: Treasury
+    opened_on: date
+    last_day: date
+
+
+class PublicNoticeWithdrawn(ApplicationEvent):
+    """A proposal was sent back, and its public notice with it."""
+
+    topic = "notice.opened"
+    notice: UUID
+    item: UUID
+    withdrawn_on: date
+
+
+class ObjectionReceived(ApplicationEvent):
+    """Somebody objected (异议) to what is on public notice; what was said is behind
+    `GET /workflow/v1/items/{item}`."""
+
+    topic = "notice.opened"
+    notice: UUID
+    objection: UUID
+    item: UUID
+    received_on: date
+
+
+class ObjectionConcluded(ApplicationEvent):
+    """An objection was looked into. One that is upheld stands against the certification."""
+
+    topic = "notice.opened"
+    notice: UUID
+    objection: UUID
+    item: UUID
+    upheld: bool
+    concluded_on: date
+
+
 class TalentCertified(ApplicationEvent):
     """A second officer confirmed a certification (认定): a record of its own that later benefits refer to."""
 
@@ -536,6 +580,10 @@ EVENTS: tuple[type[Event], ...] = (
     DeptCompleted,
     CaseSuspended,
     CaseResumed,
+    PublicNoticeOpened,
+    PublicNoticeWithdrawn,
+    ObjectionReceived,
+    ObjectionConcluded,
     TalentCertified,
     BenefitApproved,
     PayeeAccountChanged,

@@ -22,7 +22,17 @@ from libs.common.packs import Packs
 from libs.common.service import Service, open_bus
 from libs.common.settings import Settings
 from libs.common.web import create_app
-from services.intake.api import applications, batch, candidates, changes, directories, materials, people, policy
+from services.intake.api import (
+    applications,
+    batch,
+    candidates,
+    changes,
+    directories,
+    materials,
+    notices,
+    people,
+    policy,
+)
 from services.intake.api.group import GroupCommit
 from services.intake.applications import Desk
 from services.intake.feedback import PROJECTION_TABLES, Feedback
@@ -61,7 +71,8 @@ def create(settings: Settings) -> Service:
         description="统一受理人才服务申请：收件、一次性告知、受理、转办，并集中反馈办理结果。",
         settings=settings,
         routers=[
-            each.router for each in (applications, batch, materials, changes, people, policy, candidates, directories)
+            each.router
+            for each in (applications, batch, materials, changes, people, policy, candidates, directories, notices)
         ],
         asyncapi=lambda: document("intake", emits=EMITS, hears=handlers),
         not_ready=not_ready,

@@ -30,12 +30,16 @@ from libs.common.events import (
     FlatReleased,
     InstalmentReviewed,
     LeaseEnded,
+    ObjectionConcluded,
+    ObjectionReceived,
     PayeeAccountChanged,
     PayoutBounced,
     PayoutCancelled,
     PayoutOrdered,
     PayoutSent,
     PayoutSettled,
+    PublicNoticeOpened,
+    PublicNoticeWithdrawn,
     TalentCertified,
     WithdrawalIgnored,
 )
@@ -43,7 +47,7 @@ from libs.common.inbox import Early, EventHandler, cause
 from libs.common.money import format_yuan
 from libs.common.packs import Packs
 from libs.common.policy import FactValueType, Pack, Verdict
-from services.intake import directories
+from services.intake import directories, notices
 from services.intake.directories import Asked
 from services.intake.domain import TITLES
 from services.intake.eligibility import decided_anew
@@ -54,7 +58,7 @@ E = TypeVar("E", bound=ApplicationEvent)
 Words = tuple[str, str]
 """Title and detail of a step, as applicants read them."""
 
-PROJECTION_TABLES = ("task_holder", "item_result", "payment", "case_end")
+PROJECTION_TABLES = ("task_holder", "item_result", "payment", "case_end", "public_notice", "objection")
 
 _KNOWN = text("SELECT id FROM application WHERE id = ANY(CAST(:ids AS uuid[]))")
 _ITEM_CODES = text("SELECT id, code FROM application_item WHERE id = ANY(CAST(:ids AS uuid[]))")
@@ -177,15 +181,13 @@ _CANCELLED = text("""
     ON CONFLICT ("order") DO UPDATE SET item = excluded.item, cancelled_on = excluded.cancelled_on
 """)
 
-# 行政许可法 第四十五条, and public notice and objection before a certification; codes are workflow's.
+# 行政许可法 第四十五条; codes are workflow's.
 _SUSPENSIONS = {
     "hearing": "听证",
     "testing": "检验检测",
     "inspection": "检疫勘验",
     "appraisal": "鉴定",
     "expert_review": "专家评审",
-    "public_notice": "公示",
-    "objection": "异议核查",
 }
 # Codes are finance's; of what it calls `other` the bank alone knows.
 _BOUNCE_REASONS = {
@@ -271,6 +273,47 @@ class Feedback:
 
         await self._take(tx, events, words)
         await tx.execute(_RESUMED, _columns(events, "task application time due_on"))
+
+    async def on_notice_opened(self, tx: AsyncConnection, events: Sequence[PublicNoticeOpened]) -> None:
+        """A proposed certification is on public notice."""
+
+        def words(pack: Pack, event: PublicNoticeOpened, item: str) -> Words:
+            title = f"公示：拟认定为{category_title(pack, event.category)}"
+            return title, f"“{item}”于 {event.opened_on} 公示，公示期至 {event.last_day}，不计入办理时限。"
+
+        await self._take(tx, events, words)
+        await notices.on_opened(tx, events)
+
+    async def on_notice_withdrawn(self, tx: AsyncConnection, events: Sequence[PublicNoticeWithdrawn]) -> None:
+        """A public notice no longer holds."""
+
+        def words(_pack: Pack, event: PublicNoticeWithdrawn, item: str) -> Words:
+            return "撤销公示", f"“{item}”的拟认定意见于 {event.withdrawn_on} 退回重新研究，原公示撤销。"
+
+        await self._take(tx, events, words)
+        await notices.on_withdrawn(tx, events)
+
+    async def on_objection_received(self, tx: AsyncConnection, events: Sequence[ObjectionReceived]) -> None:
+        """Somebody objected."""
+
+        def words(_pack: Pack, event: ObjectionReceived, item: str) -> Words:
+            return "收到异议", f"{event.received_on} 收到对“{item}”公示内容的异议，正在核查。"
+
+        await self._take(tx, events, words)
+        await notices.on_received(tx, events)
+
+    async def on_objection_concluded(self, tx: AsyncConnection, events: Sequence[ObjectionConcluded]) -> None:
+        """An objection was looked into."""
+
+        def words(_pack: Pack, event: ObjectionConcluded, item: str) -> Words:
+            result = "成立" if event.upheld else "不成立"
+            return (
+                f"异议核查结论：{result}",
+                f"对“{item}”公示内容的异议于 {event.concluded_on} 核查完毕，异议{result}。",
+            )
+
+        await self._take(tx, events, words)
+        await notices.on_concluded(tx, events)
 
     async def on_talent_certified(self, tx: AsyncConnection, events: Sequence[TalentCertified]) -> None:
         """A certification has its number and category."""
@@ -449,6 +492,10 @@ HANDLERS: Mapping[type[Event], Callable[..., Awaitable[None]]] = {
     DeptCompleted: Feedback.on_dept_completed,
     CaseSuspended: Feedback.on_case_suspended,
     CaseResumed: Feedback.on_case_resumed,
+    PublicNoticeOpened: Feedback.on_notice_opened,
+    PublicNoticeWithdrawn: Feedback.on_notice_withdrawn,
+    ObjectionReceived: Feedback.on_objection_received,
+    ObjectionConcluded: Feedback.on_objection_concluded,
     TalentCertified: Feedback.on_talent_certified,
     BenefitApproved: Feedback.on_benefit_approved,
     PayeeAccountChanged: Feedback.on_payee_account_changed,

@@ -1,13 +1,15 @@
 """What callers ask of applications: one with everything, lists, and the feed of changes. Always through `visible`."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Select, Text, case, cast, func, literal_column, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Select, Text, case, cast, func, literal_column, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
+from libs.common.calendar import local_date
 from libs.common.errors import NotFound
 from libs.common.money import Amount, format_yuan
 from libs.common.packs import Packs
@@ -27,6 +29,7 @@ from services.intake.models import (
     task_holder,
     timeline,
 )
+from services.intake.notices import notices_of, on_notice
 from services.intake.outcome import identity_of
 from services.intake.views import (
     ApplicationView,
@@ -77,7 +80,7 @@ def _shown_state() -> ColumnElement[str]:
     return case(
         (case_end.c.state.is_not(None), case_end.c.state),
         (own != "accepted", own),
-        (stands.exists(), "suspended"),
+        (or_(stands.exists(), on_notice(local_date(datetime.now(UTC)))), "suspended"),
         (tasks.exists(), "in_progress"),
         else_=own,
     )
@@ -123,6 +126,7 @@ async def show(tx: AsyncConnection, packs: Packs, caller: Principal, ref: UUID) 
         items=(await _items(tx, {ref: pack}))[ref],
         materials=await materials_of(tx, pack, ref),
         tasks=await _tasks(tx, pack, ref),
+        notices=await notices_of(tx, ref),
         payments=(await _payments(tx, {ref: pack}))[ref],
         external_refs=await _external_refs(tx, ref),
         timeline=[StepView(at=s.at, code=s.code, title=s.title, detail=s.detail, item=s.item) for s in steps],

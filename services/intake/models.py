@@ -421,3 +421,27 @@ case_end = Table(
     Column("state", Text, nullable=False),
     Column("closed_on", Date, nullable=False),
 )
+
+public_notice = Table(
+    "public_notice",
+    metadata,
+    Column("notice", UUID, primary_key=True),
+    Column("application", UUID, nullable=False, index=True),
+    Column("item", UUID, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("treasury", Text, nullable=False),
+    Column("opened_on", Date, nullable=False),
+    Column("last_day", Date, nullable=False, index=True),
+    Column("withdrawn_on", Date),
+)
+
+objection = Table(
+    "objection",
+    metadata,
+    Column("objection", UUID, primary_key=True),
+    Column("notice", UUID, nullable=False, index=True),
+    Column("application", UUID, nullable=False, index=True),
+    Column("received_on", Date, nullable=False),
+    Column("upheld", Boolean),
+    Column("concluded_on", Date),
+)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.auth import Principal
 from libs.common.crypto import Vault
 from libs.common.events import PeopleResolved
-from libs.common.identity import DocumentType, read_resident_number
+from libs.common.identity import DocumentType, mask_name, read_resident_number
 from libs.common.outbox import emit
 from libs.common.policy import PackIdentity
 from services.intake.people import context
@@ -129,6 +129,14 @@ async def resolve(
         items=[opened[ref] for ref in asked if ref in opened],
         unknown=[ref for ref in asked if ref not in opened],
     )
+
+
+async def masked_names(tx: AsyncConnection, vault: Vault, refs: Sequence[UUID]) -> dict[UUID, str]:
+    """The names of people as a notice shows them (张*), by reference: two statements, however many."""
+    people = (await tx.execute(_PEOPLE, {"refs": list(set(refs))})).all()
+    names = (await tx.execute(_NAMES, {"people": list({row.person for row in people})})).all() if people else []
+    opened = await asyncio.to_thread(_open_all, vault, frozenset({"name", "latin_name"}), (people, names, [], []))
+    return {ref: mask_name(each.name or each.latin_name or "") for ref, each in opened.items()}
 
 
 _Rows = tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]

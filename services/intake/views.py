@@ -168,6 +168,24 @@ class TaskView(Shown):
     suspended: bool
 
 
+class ObjectionView(Shown):
+    """An objection to what is on public notice, and whether it was upheld."""
+
+    received_on: date
+    upheld: bool | None = Field(description="异议是否成立；尚未核查的为空")
+    concluded_on: date | None
+
+
+class NoticeView(Shown):
+    """A public notice of an item: time that no limit counts, with its reason."""
+
+    item: UUID
+    opened_on: date = Field(description="公示之日，当日不计入")
+    last_day: date = Field(description="公示期最后一日")
+    withdrawn_on: date | None = Field(description="撤销公示之日；未撤销的为空")
+    objections: list[ObjectionView]
+
+
 class PaymentView(Shown):
     """One payment, as far as intake has heard of it."""
 
@@ -210,6 +228,7 @@ class ApplicationView(Receipt):
     predecessor: UUID | None = None
     materials: list[MaterialView]
     tasks: list[TaskView]
+    notices: list[NoticeView] = Field(description="公示和异议")
     payments: list[PaymentView]
     external_refs: list[ExternalRefView]
     timeline: list[StepView]
@@ -281,6 +300,11 @@ def benefit_title(pack: Pack, code: str) -> str:
 def category_title(pack: Pack, code: str) -> str:
     """The Chinese name of a category of talent."""
     return _title(pack.categories, code)
+
+
+def treasury_title(pack: Pack, code: str) -> str:
+    """The Chinese name of a treasury."""
+    return _title(pack.treasuries, code)
 
 
 def department_title(pack: Pack, code: str) -> str:

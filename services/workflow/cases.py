@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Row, exists, select, text
+from sqlalchemy import Row, exists, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
@@ -34,6 +34,7 @@ from services.workflow.closing import close_finished, end_cases
 from services.workflow.domain import TITLES, CaseState, ItemState, Step, TaskState, next_step
 from services.workflow.history import Entry, EntryView, entries_of, record
 from services.workflow.models import approval, cases, certification, item, task
+from services.workflow.notices import on_notice
 from services.workflow.worklist import TaskView, task_rows, views
 
 _OPEN = text("""
@@ -279,13 +280,13 @@ async def case_view(
     tx: AsyncConnection, packs: Packs, application: UUID, caller: Principal, *, today: date
 ) -> CaseView:
     """One case, whole. Raises NotFound."""
-    query = visible(select(cases).where(cases.c.application == application), caller)
+    query = visible(select(cases, on_notice(today).label("noticed")).where(cases.c.application == application), caller)
     case = (await tx.execute(query)).first()
     if case is None:
         raise NotFound
     pack = pack_of(packs, case)
     tasks = await views(tx, packs, await task_rows(tx, [application]), today=today)
-    state = _shown_state(case.state, tasks)
+    state = _shown_state(case, tasks)
     return CaseView(
         application=application,
         case_no=case.case_no,
@@ -316,8 +317,10 @@ async def list_cases(
     today: date,
 ) -> Page[CaseSummary]:
     """The caller's cases in order of application, optionally those in one state (also `suspended`)."""
-    query = visible(select(cases), caller).order_by(cases.c.application).limit(page.limit + 1)
-    stopped = exists(select(1).where(task.c.application == cases.c.application, task.c.state == TaskState.SUSPENDED))
+    noticed = on_notice(today)
+    query = visible(select(cases, noticed.label("noticed")), caller).order_by(cases.c.application).limit(page.limit + 1)
+    still = exists(select(1).where(task.c.application == cases.c.application, task.c.state == TaskState.SUSPENDED))
+    stopped = or_(still, noticed)
     if state is CaseState.SUSPENDED:
         query = query.where(cases.c.state == CaseState.IN_PROGRESS, stopped)
     elif state is not None:
@@ -340,7 +343,7 @@ async def _summaries(tx: AsyncConnection, packs: Packs, found: Sequence[Row[Any]
         items[row.application].append({"id": row.id, "code": row.code, "kind": row.kind, "state": row.state})
     summaries = []
     for case in found:
-        state = _shown_state(case.state, tasks[case.application])
+        state = _shown_state(case, tasks[case.application])
         summaries.append(
             CaseSummary(
                 application=case.application,
@@ -400,9 +403,9 @@ def _item_view(row: Row[Any], pack: Pack, on: date, tasks: Sequence[TaskView]) -
     )
 
 
-def _shown_state(stored: str, tasks: Sequence[TaskView]) -> CaseState:
-    stopped = stored == CaseState.IN_PROGRESS and any(each.state == TaskState.SUSPENDED for each in tasks)
-    return CaseState.SUSPENDED if stopped else CaseState(stored)
+def _shown_state(case: Row[Any], tasks: Sequence[TaskView]) -> CaseState:
+    stopped = case.noticed or any(each.state == TaskState.SUSPENDED for each in tasks)
+    return CaseState.SUSPENDED if stopped and case.state == CaseState.IN_PROGRESS else CaseState(case.state)
 
 
 def _most_urgent(tasks: Sequence[TaskView]) -> Light | None:

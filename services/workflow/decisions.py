@@ -1,22 +1,20 @@
 """Decisions by two officers: one proposes, another confirms or rejects; what stands against a grant is told first."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
 from libs.common.calendar import local_date
-from libs.common.errors import DomainError, NotFound
+from libs.common.errors import DomainError
 from libs.common.events import Event
 from libs.common.outbox import emit
 from libs.common.packs import Packs
-from libs.common.paging import check_version
 from libs.common.policy import PolicyError, categories_of, certifies
-from services.workflow.access import among, locked, visible
 from services.workflow.assignment import cancel_tasks
 from services.workflow.certification import Grant, approve, certify, claim
 from services.workflow.closing import close_finished
@@ -26,13 +24,12 @@ from services.workflow.domain import (
     CertificationUndecided,
     DecisionObstructed,
     FourEyesRequired,
-    ItemState,
     check_proposal,
-    item_state_after,
 )
-from services.workflow.dossiers import Dossier, dossiers_of, items_query
+from services.workflow.dossiers import Choice, Dossier, held, read
 from services.workflow.history import Entry, record
-from services.workflow.models import item
+from services.workflow.notices import check_published
+from services.workflow.publication import Published, open_notices, withdraw_notice
 
 _PROPOSE = text("""
     UPDATE item SET state = 'proposed', verdict = r.verdict, verdict_category = r.category, verdict_reason = r.reason,
@@ -76,14 +73,6 @@ class Proposal:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A proposed item that an officer confirms; `etag` is that of the item as the officer read it."""
-
-    item: UUID
-    etag: str | None
-
-
 async def propose(
     tx: AsyncConnection, packs: Packs, lines: Sequence[Proposal], *, caller: Principal, now: datetime
 ) -> dict[UUID, DomainError]:
@@ -92,12 +81,12 @@ async def propose(
     A refusal is NotFound, PreconditionFailed or -Required, ItemNotAwaiting, VerdictUnknown, CategoryUnknown,
     CategoryNotOfItem, ReasonMissing, CertificationUndecided or DecisionObstructed.
     """
-    dossiers = await _held(tx, packs, [line.item for line in lines], caller)
+    dossiers = await held(tx, packs, [line.item for line in lines], caller)
     refused: dict[UUID, DomainError] = {}
     good: list[tuple[Dossier, Proposal, str | None]] = []
     for line in lines:
         try:
-            dossier = _read(dossiers, line.item, line.etag, "propose")
+            dossier = read(dossiers, line.item, line.etag, "propose")
             good.append((dossier, line, _proposed_category(dossier, line)))
         except DomainError as error:
             refused[line.item] = error
@@ -112,6 +101,12 @@ async def propose(
         }
         await tx.execute(_PROPOSE, parameters)
         await record(tx, [_proposal_entry(d, line, category, caller.subject) for d, line, category in good], at=now)
+        published = [
+            Published(d.item, d.case, category, now, d.notice_rule)
+            for d, _, category in good
+            if category is not None and d.notice_rule is not None and d.notice_rule.required
+        ]
+        await open_notices(tx, published, by=caller.subject, now=now)
     return refused
 
 
@@ -153,15 +148,15 @@ async def confirm(
     """Confirm proposals of other officers (each item named once): certify, approve or refuse, and go on with the cases.
 
     Gives the refusal of each bad line: NotFound, PreconditionFailed or -Required, ItemNotAwaiting, FourEyesRequired,
-    CertificationUndecided, DecisionObstructed.
+    CertificationUndecided, DecisionObstructed, NoticeRequired, NoticeRunning, ObjectionsOpen.
     """
-    dossiers = await _held(tx, packs, [line.item for line in lines], caller)
+    dossiers = await held(tx, packs, [line.item for line in lines], caller)
     refused: dict[UUID, DomainError] = {}
     good: list[Dossier] = []
     for line in lines:
         try:
-            dossier = _read(dossiers, line.item, line.etag, "confirm")
-            _check_confirmation(dossier, caller)
+            dossier = read(dossiers, line.item, line.etag, "confirm")
+            _check_confirmation(dossier, caller, local_date(now))
             good.append(dossier)
         except DomainError as error:
             refused[line.item] = error
@@ -175,7 +170,7 @@ async def confirm(
     return refused
 
 
-def _check_confirmation(dossier: Dossier, caller: Principal) -> None:
+def _check_confirmation(dossier: Dossier, caller: Principal, today: date) -> None:
     if dossier.item.proposed_by == caller.subject:
         raise FourEyesRequired
     if dossier.item.verdict == "refuse":
@@ -185,6 +180,7 @@ def _check_confirmation(dossier: Dossier, caller: Principal) -> None:
     obstacles = dossier.obstacles()  # again: facts may have changed since the proposal
     if obstacles:
         raise DecisionObstructed(reasons="；".join(each.title for each in obstacles))
+    check_published(dossier.notice_rule, dossier.notice, today)
 
 
 async def _confirm(tx: AsyncConnection, good: Sequence[Dossier], *, by: str, now: datetime) -> None:
@@ -198,9 +194,9 @@ async def _confirm(tx: AsyncConnection, good: Sequence[Dossier], *, by: str, now
         for each in good
     ]
     await record(tx, entries, at=now)
-    held = {each.case.application: each.case for each in good}
-    await _refuse_dependents(tx, list(held), now=now)
-    await emit(tx, *out, *await close_finished(tx, held, now=now))
+    cases = {each.case.application: each.case for each in good}
+    await _refuse_dependents(tx, list(cases), now=now)
+    await emit(tx, *out, *await close_finished(tx, cases, now=now))
 
 
 def _grants(dossiers: Iterable[Dossier], verdict: str) -> list[Grant]:
@@ -228,34 +224,13 @@ async def reject(
 
     Raises NotFound, PreconditionFailed or -Required, ItemNotAwaiting, FourEyesRequired.
     """
-    dossiers = await _held(tx, packs, [line.item], caller)
-    dossier = _read(dossiers, line.item, line.etag, "reject")
+    dossiers = await held(tx, packs, [line.item], caller)
+    dossier = read(dossiers, line.item, line.etag, "reject")
     if dossier.item.proposed_by == caller.subject:
         raise FourEyesRequired
     await tx.execute(_REJECT, {"item": line.item})
     detail = {"verdict": dossier.item.verdict, "proposed_by": dossier.item.proposed_by, "reason": reason}
     entry = Entry(dossier.case.application, "rejected", by=caller.subject, item=line.item, detail=detail)
     await record(tx, [entry], at=now)
-
-
-def _read(dossiers: Mapping[UUID, Dossier], item_id: UUID, given: str | None, action: str) -> Dossier:
-    """The dossier of an item in the version and the state that the officer acts on."""
-    dossier = dossiers.get(item_id)
-    if dossier is None:
-        raise NotFound
-    check_version(given, dossier.item.version)
-    item_state_after(ItemState(dossier.item.state), action)
-    return dossier
-
-
-async def _held(
-    tx: AsyncConnection, packs: Packs, items: Collection[UUID], caller: Principal
-) -> Mapping[UUID, Dossier]:
-    """The dossiers of those items that the caller may see, read under the locks of their cases."""
-    seen = {
-        row.id: row.application
-        for row in await tx.execute(visible(items_query().where(among(item.c.id, items)), caller))
-    }
-    await locked(tx, seen.values())
-    rows = (await tx.execute(select(item).where(among(item.c.id, seen.keys())))).all()
-    return {each.item.id: each for each in await dossiers_of(tx, packs, rows)}
+    if dossier.notice is not None:
+        await withdraw_notice(tx, dossier, dossier.notice, by=caller.subject, now=now)

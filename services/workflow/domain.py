@@ -78,15 +78,13 @@ TITLES: Final[Mapping[StrEnum, str]] = {
 
 
 class SpecialProcedure(StrEnum):
-    """Why a clock stands still: 行政许可法 第四十五条, and public notice and objection before a certification."""
+    """Why a clock stands still (行政许可法 第四十五条). Public notice and objection come after the tasks: `notices`."""
 
     HEARING = "hearing"
     TESTING = "testing"
     INSPECTION = "inspection"
     APPRAISAL = "appraisal"
     EXPERT_REVIEW = "expert_review"
-    PUBLIC_NOTICE = "public_notice"
-    OBJECTION = "objection"
 
     @property
     def label(self) -> str:
@@ -100,8 +98,6 @@ _PROCEDURES = {
     SpecialProcedure.INSPECTION: "检验",
     SpecialProcedure.APPRAISAL: "鉴定",
     SpecialProcedure.EXPERT_REVIEW: "专家评审",
-    SpecialProcedure.PUBLIC_NOTICE: "公示",
-    SpecialProcedure.OBJECTION: "异议核查",
 }
 
 
@@ -200,6 +196,70 @@ class FourEyesRequired(DomainError):
 
     status, code, title = 409, "four-eyes-required", "提出人不能复核自己提出的决定"
     detail = "认定和批准须由两名工作人员分别提出和复核，请由另一名工作人员办理。"
+
+
+class NoticeNotProvided(DomainError):
+    """409: only a proposed certification can be put on public notice, and only where the policy has a notice for it."""
+
+    status, code, title = 409, "notice-not-provided", "该事项没有公示程序"
+    detail = "只有已提出认定、且政策规定须公示或可以公示的事项可以公示。无需公示的，请直接复核。"
+
+
+class NoticeOpenAlready(DomainError):
+    """409: the proposal is on public notice, or was."""
+
+    status, code, title = 409, "notice-open-already", "该决定已公示"
+    detail = "该决定已于 {opened_on} 公示，公示期至 {last_day}，不需再次公示。"
+
+
+class NoticeRequired(DomainError):
+    """409: the policy puts a public notice before the confirmation."""
+
+    status, code, title = 409, "notice-required", "认定前须公示"
+    detail = "政策规定认定前须公示 {days} 个工作日。请先公示，公示期满且异议核查完毕后再复核。"
+
+
+class NoticeRunning(DomainError):
+    """409: the public notice is not over."""
+
+    status, code, title = 409, "notice-running", "公示期未满"
+    detail = "公示期至 {last_day}（含当日），请于次日起复核。"
+
+
+class NoticeNotRunning(DomainError):
+    """409: the item is not on public notice."""
+
+    status, code, title = 409, "notice-not-running", "该事项不在公示中"
+    detail = "异议只在公示期间受理、在决定作出之前核查。该事项当前没有公示中的决定，请重新读取待决定事项。"
+
+
+class ObjectionsOpen(DomainError):
+    """409: objections have not been looked into."""
+
+    status, code, title = 409, "objections-open", "异议尚未核查完毕"
+    detail = "公示期间收到的异议还有 {count} 件未作出核查结论，请先核查。"
+
+
+class ObjectionDayRefused(DomainError):
+    """422: an objection counts that came while the notice ran."""
+
+    status, code, title = 422, "objection-day-refused", "收到异议的日期不在公示期内"
+    detail = "收到异议的日期应在 {earliest} 至 {latest} 之间（含首尾两日）。公示期外的反映，请按信访等程序办理。"
+    semantic = True
+
+
+class ObjectionConcludedAlready(DomainError):
+    """409: what was found of an objection is not changed."""
+
+    status, code, title = 409, "objection-concluded-already", "该异议已有核查结论"
+    detail = "该异议已于 {concluded_on} 作出核查结论，结论不再更改。"
+
+
+class OwnProposalContested(DomainError):
+    """409: whoever proposed a decision does not look into objections to it."""
+
+    status, code, title = 409, "own-proposal-contested", "提出人不能核查对自己所提决定的异议"
+    detail = "请由提出人以外的工作人员核查并作出结论。"
 
 
 class Step(StrEnum):
@@ -309,6 +369,10 @@ OBSTACLES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "certification-missing": ("没有可依据的人才认定，或其不属于该受益人", "请先完成人才认定，或核对所填认定编号。"),
     "certification-expired": ("所依据的认定 {number} 已于 {valid_to} 失效", "请受益人重新申请人才认定。"),
+    "objection-upheld": (
+        "公示期间的异议经核查成立：{finding}",
+        "请复核退回，再提出不予认定；条件变化后，受益人可以重新申请。",
+    ),
     "category-excluded": ("该类别不享受此项待遇", "请对照政策核对类别。"),
     "benefit-already-approved": ("该受益人已获批此项待遇（批准编号 {approved}）", "同一待遇不重复批准，请查阅原批准。"),
 }
@@ -322,6 +386,11 @@ def _obstacle(code: str, **words: object) -> Obstacle:
 def failed_tasks(failures: Sequence[tuple[str, str]]) -> list[Obstacle]:
     """Obstacles from failed tasks, given as (title, reason)."""
     return [_obstacle("task-failed", task=title, reason=reason) for title, reason in failures]
+
+
+def upheld_objections(findings: Sequence[str]) -> list[Obstacle]:
+    """Obstacles from objections that were upheld, given as what was found."""
+    return [_obstacle("objection-upheld", finding=finding) for finding in findings]
 
 
 def benefit_obstacles(

@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.auth import Principal
 from libs.common.errors import NotFound
 from libs.common.packs import Packs
-from libs.common.paging import Page, PageRequest, etag, page_of, read_after
+from libs.common.paging import Page, PageRequest, check_version, etag, page_of, read_after
 from libs.common.policy import Pack, PolicyError, exclusion
-from services.workflow.access import among, pack_of, visible
+from libs.common.policy.model import PublicNotice
+from services.workflow.access import among, locked, pack_of, visible
 from services.workflow.domain import (
     ENDED,
     VERDICTS,
@@ -25,8 +26,11 @@ from services.workflow.domain import (
     Support,
     benefit_obstacles,
     failed_tasks,
+    item_state_after,
+    upheld_objections,
 )
 from services.workflow.models import approval, cases, certification, item, task
+from services.workflow.notices import Notice, NoticeView, notice_view, notices_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +44,22 @@ class Dossier:
     support: Support | None
     ready: bool
     approved: str | None
+    notices: Sequence[Notice]
+
+    @property
+    def notice(self) -> Notice | None:
+        """The public notice of the proposal in hand, or of the one that was confirmed."""
+        return next((each for each in self.notices if each.proposed_at == self.item.proposed_at), None)
+
+    @property
+    def notice_rule(self) -> PublicNotice | None:
+        """What the policy of the day of acceptance says of a public notice of this item, if anything."""
+        return self.pack.find_rule(PublicNotice, self.item.code, on=self.case.accepted_on)
 
     def obstacles(self) -> list[Obstacle]:
         """The facts that stand against certifying or approving."""
         found = failed_tasks([(each.title, each.reason) for each in self.tasks if each.result == "failed"])
+        found += upheld_objections([finding for notice in self.notices for finding in notice.findings])
         if self.item.kind != "benefit" or not self.ready:
             return found
         return found + benefit_obstacles(
@@ -53,6 +69,12 @@ class Dossier:
             excluded=self._excluded(),
             approved=self.approved,
         )
+
+    @property
+    def may_publish(self) -> bool:
+        """Whether the proposal in hand can be put on public notice."""
+        proposed = (self.item.state, self.item.verdict) == (ItemState.PROPOSED, "certify")
+        return proposed and self.notice is None and self.notice_rule is not None
 
     def _excluded(self) -> str | None:
         if self.support is None or not self.support.same_person:
@@ -66,6 +88,14 @@ class Dossier:
             return None
         titles = self.pack.category(category, on).title, self.pack.benefit(benefit, on).title
         return f"“{titles[0]}”不享受{titles[1]}（{rule.article}）"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An item that an officer acts on; `etag` is that of the item as the officer read it."""
+
+    item: UUID
+    etag: str | None
 
 
 class ResultFact(BaseModel):
@@ -130,6 +160,8 @@ class DecisionView(BaseModel):
     obstacles: list[ObstacleView] = Field(description="不为空时只能不予认定或不予批准")
     verdicts: list[str] = Field(description="可提出的结论；不在待提出阶段时为空")
     proposal: ProposalView | None
+    may_publish: bool = Field(description="政策规定须公示或可以公示，且该决定尚未公示")
+    notice: NoticeView | None = Field(description="所提决定的公示；没有公示的为空")
 
 
 # -- what they read
@@ -156,7 +188,7 @@ async def list_decisions(
     if after := read_after(page, UUID):
         query = query.where(item.c.id > after[0])
     found = (await tx.execute(query)).all()
-    shown = [_view(each) for each in await dossiers_of(tx, packs, found)]
+    shown = [_view(each, caller) for each in await dossiers_of(tx, packs, found)]
     return page_of(shown, page, lambda view: (str(view.item),))
 
 
@@ -165,10 +197,10 @@ async def decision(tx: AsyncConnection, packs: Packs, item_id: UUID, caller: Pri
     found = (await tx.execute(visible(items_query().where(item.c.id == item_id), caller))).all()
     if not found:
         raise NotFound
-    return _view((await dossiers_of(tx, packs, found))[0])
+    return _view((await dossiers_of(tx, packs, found))[0], caller)
 
 
-def _view(dossier: Dossier) -> DecisionView:
+def _view(dossier: Dossier, caller: Principal) -> DecisionView:
     row, case = dossier.item, dossier.case
     obstacles = dossier.obstacles() if row.state in {ItemState.AWAITING_DECISION, ItemState.PROPOSED} else []
     verdicts = VERDICTS[row.kind] if row.state == ItemState.AWAITING_DECISION else ()
@@ -203,7 +235,14 @@ def _view(dossier: Dossier) -> DecisionView:
         obstacles=[ObstacleView(code=each.code, title=each.title) for each in obstacles],
         verdicts=[each for each in verdicts if each == "refuse" or (dossier.ready and not obstacles)],
         proposal=proposal,
+        may_publish=dossier.may_publish,
+        notice=notice_view(dossier.notice, whole=_judges(caller)) if dossier.notice else None,
     )
+
+
+def _judges(caller: Principal) -> bool:
+    """Whether the caller is one of those who decide, or who watch them: what was objected may name who objected."""
+    return caller.sees_everything or "workflow:decide" in caller.scopes
 
 
 def _fact(row: Row[Any]) -> ResultFact:
@@ -220,6 +259,33 @@ def _fact(row: Row[Any]) -> ResultFact:
     )
 
 
+# -- what is decided on
+
+
+async def held(tx: AsyncConnection, packs: Packs, items: Collection[UUID], caller: Principal) -> Mapping[UUID, Dossier]:
+    """The dossiers of those items that the caller may see, read under the locks of their cases."""
+    seen = {
+        row.id: row.application
+        for row in await tx.execute(visible(items_query().where(among(item.c.id, items)), caller))
+    }
+    await locked(tx, seen.values())
+    rows = (await tx.execute(select(item).where(among(item.c.id, seen.keys())))).all()
+    return {each.item.id: each for each in await dossiers_of(tx, packs, rows)}
+
+
+def read(dossiers: Mapping[UUID, Dossier], item_id: UUID, given: str | None, action: str) -> Dossier:
+    """The dossier of an item in the version and the state that the officer acts on.
+
+    Raises NotFound, PreconditionFailed or -Required, ItemNotAwaiting.
+    """
+    dossier = dossiers.get(item_id)
+    if dossier is None:
+        raise NotFound
+    check_version(given, dossier.item.version)
+    item_state_after(ItemState(dossier.item.state), action)
+    return dossier
+
+
 # -- what a decision rests on
 
 
@@ -229,7 +295,7 @@ def items_query() -> Select[Any]:
 
 
 async def dossiers_of(tx: AsyncConnection, packs: Packs, rows: Sequence[Row[Any]]) -> list[Dossier]:
-    """Dossiers of rows of `item`, in their order: five statements, however many."""
+    """Dossiers of rows of `item`, in their order: seven statements, however many."""
     applications = {row.application for row in rows}
     held = {
         row.application: row for row in await tx.execute(select(cases).where(among(cases.c.application, applications)))
@@ -242,6 +308,7 @@ async def dossiers_of(tx: AsyncConnection, packs: Packs, rows: Sequence[Row[Any]
     certificates = await _certificates(tx, rows, applications)
     undecided = await _undecided(tx, applications)
     approved = await _approved(tx, {case.beneficiary for case in held.values()})
+    notices = await notices_of(tx, [row.id for row in rows if row.kind == "certification"])
     dossiers = []
     for row in rows:
         case = held[row.application]
@@ -256,6 +323,7 @@ async def dossiers_of(tx: AsyncConnection, packs: Packs, rows: Sequence[Row[Any]
                 support=_support(certificates.get(relies_on), case) if row.kind == "benefit" else None,
                 ready=row.kind != "benefit" or row.certification is not None or row.application not in undecided,
                 approved=own,
+                notices=notices.get(row.id, ()),
             )
         )
     return dossiers

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Date,
@@ -159,6 +160,46 @@ Table(
     Column("task", UUID, ForeignKey("task.id"), primary_key=True, comment="announced once"),
     Column("due_on", Date, nullable=False),
     Column("announced_at", MOMENT, nullable=False),
+    info=APPEND_ONLY,
+)
+
+# A notice belongs to the proposal that it publishes: sent back, that one is gone, and a new one has its own notice.
+public_notice = Table(
+    "public_notice",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("application", UUID, ForeignKey("cases.application"), nullable=False),
+    Column("item", UUID, ForeignKey("item.id"), nullable=False),
+    Column("proposed_at", MOMENT, nullable=False, comment="of the proposal"),
+    Column("category", Text, nullable=False),
+    Column("opened_on", Date, nullable=False, comment="the day of the event, which does not count"),
+    Column("last_day", Date, nullable=False, comment="as it was published"),
+    Column("opened_by", Text, nullable=False),
+    Column("opened_at", MOMENT, nullable=False),
+    UniqueConstraint("item", "proposed_at"),
+    CheckConstraint("last_day > opened_on", name="counted_days"),
+    info=APPEND_ONLY,
+)
+objection = Table(
+    "objection",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("notice", UUID, ForeignKey("public_notice.id"), nullable=False, index=True),
+    Column("received_on", Date, nullable=False),
+    Column("matter", Text, nullable=False, comment="what was said, for officers only"),
+    Column("recorded_by", Text, nullable=False),
+    Column("recorded_at", MOMENT, nullable=False),
+    info=APPEND_ONLY,
+)
+objection_finding = Table(
+    "objection_finding",
+    metadata,
+    Column("objection", UUID, ForeignKey("objection.id"), primary_key=True),
+    Column("upheld", Boolean, nullable=False),
+    Column("finding", Text, nullable=False, comment="in the words that the applicant reads"),
+    Column("concluded_on", Date, nullable=False),
+    Column("recorded_by", Text, nullable=False),
+    Column("recorded_at", MOMENT, nullable=False),
     info=APPEND_ONLY,
 )
 

@@ -140,6 +140,6 @@ BENCHMARKS = (
                 0.9,
             ),
         ),
-        turns=3,
+        turns=7,
     ),
 )

@@ -173,6 +173,12 @@ WRONG = {
         "code: talent_apartment",
         "没有 kind 为 benefit 的事项",
     ),
+    "a public notice of what is no certification": (
+        "items: [talent_certification, flexible_certification]",
+        "items: [talent_certification, living_allowance]",
+        "items: [talent_certification, living_allowance]",
+        "事项 living_allowance 不是认定事项",
+    ),
     "a promise beyond what the law allows": (
         "    visits: 1\n    result: 落户登记\n",
         "    visits: 1\n    result: 落户登记\n    statutory_working_days: 1\n",

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from random import Random
 from unittest import mock
@@ -14,12 +15,15 @@ import pytest
 
 from deploy.local import Local
 from deploy.sample.client import Platform
+from deploy.sample.identities import make_resident_number
 from deploy.sample.people import make_employers
 from libs.common.db import connect
+from libs.common.identity import Sex
 from services.intake.api.examples import FILING
 from tests.collector import Collector
 from tests.conftest import System, start_system
 from tests.steps import (
+    act,
     confirm,
     departments_answer,
     desks_of,
@@ -31,6 +35,7 @@ from tests.steps import (
     propose,
     send_to_bank,
     take_to_bank_and_back,
+    today,
     treasurer_of,
 )
 
@@ -71,6 +76,7 @@ def paid(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iter
 async def _pay(system: System) -> str:
     async with desks_of(system) as at:
         await _keep_directory(at)
+        await _refuse_after_objection(at)
         receipt = await at.desk("portal").post("/intake/v1/applications", FILING, key="cli")
         application = str(receipt["id"])
         await departments_answer(at, application)
@@ -94,6 +100,34 @@ async def _pay(system: System) -> str:
             lambda steps: any(step["type"] == "PayoutSettled" for step in steps),
         )
     return application
+
+
+async def _refuse_after_objection(at: Platform) -> None:
+    """Another certification is published, objected to, sent back and refused."""
+    number = make_resident_number(Random("published"), COUNTY, date(1988, 5, 1), Sex.FEMALE)
+    person = {"name": "赵示例", "documents": [{"type": "resident_identity_card", "number": number}]}
+    changed = {"beneficiary": person, "items": FILING["items"][:1], "external_refs": [], "payee_account": None}
+    filing = {name: value for name, value in (FILING | changed).items() if value is not None}
+    receipt = await at.desk("portal").post("/intake/v1/applications", filing, key="published")
+    application = str(receipt["id"])
+    await departments_answer(at, application)
+    one, other = officers_of(at, COUNTY)
+    item = await item_of(at, application, "talent_certification")
+    path = f"/workflow/v1/items/{item['id']}"
+    await propose(one, item, "certify")
+    await act(other, item, "publish")
+    body = {"received_on": today().isoformat(), "matter": "反映其学历与申报材料不一致"}
+    shown = await other.post(f"{path}/objections", body, key="objection")
+    [objection] = shown["notice"]["objections"]
+    found = {"upheld": True, "finding": "经核查，学历与申报材料不一致"}
+    await other.post(f"/workflow/v1/objections/{objection['id']}:conclude", found, key="finding")
+    await act(other, item, "reject", {"reason": "异议成立"})
+    await act(one, item, "propose", {"verdict": "refuse", "reason": "公示期间异议成立"}, key="refuse")
+    await confirm(other, item)
+    await eventually(
+        lambda: at.desk("supervisor").get(f"/intake/v1/applications/{application}"),
+        lambda view: view["state"] == "refused",
+    )
 
 
 async def _keep_directory(at: Platform) -> None:

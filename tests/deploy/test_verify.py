@@ -70,6 +70,26 @@ AGAIN = """
     SELECT gen_random_uuid(), topic, key, type, time, traceparent, value FROM outbox WHERE type = '{type}' LIMIT 1
     RETURNING '{type}'
 """
+A_NOTICE = """
+    INSERT INTO public_notice (id, application, item, proposed_at, category, opened_on, last_day, opened_by, opened_at)
+    SELECT '00000000-0000-0000-0000-000000000001', i.application, i.id, i.proposed_at, c.category, c.decided_on - 9,
+           {last_day}, 'x', now()
+      FROM certification AS c JOIN item AS i ON i.id = c.item
+    RETURNING item::text
+"""
+AN_OBJECTION = """
+    INSERT INTO objection (id, notice, received_on, matter, recorded_by, recorded_at)
+    SELECT id, id, opened_on, 'x', 'x', now() FROM public_notice WHERE id = '00000000-0000-0000-0000-000000000001'
+"""
+UPHELD = """
+    INSERT INTO objection_finding (objection, upheld, finding, concluded_on, recorded_by, recorded_at)
+    VALUES ('00000000-0000-0000-0000-000000000001', true, 'x', now(), 'x', now())
+"""
+CLAIMING = """
+    SELECT i.id::text FROM application_item AS i JOIN item_result AS r ON r.item = i.id
+     WHERE i.kind IN ('certification', 'benefit') AND r.result = 'done'
+"""
+CERTIFIED_ITEM = "SELECT item::text FROM certification"
 UNTOLD = "UPDATE outbox SET type = '' WHERE type = '{type}' RETURNING '{type}'"
 
 LATER = "every later instalment has its order, or the day of it, or waits for its review"
@@ -216,6 +236,30 @@ DAMAGES = (
         "intake",
         "DELETE FROM timeline WHERE code = 'PayoutSettled' RETURNING event_id::text",
     ),
+    *(
+        damage("every public notice is known to intake", service, f"{change} RETURNING {record}::text")
+        for service, record, change in (
+            ("workflow", "id", "UPDATE public_notice SET last_day = last_day + 1"),
+            ("workflow", "id", "DELETE FROM public_notice"),
+            ("intake", "notice", "UPDATE public_notice SET withdrawn_on = NULL"),
+        )
+    ),
+    *(
+        damage("every objection is known to intake", service, f"{change} RETURNING objection::text")
+        for service, change in (
+            ("workflow", "UPDATE objection_finding SET upheld = NOT upheld"),
+            ("workflow", "DELETE FROM objection_finding"),
+            ("intake", "UPDATE objection SET received_on = received_on - 1"),
+        )
+    ),
+    *(
+        damage("nobody is certified while on public notice, or against an objection", "workflow", *statements)
+        for statements in (
+            (A_NOTICE.format(last_day="c.decided_on"),),
+            (A_NOTICE.format(last_day="c.decided_on - 1"), AN_OBJECTION),
+            (A_NOTICE.format(last_day="c.decided_on - 1"), AN_OBJECTION, UPHELD, CERTIFIED_ITEM),
+        )
+    ),
     # the days, and what else stands beside what was told
     *(
         damage("every task and its result are known to intake", "intake", f"UPDATE task_holder SET {what}")  # noqa: S608 - damage of our own
@@ -287,7 +331,7 @@ DAMAGES = (
         "whoever was accepted claims what was asked for",
         "intake",
         "DELETE FROM claim",
-        "SELECT id::text FROM application_item WHERE kind IN ('certification', 'benefit')",
+        CLAIMING,
     ),
     # marked before it was published, or published by nobody
     damage(
@@ -543,6 +587,12 @@ async def test_each_invariant_finds_its_damage_and_names_the_record(paid: tuple[
 
 WAITS_TOO_LONG = "UPDATE due SET at = at + interval '60 d' WHERE kind = 'instalment.order' RETURNING key"
 NO_POLICY = "UPDATE entitlement SET policy_sha256 = 'x' RETURNING id::text || '/2'"
+NOTICED = "every certification was on public notice where its policy requires it"
+UNKNOWN_POLICY = "UPDATE cases SET sha256 = 'x' FROM certification AS c WHERE c.application = cases.application"
+REQUIRED = """
+    UPDATE policy_pack
+       SET body = convert_to(replace(convert_from(body, 'UTF8'), 'required: false', 'required: true'), 'UTF8')
+"""
 FILES = {
     "every bank file is the one that was made": ("payout_batch", "number"),
     "every result file is the one that the bank sent": ("bank_result_file", "number"),
@@ -559,6 +609,8 @@ FILES = {
         ),
         ("no instalment waits longer than until the day of its order", WAITS_TOO_LONG),
         ("no instalment waits longer than until the day of its order", NO_POLICY),
+        (NOTICED, f"{UNKNOWN_POLICY} RETURNING c.item::text"),
+        (NOTICED, f"WITH required AS ({REQUIRED}) {CERTIFIED_ITEM}"),
     ],
 )
 async def test_what_is_worked_out_is_compared_with_what_is_kept(
@@ -569,7 +621,8 @@ async def test_what_is_worked_out_is_compared_with_what_is_kept(
     async with connected(paid[0]) as (connections, _):
         sound = await look.look(connections, Scope())
     assert (sound.checked > 0, sound.broken) == (True, {})
-    async with connected(paid[0], look.services, damaged="finance", statements=(statement,)) as (connections, broken):
+    [service] = look.services
+    async with connected(paid[0], look.services, damaged=service, statements=(statement,)) as (connections, broken):
         finding = (await look.look(connections, Scope())).finding(look.name)
     assert finding.violations
     assert broken in str(finding.first)
@@ -777,7 +830,8 @@ async def test_younger_than_the_watermark_is_not_judged_and_neither_is_what_is_s
 ) -> None:
     system, application = paid
     look = LOOKS["every end of a case is known to intake"]
-    async with connected(system, damaged="intake", statements=("DELETE FROM case_end",)) as (connections, _):
+    lost = f"DELETE FROM case_end WHERE application = '{application}'"  # noqa: S608 - an id of our own
+    async with connected(system, damaged="intake", statements=(lost,)) as (connections, _):
         young = await look.look(connections, Scope(until=datetime.now(UTC) - timedelta(days=1)))
         old = await look.look(connections, Scope(until=datetime.now(UTC)))
         aside = await look.look(connections, Scope(aside=frozenset([application])))
@@ -837,10 +891,10 @@ MERGE = """
     WITH surviving AS (INSERT INTO person (ref, sealed) VALUES (gen_random_uuid(), '') RETURNING ref),
          moved AS (UPDATE claim SET person = surviving.ref FROM surviving)
     UPDATE person SET merged_into = surviving.ref FROM surviving
-     WHERE person.ref = (SELECT beneficiary FROM application)
+     WHERE person.ref = (SELECT a.beneficiary FROM application AS a JOIN payment AS p ON p.application = a.id)
 """
 PART = """
-    UPDATE claim SET person = (SELECT beneficiary FROM application);
+    UPDATE claim SET person = (SELECT a.beneficiary FROM application AS a JOIN payment AS p ON p.application = a.id);
     UPDATE person SET merged_into = NULL;
     DELETE FROM person WHERE sealed = ''
 """

@@ -96,7 +96,7 @@ class Departments:
         """Stop the task's clock, and let it run again. Raises Refused, StayedAway."""
         desk, today = self._at.desk("department", org_unit="/".join(unit)), f"{local_date(datetime.now(UTC))}"
         place = f"/workflow/v1/tasks/{task}"
-        suspension = {"reason": "public_notice", "from_day": today}
+        suspension = {"reason": "expert_review", "from_day": today}
         self._stood_still.add(task)
         try:
             await desk.post(f"{place}:suspend", suspension, key=key_of("suspend", task))

@@ -26,12 +26,16 @@ from libs.common.events import (
     InstalmentReviewed,
     ItemResult,
     LeaseEnded,
+    ObjectionConcluded,
+    ObjectionReceived,
     PayeeAccountChanged,
     PayoutBounced,
     PayoutCancelled,
     PayoutOrdered,
     PayoutSent,
     PayoutSettled,
+    PublicNoticeOpened,
+    PublicNoticeWithdrawn,
     TalentCertified,
     WithdrawalIgnored,
 )
@@ -76,15 +80,22 @@ def completed(application: UUID, item: UUID, task: UUID, **more: Any) -> DeptCom
 def the_whole_story(application: UUID, items: dict[str, UUID]) -> list[Event]:
     certification, allowance = items["talent_certification"], items["living_allowance"]
     task, order, flat, lease = uuid4(), uuid4(), uuid4(), uuid4()
+    notice, objection = {"item": certification, "notice": uuid4()}, {"objection": uuid4()}
     benefit = {"item": allowance, "benefit": "living_allowance"}
     money = {"order": order, **benefit, "instalment": 1, "treasury": COUNTY, "fen": 400_000, "due_on": DAY}
     who = {"beneficiary": uuid4(), "treasury": COUNTY, "category": "master", "decided_on": DAY}
     results = (ItemResult(item=certification, result="done"), ItemResult(item=allowance, result="done"))
     return [
         assigned(application, certification, task),
-        an_event(CaseSuspended, application, task=task, reason="public_notice", from_day=DAY),
+        an_event(CaseSuspended, application, task=task, reason="expert_review", from_day=DAY),
         an_event(CaseResumed, application, task=task, to_day=DAY, due_on=DAY + timedelta(days=9)),
         completed(application, certification, task),
+        an_event(
+            PublicNoticeOpened, application, **notice, category="master", treasury=COUNTY, opened_on=DAY, last_day=DAY
+        ),
+        an_event(ObjectionReceived, application, **notice, **objection, received_on=DAY),
+        an_event(ObjectionConcluded, application, **notice, **objection, upheld=False, concluded_on=DAY),
+        an_event(PublicNoticeWithdrawn, application, **notice, withdrawn_on=DAY),
         an_event(
             TalentCertified, application, item=certification, certification=uuid4(), number="RC-1",
             valid_to=date(2031, 3, 2), **who,
@@ -120,7 +131,7 @@ async def test_what_others_tell_is_shown_step_by_step_and_fed_back_together(hous
     await house.hear(*story)
     shown = await portal.show(str(application))
     assert [step["title"] for step in shown["timeline"][:5]] == [
-        "已收件", "已受理", "教育局已受理", "特别程序：公示", "特别程序结束",
+        "已收件", "已受理", "教育局已受理", "特别程序：专家评审", "特别程序结束",
     ]  # fmt: skip
     assert {type(event).__name__ for event in story} <= {step["code"] for step in shown["timeline"]}
     assert (shown["state"], shown["closed_on"]) == ("closed", "2026-03-02")
@@ -214,7 +225,7 @@ async def test_a_credit_that_the_bank_took_back_and_nobody_paid_again_is_not_fed
     story = the_whole_story(application, items)
     order = payment_of(story)
     bounce = next(event for event in story if isinstance(event, PayoutBounced))
-    await house.hear(*story[:9], *(event for event in story if isinstance(event, PayoutSettled)), bounce)
+    await house.hear(*story[:13], *(event for event in story if isinstance(event, PayoutSettled)), bounce)
     assert (await portal.show(str(application)))["payments"][0]["state"] == "bounced"
     await house.hear(cancelled(order, "other"))
     shown = await portal.show(str(application))

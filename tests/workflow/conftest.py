@@ -15,6 +15,8 @@ from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.events import BY_TYPE, ApplicationAccepted, Event
 from libs.common.outbox import message
+from libs.common.packs import store
+from libs.common.policy import Pack
 from libs.common.service import Service
 from libs.common.settings import Settings
 from services.workflow.app import create
@@ -96,6 +98,13 @@ class House:
                 for n, event in enumerate(events)
             ]
             await self.service.inbox.take(tx, slot, start, records)
+
+    async def publish(self, pack: Pack) -> Pack:
+        """Have the service know a pack, as `policy publish` does."""
+        async with self.service.database.transaction() as tx:
+            await store(tx, pack)
+        await self.service.packs.refresh()
+        return pack
 
     async def tick(self, now: datetime) -> int:
         return await self.service.ticker.tick(now)

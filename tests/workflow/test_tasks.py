@@ -324,7 +324,7 @@ async def test_a_stretch_moves_the_watched_deadline(house: House) -> None:
     application = an_acceptance(accepted_on=MONDAY)
     await house.hear(application)
     task = await house.task(application, "education")
-    caller, procedure = a_specialist("education"), SpecialProcedure.PUBLIC_NOTICE
+    caller, procedure = a_specialist("education"), SpecialProcedure.EXPERT_REVIEW
     async with house.service.database.transaction() as tx:
         day = date(2026, 3, 4)
         await suspend(tx, task.id, reason=procedure, from_day=day, caller=caller, now=at(date(2026, 3, 5)))

@@ -107,6 +107,14 @@ def benefits_have_items(pack: Contents) -> Iterator[Finding]:
             yield ("benefits", i, "code"), f"没有 kind 为 benefit 的事项 {benefit.code}，请在 items 中补上。"
 
 
+def notices_are_of_certifications(pack: Contents) -> Iterator[Finding]:
+    """Only a certification is put on public notice: nothing else is proposed that somebody could object to."""
+    others = {item.code for item in pack.items if item.kind is not ItemKind.CERTIFICATION}
+    for path, _, code in _lists(pack, "public_notices", "items", "item"):
+        if code in others:
+            yield path, f"事项 {code} 不是认定事项，公示只在认定之前进行，请删去，或改为 kind 为 certification 的事项。"
+
+
 def versions_do_not_overlap(pack: Contents) -> Iterator[Finding]:
     """On every day one version at most is in force on a subject, and all versions go by the same date."""
     versions: dict[Hashable, list[Placed]] = defaultdict(list)
@@ -359,6 +367,7 @@ AS_WRITTEN: tuple[Check, ...] = (
 )
 IN_FORCE: tuple[Check, ...] = (
     benefits_have_items,
+    notices_are_of_certifications,
     narrower_plans_say_so,
     versions_do_not_overlap,
     needed_rules_are_there,

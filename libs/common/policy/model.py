@@ -621,7 +621,8 @@ class Lights(EligibilityRule):
 
 
 class PublicNotice(EligibilityRule):
-    """A public notice (公示), which comes before the decision of an item and stops its clock."""
+    """A public notice (公示) of what is proposed for an item, over so many working days, before it is confirmed: always,
+    or where an officer wants it."""
 
     items: Annotated[tuple[Code, ...], Field(min_length=1)]
     working_days: WorkingDays

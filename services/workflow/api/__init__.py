@@ -2,6 +2,7 @@
 
 from services.workflow.api.cases import router as cases
 from services.workflow.api.decisions import router as decisions
+from services.workflow.api.notices import router as notices
 from services.workflow.api.tasks import router as tasks
 
-routers = (tasks, decisions, cases)
+routers = (tasks, decisions, notices, cases)

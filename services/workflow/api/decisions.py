@@ -12,9 +12,9 @@ from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.paging import IfMatch, Page, Paging
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
 from services.workflow.api.common import CodeText, PacksHeld, ReasonTold
-from services.workflow.decisions import Choice, Proposal, confirm, propose, reject
+from services.workflow.decisions import Proposal, confirm, propose, reject
 from services.workflow.domain import ItemState
-from services.workflow.dossiers import DecisionView, decision, list_decisions
+from services.workflow.dossiers import Choice, DecisionView, decision, list_decisions
 
 router = guarded_router("workflow", tags=["认定与批准"])
 
@@ -136,7 +136,7 @@ async def propose_item(
         refused = await propose(tx, packs, [line], caller=caller, now=now)
         if refused:
             raise refused[item]
-        return await _answer(tx, packs, item, caller)
+        return await answer(tx, packs, item, caller)
 
     return await once(tx, caller=caller, operation="item:propose", key=key, body=body, do=do, target=str(item))
 
@@ -154,7 +154,7 @@ async def confirm_item(
         refused = await confirm(tx, packs, [Choice(item, if_match)], caller=caller, now=now)
         if refused:
             raise refused[item]
-        return await _answer(tx, packs, item, caller)
+        return await answer(tx, packs, item, caller)
 
     return await once(tx, caller=caller, operation="item:confirm", key=key, body=Nothing(), do=do, target=str(item))
 
@@ -177,7 +177,7 @@ async def reject_item(
 
     async def do() -> Reply:
         await reject(tx, packs, Choice(item, if_match), reason=body.reason, caller=caller, now=now)
-        return await _answer(tx, packs, item, caller)
+        return await answer(tx, packs, item, caller)
 
     return await once(tx, caller=caller, operation="item:reject", key=key, body=body, do=do, target=str(item))
 
@@ -220,6 +220,7 @@ async def confirm_items(body: Choices, tx: Tx, caller: Caller, packs: PacksHeld,
     return await once(tx, caller=caller, operation="items:confirm", key=key, body=body, do=do)
 
 
-async def _answer(tx: Tx, packs: PacksHeld, item: UUID, caller: Caller) -> Reply:
+async def answer(tx: Tx, packs: PacksHeld, item: UUID, caller: Caller, *, status: int = 200) -> Reply:
+    """The item as it is now, with its etag."""
     view = await decision(tx, packs, item, caller)
-    return Reply(200, view, headers={"ETag": view.etag})
+    return Reply(status, view, headers={"ETag": view.etag})

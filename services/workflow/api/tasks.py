@@ -94,7 +94,7 @@ class Suspension(BaseModel):
     """Why and from when a clock stands still."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"reason": "public_notice", "from_day": "2026-06-10"}]}
+        extra="forbid", json_schema_extra={"examples": [{"reason": "expert_review", "from_day": "2026-06-10"}]}
     )
     reason: SpecialProcedure
     from_day: Day = Field(description="停止计时的第一日，不晚于今日")

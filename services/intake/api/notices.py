@@ -1,0 +1,34 @@
+"""Public notices over HTTP: who is about to be certified, de-identified, for everybody to read."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Query
+from starlette.responses import HTMLResponse
+
+from libs.common.calendar import local_date
+from libs.common.paging import Page, Paging, page_of
+from libs.common.web import Tx, guarded_router, public
+from libs.common.wire import NO_NUL
+from services.intake import notices
+from services.intake.api.desk import AtDesk
+from services.intake.notices import PublishedView
+
+router = guarded_router("intake", tags=["公示"])
+
+OfTreasury = Annotated[str | None, Query(max_length=64, pattern=NO_NUL, description="所属财政的代码；不填为全部")]
+
+
+@router.get("/public-notices", summary="公示名单", dependencies=[public()])
+async def list_notices(*, tx: Tx, desk: AtDesk, wanted: Paging, treasury: OfTreasury = None) -> Page[PublishedView]:
+    """今日公示中的拟认定名单，先公示的在前；姓名已去标识化。"""
+    today = local_date(datetime.now(UTC))
+    found = await notices.published(tx, desk.packs, desk.vault, wanted, treasury=treasury, today=today)
+    return page_of(found, wanted, lambda one: (str(one.notice),))
+
+
+@router.get("/public-notices/page", summary="公示页", dependencies=[public()], response_class=HTMLResponse)
+async def notices_page(*, tx: Tx, desk: AtDesk, wanted: Paging, treasury: OfTreasury = None) -> HTMLResponse:
+    """公示名单的网页，可打印张贴或在门户中显示。"""
+    shown = await list_notices(tx=tx, desk=desk, wanted=wanted, treasury=treasury)
+    return HTMLResponse(notices.as_page(shown, local_date(datetime.now(UTC))))
