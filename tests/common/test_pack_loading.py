@@ -173,6 +173,12 @@ WRONG = {
         "code: talent_apartment",
         "没有 kind 为 benefit 的事项",
     ),
+    "a benefit in kind that is no flat": (
+        "    form: in_kind\n    flat: transitional\n",
+        "    form: in_kind\n",
+        "id: benefit.talent-flat",
+        "实物待遇须用 flat 写明给予哪类住房",
+    ),
     "a public notice of what is no certification": (
         "items: [talent_certification, flexible_certification]",
         "items: [talent_certification, living_allowance]",

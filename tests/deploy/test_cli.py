@@ -214,7 +214,7 @@ def test_a_token_of_the_command_opens_the_system(paid: tuple[System, str]) -> No
             desk._headers = {"Authorization": f"Bearer {printed.stdout.strip()}"}
             return await desk.pages("/workflow/v1/tasks")
 
-    assert [task["application"] for task in asyncio.run(seen())] == [application]
+    assert application in [task["application"] for task in asyncio.run(seen())]
 
 
 def test_nothing_is_parked_where_nothing_failed(paid: tuple[System, str]) -> None:

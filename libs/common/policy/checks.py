@@ -107,6 +107,15 @@ def benefits_have_items(pack: Contents) -> Iterator[Finding]:
             yield ("benefits", i, "code"), f"没有 kind 为 benefit 的事项 {benefit.code}，请在 items 中补上。"
 
 
+def benefits_in_kind_are_flats(pack: Contents) -> Iterator[Finding]:
+    """A benefit in kind is a flat, which housing keeps; whatever else is done for somebody is a service item, which has
+    departments, limits and a result."""
+    for i, benefit in enumerate(pack.benefits):
+        if benefit.form is BenefitForm.IN_KIND and benefit.flat is None:
+            told = "实物待遇须用 flat 写明给予哪类住房；体检、门票等其他服务不是待遇，请在 items 中设为 kind: service 的事项"
+            yield ("benefits", i), f"{told}。"
+
+
 def notices_are_of_certifications(pack: Contents) -> Iterator[Finding]:
     """Only a certification is put on public notice: nothing else is proposed that somebody could object to."""
     others = {item.code for item in pack.items if item.kind is not ItemKind.CERTIFICATION}
@@ -367,6 +376,7 @@ AS_WRITTEN: tuple[Check, ...] = (
 )
 IN_FORCE: tuple[Check, ...] = (
     benefits_have_items,
+    benefits_in_kind_are_flats,
     notices_are_of_certifications,
     narrower_plans_say_so,
     versions_do_not_overlap,

@@ -401,7 +401,7 @@ _FLAT_WHERE_UNSAID: Mapping[str, FlatKind] = {
 
 class Benefit(CodedRule):
     """A benefit that a certified person may have, and whom it is given to once. `flat` is the kind of flat that a
-    benefit in kind gives, where it gives one; a pack of before it was told stays readable."""
+    benefit in kind gives; a pack of before it was told stays readable."""
 
     form: BenefitForm
     claim_subject: ClaimSubject
@@ -409,7 +409,7 @@ class Benefit(CodedRule):
 
     @property
     def gives_flat(self) -> FlatKind | None:
-        """The kind of flat that it gives; None where it gives something else."""
+        """The kind of flat that it gives; None where it gives money."""
         return (self.flat or _FLAT_WHERE_UNSAID.get(self.code)) if self.form is BenefitForm.IN_KIND else None
 
     @model_validator(mode="after")
