@@ -18,6 +18,7 @@ from tests.steps import (
     CREDITS_STRANGERS_TOO,
     Json,
     confirm,
+    contest,
     departments_answer,
     desks_of,
     eventually,
@@ -56,6 +57,7 @@ async def make_records(system: System) -> Mapping[str, str]:
             "ref": told["beneficiary"],
             "number": certified["decision"]["number"],
             **await _still_open(at),
+            **await _contested(at),
             **await _money(at, application),
             **await _housing(at, application),
         }
@@ -96,6 +98,15 @@ async def _still_open(at: Platform) -> dict[str, str]:
         "item": opened["id"],
         "task": opened["tasks"][0]["id"],
     }
+
+
+async def _contested(at: Platform) -> dict[str, str]:
+    """An objection to a certification that is on public notice."""
+    application = (await _file(at, "contested", items=[]))["id"]
+    await departments_answer(at, application)
+    one, other = officers_of(at, HOME)
+    objection = await contest(one, other, await item_of(at, application, "talent_certification"))
+    return {"objection": objection["id"]}
 
 
 async def _money(at: Platform, application: str) -> dict[str, str]:

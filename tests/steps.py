@@ -115,6 +115,16 @@ async def act(officer: Desk, item: Json, step: str, body: Json | None = None, *,
     await officer.post(f"{path}:{step}", body, key=key or f"{step}-{item['id']}", headers={"If-Match": read["etag"]})
 
 
+async def contest(one: Desk, other: Desk, item: Json) -> Json:
+    """A certification is proposed, put on public notice and objected to; gives the objection."""
+    await propose(one, item, "certify")
+    await act(other, item, "publish")
+    body = {"received_on": today().isoformat(), "matter": "反映其学历与申报材料不一致"}
+    shown = await other.post(f"/workflow/v1/items/{item['id']}/objections", body, key=f"objection-{item['id']}")
+    objection: Json = shown["notice"]["objections"][0]
+    return objection
+
+
 async def order_of(at: Platform, application: str, state: str) -> Json:
     """The payout order of an application with one, once it is in a state."""
     supervisor = at.desk("supervisor")

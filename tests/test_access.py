@@ -57,6 +57,9 @@ BODIES: Mapping[str, Json] = {
     "/workflow/v1/items/{item}:propose": {"json": {"verdict": "certify"}, **READ},
     "/workflow/v1/items/{item}:confirm": READ,
     "/workflow/v1/items/{item}:reject": {"json": {"reason": "依据不足"}, **READ},
+    "/workflow/v1/items/{item}:publish": READ,
+    "/workflow/v1/items/{item}/objections": {"json": {"received_on": TERM["from_day"], "matter": "反映学历不实"}},
+    "/workflow/v1/objections/{objection}:conclude": {"json": {"upheld": False, "finding": "经核实属实"}},
     "/finance/v1/entitlements/{entitlement_id}/instalments/{instalment}:review": {"json": {"facts": {}}},
     "/finance/v1/orders/{order_id}:reissue": {"json": {"payee_account": str(uuid.uuid4())}},
     "/finance/v1/orders/{order_id}:cancel": {"json": {"reason": "重复"}},
@@ -163,6 +166,8 @@ def test_without_a_token_every_operation_but_the_public_ones_answers_401_and_rea
         "GET /intake/v1/policy",
         "POST /intake/v1/eligibility",
         "GET /intake/v1/policy/{sha256}",
+        "GET /intake/v1/public-notices",
+        "GET /intake/v1/public-notices/page",
     ]
     for operation in operations:
         if operation.scope:

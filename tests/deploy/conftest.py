@@ -25,6 +25,7 @@ from tests.conftest import System, start_system
 from tests.steps import (
     act,
     confirm,
+    contest,
     departments_answer,
     desks_of,
     eventually,
@@ -35,7 +36,6 @@ from tests.steps import (
     propose,
     send_to_bank,
     take_to_bank_and_back,
-    today,
     treasurer_of,
 )
 
@@ -106,19 +106,15 @@ async def _refuse_after_objection(at: Platform) -> None:
     """Another certification is published, objected to, sent back and refused."""
     number = make_resident_number(Random("published"), COUNTY, date(1988, 5, 1), Sex.FEMALE)
     person = {"name": "赵示例", "documents": [{"type": "resident_identity_card", "number": number}]}
-    changed = {"beneficiary": person, "items": FILING["items"][:1], "external_refs": [], "payee_account": None}
+    items = [{"code": "talent_certification", "category": "master"}]
+    changed = {"beneficiary": person, "items": items, "external_refs": [], "payee_account": None}
     filing = {name: value for name, value in (FILING | changed).items() if value is not None}
     receipt = await at.desk("portal").post("/intake/v1/applications", filing, key="published")
     application = str(receipt["id"])
     await departments_answer(at, application)
     one, other = officers_of(at, COUNTY)
     item = await item_of(at, application, "talent_certification")
-    path = f"/workflow/v1/items/{item['id']}"
-    await propose(one, item, "certify")
-    await act(other, item, "publish")
-    body = {"received_on": today().isoformat(), "matter": "反映其学历与申报材料不一致"}
-    shown = await other.post(f"{path}/objections", body, key="objection")
-    [objection] = shown["notice"]["objections"]
+    objection = await contest(one, other, item)
     found = {"upheld": True, "finding": "经核查，学历与申报材料不一致"}
     await other.post(f"/workflow/v1/objections/{objection['id']}:conclude", found, key="finding")
     await act(other, item, "reject", {"reason": "异议成立"})

@@ -112,7 +112,7 @@ def benefits_in_kind_are_flats(pack: Contents) -> Iterator[Finding]:
     departments, limits and a result."""
     for i, benefit in enumerate(pack.benefits):
         if benefit.form is BenefitForm.IN_KIND and benefit.flat is None:
-            told = "实物待遇须用 flat 写明给予哪类住房；体检、门票等其他服务不是待遇，请在 items 中设为 kind: service 的事项"
+            told = "实物待遇须用 flat 写明给予哪类住房；体检等其他服务请在 items 中设为 kind: service 的事项"
             yield ("benefits", i), f"{told}。"
 
 

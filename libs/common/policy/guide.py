@@ -145,7 +145,7 @@ def _entries(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
     notice = pack.find_rule(PublicNotice, item.code, on=on)
     if notice is not None:
         kind = "须" if notice.required else "可以"
-        told = f"认定前{kind}公示 {notice.working_days} 个工作日，不计入办理时限；公示期内可以提出异议，核查清楚后再作决定。"
+        told = f"认定前{kind}公示 {notice.working_days} 个工作日，不计入办理时限；期内可提出异议，核查后再作决定。"
         yield Entry("公示", (f"{told}{_assumed(notice)}",))
     yield Entry("办理时限", (f"承诺时限：{_promised(item)}。", f"法定时限：{_statutory(item)}。"))
     yield Entry("到办事现场次数", (f"{item.visits} 次。",))

@@ -621,8 +621,8 @@ class Lights(EligibilityRule):
 
 
 class PublicNotice(EligibilityRule):
-    """A public notice (公示) of what is proposed for an item, over so many working days, before it is confirmed: always,
-    or where an officer wants it."""
+    """A public notice (公示) of a proposed certification, over so many working days, before it is confirmed: always, or
+    where an officer wants it."""
 
     items: Annotated[tuple[Code, ...], Field(min_length=1)]
     working_days: WorkingDays
