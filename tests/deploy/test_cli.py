@@ -288,7 +288,7 @@ def test_a_replay_says_what_it_skipped_and_does_nothing_twice(paid: tuple[System
     replayed = huanquan(system, "replay", "--service", "intake", "--topic", "dept.assigned")
     assert (replayed.exit_code, replayed.stdout) == (
         0,
-        "handled 0, skipped 6 taken before and 0 of no use to intake, parked 0\n",
+        "handled 0, skipped 10 taken before and 0 of no use to intake, parked 0\n",
     )
     certified = huanquan(system, "replay", "--service", "housing", "--topic", "talent.certified")
     assert certified.stdout.startswith("handled 0, skipped ")
