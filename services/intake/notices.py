@@ -1,11 +1,12 @@
-"""Public notices (公示) as intake hears of them from workflow, and the public list of those that run: de-identified,
-before anybody is certified it is said to everybody who it is about (个人信息保护法 第五十一条)."""
+"""Public notices (公示) as intake hears of them from workflow, and the list for everybody of those that run. Of names only
+the first character is shown: a notice is de-identified (个人信息保护法 第五十一条)."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
 from html import escape
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -62,7 +63,7 @@ body { font: 16px/1.7 "Noto Sans CJK SC", "Microsoft YaHei", sans-serif; max-wid
        padding: 0 1rem; color: #1a1a1a; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border: 1px solid #bbb; padding: .3rem .6rem; text-align: left; vertical-align: top; }
-th { background: #eef4f8; }
+th { background: #eef4f8; white-space: nowrap; }
 """
 
 
@@ -195,9 +196,9 @@ def _line(row: Any, pack: Pack, name: str) -> PublishedView:
     )
 
 
-def as_page(shown: Page[PublishedView], today: date) -> str:
-    """The list as one HTML page to print or to show, which needs nothing else: no script, no address outside."""
-    heads = ("办件编号", "姓名", "用人单位", "事项", "拟认定类别", "所属财政", "公示期")
+def as_page(shown: Page[PublishedView], today: date, treasury: str | None) -> str:
+    """The list (of one treasury, or of all) as an HTML page to print or to show; no script, no address outside."""
+    heads = ("办件编号", "姓名", "用人单位", "事项", "拟认定类别", "所属财政", "公示日期", "公示期至")
     rows = [
         (
             each.case_no,
@@ -206,12 +207,14 @@ def as_page(shown: Page[PublishedView], today: date) -> str:
             each.item,
             each.category,
             each.treasury_title,
-            f"{each.opened_on} 公示，至 {each.last_day}",
+            str(each.opened_on),
+            str(each.last_day),
         )
         for each in shown.items
     ]
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    onward = f'<p><a href="?cursor={escape(shown.next)}">下一页</a></p>' if shown.next else ""
+    query = escape(urlencode({"cursor": shown.next} | ({"treasury": treasury} if treasury else {})))
+    onward = f'<p><a href="?{query}">下一页</a></p>' if shown.next else ""
     table = (
         f"<table><thead><tr>{''.join(f'<th>{each}</th>' for each in heads)}</tr></thead><tbody>{body}</tbody></table>"
     )

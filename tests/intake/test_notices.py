@@ -1,5 +1,7 @@
 """Public notices: shown to everybody de-identified while they run, and to the applicant step by step."""
 
+import html
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -100,11 +102,15 @@ async def test_the_list_is_of_one_treasury_where_it_is_asked_for_and_comes_in_pa
 async def test_the_list_is_a_page_to_print_with_nothing_from_elsewhere(house: House) -> None:
     empty = await house.client.get("/intake/v1/public-notices/page")
     assert "今日没有公示" in empty.text
-    await noticed(house)
-    page = await house.client.get("/intake/v1/public-notices/page", params={"limit": 1})
+    for _ in range(2):
+        await noticed(house)
+    page = await house.client.get("/intake/v1/public-notices/page", params={"limit": 1, "treasury": COUNTY})
     assert page.headers["content-type"].startswith("text/html")
     for words in ("拟认定人才公示", "张*", "硕士研究生（示例）", "安阳县财政"):
         assert words in page.text
+    [onward] = re.findall('href="([^"]+)"', page.text)
+    following = await house.client.get(f"/intake/v1/public-notices/page{html.unescape(onward)}")
+    assert (following.text.count("<tr>"), f"treasury={COUNTY}" in onward) == (2, True)
     assert "http" not in page.text
     assert "<script" not in page.text
 

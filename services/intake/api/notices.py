@@ -31,4 +31,4 @@ async def list_notices(*, tx: Tx, desk: AtDesk, wanted: Paging, treasury: OfTrea
 async def notices_page(*, tx: Tx, desk: AtDesk, wanted: Paging, treasury: OfTreasury = None) -> HTMLResponse:
     """公示名单的网页，可打印张贴或在门户中显示。"""
     shown = await list_notices(tx=tx, desk=desk, wanted=wanted, treasury=treasury)
-    return HTMLResponse(notices.as_page(shown, local_date(datetime.now(UTC))))
+    return HTMLResponse(notices.as_page(shown, local_date(datetime.now(UTC)), treasury))
