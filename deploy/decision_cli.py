@@ -11,11 +11,22 @@ import typer
 from deploy.rules_cli import AsJson, ServedArgument, ServedPack, day_of, load, refuse
 from libs.common.calendar import local_date
 from libs.common.money import format_yuan
-from libs.common.policy import Clause, Decision, Pack, PackRefused, PolicyError, Verdict, decide, fact_faults, review
+from libs.common.policy import (
+    Clause,
+    Decision,
+    Pack,
+    PackRefused,
+    PolicyError,
+    Verdict,
+    decide,
+    fact_faults,
+    green_channel,
+    review,
+)
 from libs.common.policy.cases import Run, deciding, run_cases, untested
 from libs.common.policy.guide import guide
-from libs.common.policy.model import Fact, FactFrom, FactType, Rule
-from libs.common.policy.wording import title_in
+from libs.common.policy.model import Fact, FactFrom, FactType, GreenChannel, Rule
+from libs.common.policy.wording import shortened_to, title_in
 
 
 def explain(
@@ -39,7 +50,8 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say clause by clause what a policy makes of a person: the value seen, the article, the verdict, and what would
-    have to change or be shown; with --review, of what must still hold before a later instalment."""
+    have to change or be shown, and whether the item goes through the green channel; with --review, of what must still
+    hold before a later instalment."""
     loaded = load(pack)
     facts = dict(_fact(loaded, given) for given in fact or ())
     if faults := fact_faults(loaded, facts):
@@ -155,6 +167,22 @@ def _described(pack: Pack, decision: Decision, of_instalment: bool) -> dict[str,
             }
             for clause in decision.clauses
         ],
+        "green_channel": _described_channel(pack, None if of_instalment else _channel(pack, decision)),
+    }
+
+
+def _channel(pack: Pack, decision: Decision) -> GreenChannel | None:
+    return green_channel(pack, item=decision.item.code, category=decision.category.code, on=decision.on)
+
+
+def _described_channel(pack: Pack, rule: GreenChannel | None) -> dict[str, object] | None:
+    if rule is None:
+        return None
+    return {
+        "rule": rule.id,
+        "limit_working_days": rule.limit_working_days,
+        "source": pack.citation(rule),
+        "assumption": rule.assumption,
     }
 
 
@@ -169,6 +197,9 @@ def _for_people(pack: Pack, decision: Decision, of_instalment: bool) -> Iterator
         yield from (f"   {each.fact.title}：{each.words}" for each in clause.seen)
         yield from _still_missing(pack, clause)
         yield f"   依据：{pack.citation(clause.rule)} {clause.rule.id}{_assumed(clause.rule)}"
+    if not of_instalment and (rule := _channel(pack, decision)):
+        yield f"绿色通道：优先办理，各部门时限{shortened_to(rule)}"
+        yield f"   依据：{pack.citation(rule)} {rule.id}{_assumed(rule)}"
     yield f"政策包：{pack.identity}"
 
 

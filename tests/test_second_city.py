@@ -95,11 +95,23 @@ def test_three_treasuries_bear_one_payment_of_a_district(lines: Sequence[Line], 
 
 def test_the_second_quarter_of_every_allowance_is_reviewed_and_ordered_only_on_its_day(ran: Ran) -> None:
     """Of a benefit that is paid at once there is nothing to review."""
-    found = asyncio.run(rows_of_finance(ran.home, _REVIEWS))
+    found = asyncio.run(rows_of("finance", ran.home, _REVIEWS))
     of_allowances = [row for row in found if row["benefit"] == "settling_allowance"]
     assert len(of_allowances) >= len(set(EmployerKind)) - 1
     assert {(row["reviewed"], row["ordered"]) for row in of_allowances} == {("2 pass", "1")}
     assert {(row["reviewed"], row["ordered"]) for row in found if row not in of_allowances} == {(None, "1")}
+
+
+def test_each_category_is_graded_as_fast_as_its_green_channel_says(ran: Ran) -> None:
+    found = asyncio.run(rows_of("workflow", ran.home, _GRADINGS))
+    limits = {(row["category"], row["green_channel"]): set(row["limits"]) for row in found}
+    whole = {1, 4, 6}
+    assert limits == {
+        ("leading", True): {1, 3},
+        ("founding", True): {1, 4},
+        ("skilled", False): whole,
+        ("young", False): whole,
+    }
 
 
 def test_its_invariants_hold_at_rest(ran: Ran) -> None:
@@ -114,14 +126,18 @@ _REVIEWS = """
              WHERE o.entitlement_id = e.id) AS ordered
       FROM entitlement AS e
 """
+_GRADINGS = """
+    SELECT i.category, t.green_channel, array_agg(DISTINCT t.limit_working_days) AS limits
+      FROM item AS i JOIN task AS t ON t.item = i.id WHERE i.code = 'grading' GROUP BY 1, 2
+"""
 
 
-async def rows_of_finance(home: Path, query: str) -> Sequence[Any]:
-    """What finance's database holds after the run."""
+async def rows_of(service: str, home: Path, query: str) -> Sequence[Any]:
+    """What the database of a service holds after the run."""
     postgres = Local(home).postgres
     await asyncio.to_thread(postgres.start)
     try:
-        connection = await connect(postgres.app_url("finance"))
+        connection = await connect(postgres.app_url(service))
         try:
             return await connection.fetch(query)
         finally:

@@ -1,7 +1,8 @@
-"""Giving tasks to departments: rows, running numbers of each org unit's feed, and the due work of each limit."""
+"""Giving tasks to departments: rows, running numbers of each org unit's feed, and the due work of each limit; through
+the green channel (第六条) where the policy has one for the item and the category of talent."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from libs.common.events import DeptAssigned
-from libs.common.policy import Pack, PackIdentity, task_treasury, tasks_for
+from libs.common.policy import Pack, PackIdentity, green_channel, limit_of, task_treasury, tasks_for
 from libs.common.ticker import Due, schedule
 from services.workflow.access import policy_of
 from services.workflow.clock import Clock
@@ -30,19 +31,51 @@ _NEXT_NUMBERS = text("""
     RETURNING treasury, department, last
 """)
 _INSERT = text("""
-    INSERT INTO task (id, application, item, stage, treasury, department, feed_no, title, limit_working_days, start_on,
-                      assigned_at, state)
-    SELECT id, application, item, stage, treasury, department, feed_no, title, budget, start_on, :now, 'open'
+    INSERT INTO task (id, application, item, stage, treasury, department, feed_no, title, limit_working_days,
+                      green_channel, start_on, assigned_at, state)
+    SELECT id, application, item, stage, treasury, department, feed_no, title, budget, green, start_on, :now, 'open'
       FROM unnest(CAST(:ids AS uuid[]), CAST(:applications AS uuid[]), CAST(:items AS uuid[]),
                   CAST(:stages AS smallint[]), CAST(:treasuries AS text[]), CAST(:departments AS text[]),
                   CAST(:numbers AS bigint[]), CAST(:titles AS text[]), CAST(:budgets AS integer[]),
-                  CAST(:starts AS date[]))
-           AS r (id, application, item, stage, treasury, department, feed_no, title, budget, start_on)
+                  CAST(:greens AS boolean[]), CAST(:starts AS date[]))
+           AS r (id, application, item, stage, treasury, department, feed_no, title, budget, green, start_on)
+""")
+# A certification goes by the category that it claims; what names an earlier certification by that one's, if it is the
+# beneficiary's and still held on the day of acceptance; all else by what is claimed beside it, which stays as it was
+# filed: whatever is certified afterwards moves no limit.
+_CATEGORIES = text("""
+    SELECT i.id, CASE WHEN i.kind = 'certification' THEN i.category
+                      WHEN i.certification IS NULL THEN claimed.category
+                      ELSE earlier.category END AS category
+      FROM item AS i JOIN cases AS c USING (application)
+      LEFT JOIN certification AS earlier ON earlier.number = i.certification
+                AND earlier.beneficiary = c.beneficiary AND earlier.valid_to >= c.accepted_on
+      LEFT JOIN LATERAL (SELECT s.category FROM item AS s
+                          WHERE s.application = i.application AND s.kind = 'certification'
+                          ORDER BY s.position LIMIT 1) AS claimed ON true
+     WHERE i.id = ANY(CAST(:items AS uuid[]))
 """)
 _CANCEL = text("""
     UPDATE task SET state = 'cancelled'
      WHERE item = ANY(CAST(:items AS uuid[])) AND state IN ('open', 'suspended')
 """)
+
+
+@dataclass(frozen=True, slots=True)
+class NewStage:
+    """A stage of an item whose tasks are to be given. `start_on` is the day of the event, which does not count."""
+
+    pack: Pack
+    case: Row[Any]
+    item: UUID
+    code: str
+    number: int
+    start_on: date
+
+    @property
+    def may_be_green(self) -> bool:
+        """Whether the policy has a green channel for the item, whoever may use it."""
+        return any(self.code in rule.items for rule in self.pack.green_channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +90,18 @@ class NewTask:
     department: str
     title: str
     limit_working_days: int
+    green_channel: bool
     start_on: date
     id: UUID
 
 
-def stage_tasks(pack: Pack, case: Row[Any], item: UUID, code: str, *, stage: int, start_on: date) -> list[NewTask]:
-    """The tasks of one stage of an item, as the policy of the day of acceptance says. Raises UnknownCode."""
-    return [
-        NewTask(
-            application=case.application,
-            policy=policy_of(case),
-            item=item,
-            stage=stage,
-            treasury=task_treasury(pack, each, case.treasury, case.accepted_on),
-            department=each.department,
-            title=each.title,
-            limit_working_days=each.limit_working_days,
-            start_on=start_on,
-            id=uuid7(),
-        )
-        for each in tasks_for(pack, code, case.accepted_on)[stage]
-    ]
-
-
-async def assign(tx: AsyncConnection, tasks: Sequence[NewTask], *, now: datetime) -> list[DeptAssigned]:
-    """Give tasks, with the due work of their limits; the caller holds their cases and emits what this returns."""
-    if not tasks:
+async def assign(tx: AsyncConnection, stages: Sequence[NewStage], *, now: datetime) -> list[DeptAssigned]:
+    """Give the tasks of stages, with the due work of their limits; the caller holds their cases, whose items are there,
+    and emits what this returns. Raises UnknownCode."""
+    if not stages:
         return []
+    categories = await _categories(tx, [each.item for each in stages if each.may_be_green])
+    tasks = [task for each in stages for task in _stage_tasks(each, categories.get(each.item))]
     await _insert(tx, tasks, await _next_numbers(tx, tasks), now)
     clocks = {each.id: Clock(each.start_on, each.limit_working_days) for each in tasks}
     await schedule(tx, [deadline_of(each, clock) for each, clock in clocks.items()])
@@ -108,6 +126,36 @@ async def assign(tx: AsyncConnection, tasks: Sequence[NewTask], *, now: datetime
             due_on=_due_on(clocks[each.id]),
         )
         for each in tasks
+    ]
+
+
+async def _categories(tx: AsyncConnection, items: Collection[UUID]) -> Mapping[UUID, str | None]:
+    """The category of talent by which each item goes through the green channel."""
+    if not items:
+        return {}
+    rows = await tx.execute(_CATEGORIES, {"items": list(items)})
+    return {row.id: row.category for row in rows}
+
+
+def _stage_tasks(new: NewStage, category: str | None) -> list[NewTask]:
+    """The tasks of a stage, as the policy of the day of acceptance says for a category."""
+    pack, case, on = new.pack, new.case, new.case.accepted_on
+    channel = green_channel(pack, item=new.code, category=category, on=on)
+    return [
+        NewTask(
+            application=case.application,
+            policy=policy_of(case),
+            item=new.item,
+            stage=new.number,
+            treasury=task_treasury(pack, each, case.treasury, on),
+            department=each.department,
+            title=each.title,
+            limit_working_days=limit_of(each, channel),
+            green_channel=channel is not None,
+            start_on=new.start_on,
+            id=uuid7(),
+        )
+        for each in tasks_for(pack, new.code, on)[new.number]
     ]
 
 
@@ -165,6 +213,7 @@ async def _insert(tx: AsyncConnection, tasks: Sequence[NewTask], numbers: Sequen
             "numbers": list(numbers),
             "titles": [each.title for each in tasks],
             "budgets": [each.limit_working_days for each in tasks],
+            "greens": [each.green_channel for each in tasks],
             "starts": [each.start_on for each in tasks],
         },
     )

@@ -28,7 +28,7 @@ from libs.common.paging import Page, PageRequest, page_of, read_after
 from libs.common.policy import Pack, PackIdentity, tasks_for
 from services.workflow.access import among, locked, pack_of, policy_of, visible
 from services.workflow.archive import open_records
-from services.workflow.assignment import NewTask, assign, cancel_tasks, stage_tasks
+from services.workflow.assignment import NewStage, assign, cancel_tasks
 from services.workflow.changes import Done, settle_changes
 from services.workflow.closing import close_finished, end_cases
 from services.workflow.domain import TITLES, CaseState, ItemState, Step, TaskState, next_step
@@ -158,26 +158,28 @@ async def open_cases(
     if not filed:
         return
     begun = [_begin(packs[event.policy], held[event.application], each) for event, _, each in filed]
-    await tx.execute(_ITEMS, _item_rows(filed, [(state, stage) for state, stage, _ in begun]))
+    await tx.execute(_ITEMS, _item_rows(filed, begun))
     await open_records(tx, [case.beneficiary for case in held.values()], now=now)
     await record(tx, [Entry(application, "case_opened") for application in held], at=now)
-    events_out: list[Event] = [*await assign(tx, [each for _, _, tasks in begun for each in tasks], now=now)]
-    done = [
-        Done(held[event.application], packs[event.policy], each.item, each.code)
-        for (event, _, each), (state, _, _) in zip(filed, begun, strict=True)
-        if state is ItemState.DONE
+    placed = [
+        (held[event.application], packs[event.policy], each, *state)
+        for (event, _, each), state in zip(filed, begun, strict=True)
     ]
+    stages = [
+        NewStage(pack, case, each.item, each.code, stage, start_on=case.accepted_on)
+        for case, pack, each, state, stage in placed
+        if state is ItemState.IN_PROGRESS
+    ]
+    events_out: list[Event] = [*await assign(tx, stages, now=now)]
+    done = [Done(case, pack, each.item, each.code) for case, pack, each, state, _ in placed if state is ItemState.DONE]
     events_out += await settle_changes(tx, done, now=now)
     events_out += await close_finished(tx, held, now=now)
     await emit(tx, *events_out)
 
 
-def _begin(pack: Pack, case: Row[Any], filed: AcceptedItem) -> tuple[ItemState, int, list[NewTask]]:
+def _begin(pack: Pack, case: Row[Any], filed: AcceptedItem) -> tuple[ItemState, int]:
     stages = len(tasks_for(pack, filed.code, case.accepted_on))
-    state, stage = _AT_OPENING[next_step(filed.kind, stage=-1, stages=stages, results=())]
-    if stage < 0:
-        return state, stage, []
-    return state, stage, stage_tasks(pack, case, filed.item, filed.code, stage=0, start_on=case.accepted_on)
+    return _AT_OPENING[next_step(filed.kind, stage=-1, stages=stages, results=())]
 
 
 def _case_rows(events: Any) -> dict[str, Any]:

@@ -105,6 +105,13 @@ task = Table(
     Column("feed_no", BigInteger, nullable=False, comment="running number within treasury and department"),
     Column("title", Text, nullable=False),
     Column("limit_working_days", Integer, nullable=False),
+    Column(
+        "green_channel",
+        Boolean,
+        nullable=False,
+        server_default="false",
+        comment="worked ahead of the rest (第六条); the limit is already the shorter one",
+    ),
     Column("start_on", Date, nullable=False, comment="the day of the event, which does not count"),
     Column("assigned_at", MOMENT, nullable=False),
     Column("state", Text, nullable=False),

@@ -21,7 +21,7 @@ from libs.common.packs import Packs
 from libs.common.policy import Facts
 from libs.common.ticker import Due, schedule
 from services.workflow.access import among, locked, pack_of, policy_of, visible
-from services.workflow.assignment import NewTask, assign, deadline_of, stage_tasks
+from services.workflow.assignment import NewStage, assign, deadline_of
 from services.workflow.changes import Done, settle_changes
 from services.workflow.closing import close_finished
 from services.workflow.domain import (
@@ -185,7 +185,7 @@ async def _advance(
 ) -> list[Event]:
     """Go on with items whose present stage may be complete: the next stage, the decision, or the end."""
     moves: list[tuple[UUID, str, int, str | None]] = []
-    following: list[NewTask] = []
+    following: list[NewStage] = []
     done: list[Done] = []
     for row in await tx.execute(_STAGES, {"items": list(items)}):
         case = held[row.application]
@@ -193,8 +193,7 @@ async def _advance(
         stages = len(pack.item(row.code, case.accepted_on).stages)
         step = next_step(row.kind, stage=row.stage, stages=stages, results=row.results)
         if step is Step.ASSIGN:
-            start = local_date(now)
-            following += stage_tasks(pack, case, row.id, row.code, stage=row.stage + 1, start_on=start)
+            following.append(NewStage(pack, case, row.id, row.code, row.stage + 1, start_on=local_date(now)))
             moves.append((row.id, ItemState.IN_PROGRESS, row.stage + 1, None))
         elif step is not Step.WAIT:
             state = TRANSITIONS[ItemState.IN_PROGRESS, step]

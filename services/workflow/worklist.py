@@ -90,7 +90,8 @@ class TaskView(BaseModel):
     materials: str = Field(description="材料目录地址（办件系统，用自己的令牌读取）")
     judgements: list[Judgement] = Field(description="政策交由本部门认定的事实，随结果在 facts 中反馈")
     required_materials: list[dict[str, str]] = Field(description="该事项应有的材料：{code, title}")
-    limit_working_days: int
+    limit_working_days: int = Field(description="办理时限（工作日）；绿色通道缩短的，为缩短后的时限")
+    green_channel: bool = Field(description="是否按绿色通道优先办理")
     start_on: date = Field(description="起算日，当日不计入")
     due_on: date | None = Field(description="办理期限；特别程序中无法确定时为空")
     provisional: bool = Field(description="期限超出已公布的放假安排，为暂定")
@@ -119,14 +120,23 @@ class TaskFeed(BaseModel):
 
 
 async def list_tasks(
-    tx: AsyncConnection, packs: Packs, caller: Principal, page: PageRequest, *, state: TaskState | None, today: date
+    tx: AsyncConnection,
+    packs: Packs,
+    caller: Principal,
+    page: PageRequest,
+    *,
+    state: TaskState | None,
+    green_channel: bool | None,
+    today: date,
 ) -> Page[TaskView]:
-    """The caller's tasks, oldest first, optionally those in one state."""
+    """The caller's tasks, oldest first, optionally those in one state, those of the green channel or the others."""
     query = visible(tasks_query(), caller, of=task).order_by(task.c.id).limit(page.limit + 1)
     if after := read_after(page, UUID):
         query = query.where(task.c.id > after[0])
     if state is not None:
         query = query.where(task.c.state == state)
+    if green_channel is not None:
+        query = query.where(task.c.green_channel.is_(green_channel))
     found = await views(tx, packs, (await tx.execute(query)).all(), today=today)
     return page_of(found, page, lambda view: (str(view.id),))
 
@@ -266,6 +276,7 @@ def _view(row: Row[Any], pack: Pack, ledger: Sequence[Stretch], today: date) -> 
             if fact.department == row.department and fact.name in pack.facts_of_decisions
         ],
         limit_working_days=row.limit_working_days,
+        green_channel=row.green_channel,
         start_on=row.start_on,
         due_on=due_on,
         provisional=clock.provisional(),

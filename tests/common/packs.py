@@ -45,6 +45,20 @@ def one_of(*benefits: str, rule: str = "one-of-two") -> tuple[str, str]:
     return "exclusions:\n", f"{section}exclusions:\n"
 
 
+def green(*items: str, categories: str, limit: int | None, since: str = "2021-03-23") -> tuple[str, str]:
+    """The change by which items of talent of more categories go through the green channel."""
+    rule = f"""  - id: green.more
+    categories: [{categories}]
+    items: [{", ".join(items)}]
+    document: anyang-2021-4
+    article: 第六条
+    valid_from: {since}
+    version_by: accepted_on
+"""
+    limited = f"    limit_working_days: {limit}\n" if limit else ""
+    return "green_channels:\n", f"green_channels:\n{rule}{limited}"
+
+
 def reviewed(*benefits: str) -> tuple[str, str]:
     """The change by which later instalments of benefits wait for a review of two facts."""
     rules = f"""  - id: still.insured

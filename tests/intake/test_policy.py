@@ -37,6 +37,14 @@ async def test_a_policy_says_whom_a_benefit_is_given_to_once_and_what_cannot_be_
     assert found["talent_certification"] == (None, [])
 
 
+@pytest.mark.article("第六条")
+async def test_a_policy_says_whose_items_go_through_the_green_channel(house: House) -> None:
+    channels = {item["code"]: item["green_channels"] for item in (await house.portal().get("/policy")).body["items"]}
+    everybody = [category.code for category in anyang().categories]
+    assert channels["children_schooling"] == [{"categories": everybody, "limit_working_days": 5}]
+    assert channels["talent_certification"] == []
+
+
 @pytest.mark.parametrize("query", ["on=2021-03-22", f"sha256={'0' * 64}"])
 async def test_a_policy_that_nobody_holds_is_not_found(house: House, query: str) -> None:
     assert (await house.portal().get(f"/policy?{query}")).status == 404

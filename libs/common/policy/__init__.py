@@ -26,6 +26,7 @@ from libs.common.policy.errors import (
     PolicyError,
     UnknownCode,
 )
+from libs.common.policy.green_channel import green_channel, limit_of, promised_working_days
 from libs.common.policy.identity import PackIdentity
 from libs.common.policy.instalments import (
     Instalment,
@@ -88,10 +89,13 @@ __all__ = [
     "employer_share",
     "exclusion",
     "fact_faults",
+    "green_channel",
+    "limit_of",
     "load_pack",
     "payout_due_on",
     "platform_for",
     "platform_of",
+    "promised_working_days",
     "review",
     "schedule",
     "settlement_route",

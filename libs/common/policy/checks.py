@@ -334,6 +334,22 @@ def alternatives_are_given_alike(pack: Contents) -> Iterator[Finding]:
             )
 
 
+def green_channels_have_an_effect(pack: Contents) -> Iterator[Finding]:
+    """A department works on each item of a green channel, and the channel's limit is shorter than one of theirs."""
+    for i, rule in enumerate(pack.green_channels):
+        named = [item for item in pack.items if item.code in rule.items and _meet(item, rule)]
+        idle = {item.code for item in named if not item.stages}
+        for j, code in enumerate(rule.items):
+            if code in idle:
+                where = ("green_channels", i, "items", j)
+                yield where, f"事项 {code} 没有部门办理，无从走绿色通道，请删去，或在 items 中写明由哪个部门办理。"
+        limit = rule.limit_working_days
+        limits = [task.limit_working_days for item in named for stage in item.stages for task in stage]
+        if limit is not None and limits and limit >= max(limits):
+            told = f"所列事项的部门时限最长 {max(limits)} 个工作日，{limit} 个工作日没有缩短任何时限"
+            yield ("green_channels", i, "limit_working_days"), f"{told}，请改短，或删去 limit_working_days。"
+
+
 def categories_can_be_certified(pack: Contents) -> Iterator[Finding]:
     """The coverage of every category is certified by an item."""
     certified = {coverage for item in pack.items for coverage in item.certifies}
@@ -388,6 +404,7 @@ IN_FORCE: tuple[Check, ...] = (
     money_rules_are_of_money,
     excluded_people_have_no_amounts,
     alternatives_are_given_alike,
+    green_channels_have_an_effect,
     categories_can_be_certified,
 )
 
@@ -451,6 +468,8 @@ def _references(pack: Contents) -> Iterator[tuple[Path, str, str]]:
     for section in ("exclusions", "at_most_one", "employer_shares", "sharing_plans"):
         yield from _lists(pack, section, "benefits", "benefit")
     yield from _lists(pack, "public_notices", "items", "item")
+    yield from _lists(pack, "green_channels", "items", "item")
+    yield from _lists(pack, "green_channels", "categories", "category")
     yield from _lists(pack, "items", "certifies", "coverage")
     yield from _lists(pack, "conditions", "coverages", "coverage")
     yield from _lists(pack, "conditions", "categories", "category")

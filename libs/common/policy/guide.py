@@ -9,6 +9,7 @@ from datetime import date
 
 from libs.common.money import format_yuan
 from libs.common.policy.coverage import categories_of
+from libs.common.policy.green_channel import promised_working_days
 from libs.common.policy.instalments import review_conditions
 from libs.common.policy.model import (
     Anchor,
@@ -20,6 +21,7 @@ from libs.common.policy.model import (
     ClaimSubject,
     CorrectionTerms,
     Exclusion,
+    GreenChannel,
     InstalmentPlan,
     Item,
     ItemKind,
@@ -28,7 +30,7 @@ from libs.common.policy.model import (
     TaskLevel,
 )
 from libs.common.policy.pack import Pack
-from libs.common.policy.wording import TITLES, keeper_of, title_in, titled
+from libs.common.policy.wording import TITLES, keeper_of, shortened_to, title_in, titled
 
 ASSUMED = "（文件未写明，为假定）"
 
@@ -101,6 +103,7 @@ def _standard(pack: Pack, items: list[Item], on: date) -> Iterator[Entry]:
         (("平台", "受理范围"), *served),
     )
     yield from _directories(pack, on)
+    yield from _green_channels(pack, items, on)
 
 
 def _directories(pack: Pack, on: date) -> Iterator[Entry]:
@@ -113,6 +116,30 @@ def _directories(pack: Pack, on: date) -> Iterator[Entry]:
     if kept:
         told = "用人单位是否列入目录，由平台按受理之日的目录查明，申请人不必说明或者证明。"
         yield Entry("企业目录", (told,), (("目录", "登记部门", "依据"), *kept))
+
+
+def _green_channels(pack: Pack, items: list[Item], on: date) -> Iterator[Entry]:
+    """Who has which items worked through the green channel, and how fast."""
+    kept = [
+        (
+            "、".join(item.title for item in items if item.code in rule.items),
+            _categories(pack, rule),
+            shortened_to(rule),
+            f"{pack.citation(rule)}{_assumed(rule)}",
+        )
+        for rule in pack.green_channels
+        if rule.covers(on)
+    ]
+    if kept:
+        told = (
+            "下列人才申请下列事项，各部门优先办理；时限有缩短的，按较短的一个计算。",
+            "人才类别以同一申请中申报的为准；凭已有认定编号申请的，以该认定为准。不须另行申请。",
+        )
+        yield Entry("绿色通道", told, (("事项", "人才类别", "各部门时限", "依据"), *kept))
+
+
+def _categories(pack: Pack, rule: GreenChannel) -> str:
+    return "、".join(title_in(pack.categories, code) for code in rule.categories)
 
 
 def _overview(pack: Pack, item: Item) -> tuple[str, ...]:
@@ -148,9 +175,21 @@ def _entries(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
         told = f"认定前{kind}公示 {notice.working_days} 个工作日，不计入办理时限；期内可提出异议，核查后再作决定。"
         yield Entry("公示", (f"{told}{_assumed(notice)}",))
     yield Entry("办理时限", (f"承诺时限：{_promised(item)}。", f"法定时限：{_statutory(item)}。"))
+    yield from _sooner(pack, item, on)
     yield Entry("到办事现场次数", (f"{item.visits} 次。",))
     yield Entry("办理结果", (f"{item.result}，由受理平台集中反馈。",))
     yield Entry("救济途径", (f"{item.remedy}。",))
+
+
+def _sooner(pack: Pack, item: Item, on: date) -> Iterator[Entry]:
+    """For whom the item goes through the green channel, and how long it then takes at most."""
+    told = tuple(
+        f"{_categories(pack, rule)}：优先办理，全程至多 {promised_working_days(item, rule)} 个工作日。{_assumed(rule)}"
+        for rule in pack.green_channels
+        if item.code in rule.items and rule.covers(on)
+    )
+    if told:
+        yield Entry("绿色通道", told)
 
 
 def _who(pack: Pack, item: Item, on: date) -> Iterator[Entry]:

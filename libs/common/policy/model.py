@@ -634,6 +634,26 @@ class PublicNotice(EligibilityRule):
         return tuple((item,) for item in self.items)
 
 
+class GreenChannel(EligibilityRule):
+    """The green channel (绿色通道, 第六条): talent of these categories has these items worked ahead of the rest. Where
+    there is a limit, each department has at most so many working days for its task of such an item."""
+
+    categories: Annotated[tuple[Code, ...], Field(min_length=1)]
+    items: Annotated[tuple[Code, ...], Field(min_length=1)]
+    limit_working_days: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        _distinct(self.categories)
+        _distinct(self.items)
+        return self
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each item with each category."""
+        return tuple((item, category) for item in self.items for category in self.categories)
+
+
 class CorrectionTerms(EligibilityRule):
     """Until when all defects are told at once, and how long the applicant has before the application lapses."""
 
@@ -685,6 +705,7 @@ class Contents(Record):
     conditions: tuple[Condition, ...] = ()
     at_most_one: tuple[AtMostOne, ...] = ()
     directories: tuple[Directory, ...] = ()
+    green_channels: tuple[GreenChannel, ...] = ()
 
     def rules(self) -> Iterator[Rule]:
         """Go through every rule of the pack, in the order of the file's sections."""

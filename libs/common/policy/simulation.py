@@ -22,6 +22,7 @@ from libs.common.dated import Dated
 from libs.common.policy.conditions import Facts, FactValueType
 from libs.common.policy.decision import Decision, Screening, Verdict
 from libs.common.policy.errors import NoRuleInForce, PolicyError
+from libs.common.policy.green_channel import green_channel, promised_working_days
 from libs.common.policy.instalments import Instalment, schedule
 from libs.common.policy.model import AtMostOne, EmployerShareRule, Fact, FactType
 from libs.common.policy.pack import Pack, PolicyDates
@@ -159,7 +160,7 @@ class Simulation:
             undetermined = any(each.verdict is Verdict.UNDETERMINED for each in screening.decisions(facts))
             return _Grants(Outcome.UNDETERMINED if undetermined else Outcome.NOTHING, 0, ())
         money = tuple((each.item.code, each.category.code, each.fen) for each in found if each.fen is not None)
-        return _Grants(Outcome.ENTITLED, max(each.item.promised_working_days for each in found), money)
+        return _Grants(Outcome.ENTITLED, max(_promised(self.pack, each) for each in found), money)
 
     def _pay(self, benefit: str, category: str, accepted_on: date, working_days: int) -> Sequence[Instalment] | str:
         try:
@@ -186,6 +187,12 @@ class Simulation:
             )
         except PolicyError as error:
             return str(error)
+
+
+def _promised(pack: Pack, decision: Decision) -> int:
+    """How long the departments may take at most, through the green channel where there is one."""
+    code, category = decision.item.code, decision.category.code
+    return promised_working_days(decision.item, green_channel(pack, item=code, category=category, on=decision.on))
 
 
 def _chosen(pack: Pack, entitled: Sequence[Decision]) -> list[Decision]:

@@ -31,6 +31,7 @@ from libs.common.policy.model import (
     EmployerShareRule,
     Exclusion,
     FlatKind,
+    GreenChannel,
     InstalmentPlan,
     Item,
     ItemKind,
@@ -137,6 +138,11 @@ def title_in(records: Iterable[Department | CodedRule], code: str) -> str:
 def keeper_of(pack: Pack, directory: Directory) -> str:
     """Who enters and strikes employers: a department of the city level."""
     return f"市{title_in(pack.departments, directory.keeper)}"
+
+
+def shortened_to(rule: GreenChannel) -> str:
+    """What the green channel makes of the limit of each department."""
+    return f"至多 {_days(rule.limit_working_days)}" if rule.limit_working_days else "不另缩短"
 
 
 def source_of(pack: Pack, rule: Cited) -> Facets:
@@ -287,6 +293,14 @@ def _item_effect(pack: Pack, was: Item | None, becomes: Item | None) -> Effect:
     return Effect(("申请人",) if easier else (), ("申请人",) if harder else ())
 
 
+_LONGEST = 1000  # working days: no limit of a pack is longer
+
+
+def _sooner(rule: GreenChannel) -> int:
+    """What a channel is worth: the more, the shorter its limit; without one still more than no channel."""
+    return _LONGEST + 1 - (rule.limit_working_days or _LONGEST)
+
+
 def _correction_effect(pack: Pack, was: CorrectionTerms | None, becomes: CorrectionTerms | None) -> Effect:
     told = _better("申请人", lambda rule: rule.tell_defects_within_working_days, less=True)(pack, was, becomes)
     corrected = _better("申请人", lambda rule: rule.correct_within_working_days)(pack, was, becomes)
@@ -366,6 +380,11 @@ WORDINGS: Mapping[type[Rule], Wording] = {
     Lights: Wording("预警", lambda _, rule: {"亮黄灯": f"剩余 {_days(rule.yellow_working_days_left)}以内"}),
     PublicNotice: Wording(
         "公示", lambda _, rule: {"公示": "必须" if rule.required else "可以", "公示期": _days(rule.working_days)}
+    ),
+    GreenChannel: Wording(
+        "绿色通道",
+        lambda _, rule: {"绿色通道": "适用", "各部门时限": shortened_to(rule)},
+        _better("该类人才", _sooner),
     ),
     CorrectionTerms: Wording(
         "补正",

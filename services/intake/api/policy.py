@@ -13,7 +13,7 @@ from libs.common.errors import NotFound
 from libs.common.facts import FactView, fact_view
 from libs.common.policy import Pack, PackIdentity, categories_of
 from libs.common.policy.identity import Sha256
-from libs.common.policy.model import AtMostOne, Benefit, ClaimSubject, Directory, Item
+from libs.common.policy.model import AtMostOne, Benefit, ClaimSubject, Directory, GreenChannel, Item
 from libs.common.policy.wording import keeper_of
 from libs.common.web import guarded_router, public
 from services.intake.api.desk import AtDesk
@@ -33,6 +33,13 @@ class Titled(BaseModel):
     title: str
 
 
+class PolicyChannel(BaseModel):
+    """Whose filings of an item go through the green channel, and how fast."""
+
+    categories: list[str] = Field(description="人才类别的代码：同一申请中申报的，或者所填认定编号的类别")
+    limit_working_days: int | None = Field(description="各部门的时限至多多少个工作日；不另缩短的为空")
+
+
 class PolicyItem(Titled):
     """A service item with the materials that it asks for, and the categories that it certifies; of a benefit whom it is
     given to once, and what cannot be had beside it."""
@@ -45,6 +52,7 @@ class PolicyItem(Titled):
     )
     alternatives: list[str] = Field(description="与本待遇只能享受其一的其他待遇的代码")
     promised_working_days: int = Field(description="承诺时限（工作日）；0 为即时办结")
+    green_channels: list[PolicyChannel] = Field(description="绿色通道：为哪些人才优先办理本事项；没有的为空")
     statutory_working_days: int | None = Field(description="法定时限（工作日）；没有规定的为空")
     visits: int = Field(description="须到办事现场的次数")
     result: str = Field(description="办理结果")
@@ -82,6 +90,10 @@ def _directory(pack: Pack, rule: Directory) -> PolicyDirectory:
     return PolicyDirectory(code=rule.code, title=rule.title, keeper=rule.keeper, keeper_title=keeper_of(pack, rule))
 
 
+def _channel(rule: GreenChannel) -> PolicyChannel:
+    return PolicyChannel(categories=list(rule.categories), limit_working_days=rule.limit_working_days)
+
+
 def _item(pack: Pack, item: Item, on: date) -> PolicyItem:
     benefit = pack.find_rule(Benefit, item.code, on=on)
     rule = pack.find_rule(AtMostOne, item.code, on=on)
@@ -94,6 +106,7 @@ def _item(pack: Pack, item: Item, on: date) -> PolicyItem:
         claim_subject=benefit.claim_subject if benefit else None,
         alternatives=[code for code in rule.benefits if code != item.code] if rule else [],
         promised_working_days=item.promised_working_days,
+        green_channels=[_channel(it) for it in pack.green_channels if item.code in it.items and it.covers(on)],
         statutory_working_days=item.statutory_working_days,
         visits=item.visits,
         result=item.result,

@@ -109,10 +109,17 @@ class Resumption(BaseModel):
 
 @router.get("/tasks", summary="任务列表", dependencies=[requires("workflow:read")])
 async def get_tasks(
-    tx: Tx, caller: Caller, packs: PacksHeld, page: Paging, state: TaskState | None = None
+    *,
+    tx: Tx,
+    caller: Caller,
+    packs: PacksHeld,
+    page: Paging,
+    state: TaskState | None = None,
+    green_channel: Annotated[bool | None, Query(description="true 只列绿色通道的任务，false 只列其他任务")] = None,
 ) -> Page[TaskView]:
-    """本单位的任务，按交办先后排列，可按状态筛选。"""
-    return await list_tasks(tx, packs, caller, page, state=state, today=local_date(datetime.now(UTC)))
+    """本单位的任务，按交办先后排列，可按状态筛选，也可只列绿色通道的任务。"""
+    today = local_date(datetime.now(UTC))
+    return await list_tasks(tx, packs, caller, page, state=state, green_channel=green_channel, today=today)
 
 
 @router.get("/tasks:poll", summary="等待新任务（长轮询）", dependencies=[requires("workflow:read")])
