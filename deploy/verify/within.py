@@ -9,6 +9,7 @@ from services.finance.entitlements import INSTALMENT
 from services.finance.payouts import DEADLINE as PAYOUT_DEADLINE
 from services.housing.allocation import HOLD_EXPIRY, LEASE_END
 from services.intake.app import EMITS as INTAKE_EMITS
+from services.intake.notices import NOTICE_END
 from services.intake.promises import PROMISE
 from services.intake.settlement import LAPSE
 from services.workflow.assignment import DEADLINE as TASK_DEADLINE
@@ -180,6 +181,10 @@ _PROMISES = f"""
                       AND NOT EXISTS (SELECT FROM material AS u WHERE u.application = a.id AND u.code = m.code
                                          AND u.evidence = 'upload'))
 """  # noqa: S608 - names of our own
+_NOTICES = f"""
+    SELECT n.notice::text, n.application::text, {_watched(NOTICE_END, "n.notice::text")} OR n.over_on IS NOT NULL
+      FROM public_notice AS n
+"""  # noqa: S608 - names of our own
 _UNPAID = f"""
     SELECT o.id::text, o.application::text,
            {_watched(PAYOUT_DEADLINE, "o.id::text", by=_end_of("o.due_on"))}
@@ -231,7 +236,7 @@ _NOTICED = """
            coalesce(c.decided_on > n.last_day, true)
            AND NOT EXISTS (SELECT FROM public_notice AS p JOIN objection AS o ON o.notice = p.id
                              LEFT JOIN objection_finding AS f ON f.objection = o.id
-                            WHERE p.item = i.id AND (f.upheld OR p.id = n.id AND f.objection IS NULL))
+                            WHERE p.item = i.id AND (f.upheld OR f.objection IS NULL))
       FROM certification AS c JOIN item AS i ON i.id = c.item
       LEFT JOIN public_notice AS n ON n.item = i.id AND n.proposed_at = i.proposed_at
 """
@@ -257,7 +262,12 @@ _FLATS = """
     SELECT 'eligibility ' || eligibility, NULL, count(*) = 1
       FROM hold WHERE state IN ('held', 'leased') GROUP BY eligibility
 """
-_FOUR_EYES = "SELECT id::text, application::text, confirmed_by <> proposed_by FROM item WHERE confirmed_by IS NOT NULL"
+_FOUR_EYES = """
+    SELECT id::text, application::text, confirmed_by <> proposed_by FROM item WHERE confirmed_by IS NOT NULL
+     UNION ALL
+    SELECT 'objection ' || o.id, n.application::text, f.recorded_by <> n.proposed_by
+      FROM objection_finding AS f JOIN objection AS o ON o.id = f.objection JOIN public_notice AS n ON n.id = o.notice
+"""
 
 # -- messaging, in every service
 
@@ -301,6 +311,7 @@ WITHIN: tuple[Mirrored | Each, ...] = (
     Each("whoever was accepted claims what was asked for", "intake", _CLAIMED),
     Each("every correction is watched until its last day", "intake", _CORRECTIONS),
     Each("every promised material is watched until its day", "intake", _PROMISES),
+    Each("every public notice is watched until it is over", "intake", _NOTICES),
     Each("every open task is watched until its limit", "workflow", _OPEN_TASKS),
     Each("every unpaid order is watched until its day", "finance", _UNPAID),
     Each("every later instalment has its order, or the day of it, or waits for its review", "finance", _INSTALMENTS),
@@ -309,7 +320,7 @@ WITHIN: tuple[Mirrored | Each, ...] = (
     Each("every item is where its tasks and its decision are", "workflow", _ITEM_STATES),
     Each("nobody is certified while on public notice, or against an objection", "workflow", _NOTICED),
     Each("nothing happened twice in a case", "workflow", _ONCE),
-    Each("nobody both proposed and confirmed a decision", "workflow", _FOUR_EYES),
+    Each("nobody both proposed a decision and confirmed it, or judged an objection to it", "workflow", _FOUR_EYES),
     Each("every hold is where its history and its lease are", "housing", _HOLD_STATES),
     Each("no flat is given to two at once, and nobody has two for one benefit", "housing", _FLATS),
     *(Each(f"what is parked in {s} can be released", s, _RELEASABLE) for s in SERVICES),

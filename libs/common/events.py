@@ -8,9 +8,9 @@ code. Compatible means both ways: only optional fields are added, and readers ig
 ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -605,3 +605,8 @@ EVENTS: tuple[type[Event], ...] = (
 )
 BY_TYPE: Mapping[str, type[Event]] = {event.__name__: event for event in EVENTS}
 TOPICS: tuple[str, ...] = tuple(dict.fromkeys(event.topic for event in EVENTS))
+
+
+def columns_of(events: Iterable[Event], names: str) -> dict[str, list[Any]]:
+    """Fields of events (their names with a space between) as the columns that a statement with `unnest` takes."""
+    return {name: [getattr(event, name) for event in events] for name in names.split()}

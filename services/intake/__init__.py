@@ -4,8 +4,9 @@ Owns: people with their documents, names and payee accounts (sealed; nobody else
 affiliations over time, the directories that employers stand in, applications with items, materials and external
 references, and what applicants are told.
 
-Hears: dept.assigned, dept.completed, case.suspended, talent.certified, application.closed, payout.ordered,
-payout.settled, housing.leased: the timeline and the results of an application, a projection (`feedback.py`).
+Hears: dept.assigned, dept.completed, case.suspended, notice.opened, talent.certified, application.closed,
+payout.ordered, payout.settled, housing.leased: the timeline and the results of an application, a projection
+(`feedback.py`).
 
 Emits: application.received (ApplicationReceived, CorrectionRequested, ApplicationAccepted, ApplicationNotAccepted,
 ApplicationTransferred, ApplicationWithdrawn, PromiseMissed), employer.affiliated (EmployerAffiliated; key: the

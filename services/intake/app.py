@@ -36,6 +36,7 @@ from services.intake.api import (
 from services.intake.api.group import GroupCommit
 from services.intake.applications import Desk
 from services.intake.feedback import PROJECTION_TABLES, Feedback
+from services.intake.notices import NOTICE_END, on_end
 from services.intake.promises import PROMISE, Promises
 from services.intake.settlement import LAPSE
 
@@ -85,7 +86,7 @@ def create(settings: Settings) -> Service:
         bus=open_bus(settings),
         inbox=Inbox(handlers),
         topics=tuple(dict.fromkeys(event.topic for event in handlers)),
-        due={LAPSE: desk.on_lapse, PROMISE: Promises(packs).on_day},
+        due={LAPSE: desk.on_lapse, PROMISE: Promises(packs).on_day, NOTICE_END: on_end},
         app=app,
         packs=packs,
         projection=(PROJECTION_TABLES, handlers),

@@ -7,9 +7,9 @@ step told once is not told again.
 
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import text
@@ -42,6 +42,7 @@ from libs.common.events import (
     PublicNoticeWithdrawn,
     TalentCertified,
     WithdrawalIgnored,
+    columns_of,
 )
 from libs.common.inbox import Early, EventHandler, cause
 from libs.common.money import format_yuan
@@ -188,6 +189,8 @@ _SUSPENSIONS = {
     "inspection": "检疫勘验",
     "appraisal": "鉴定",
     "expert_review": "专家评审",
+    "public_notice": "公示",
+    "objection": "异议核查",
 }
 # Codes are finance's; of what it calls `other` the bank alone knows.
 _BOUNCE_REASONS = {
@@ -223,7 +226,7 @@ class Feedback:
             return f"{who}已受理", f"“{item}”由{who}办理，应于 {event.due_on} 前办结。"
 
         await self._take(tx, events, words)
-        await tx.execute(_ASSIGNED, _columns(events, "task application item department treasury due_on"))
+        await tx.execute(_ASSIGNED, columns_of(events, "task application item department treasury due_on"))
 
     async def on_dept_completed(self, tx: AsyncConnection, events: Sequence[DeptCompleted]) -> None:
         """A department returned its result."""
@@ -234,7 +237,9 @@ class Feedback:
             return f"{who}{'已办结' if passed else '核验未通过'}", f"“{item}”于 {event.completed_on} 反馈结果。"
 
         await self._take(tx, events, words)
-        await tx.execute(_COMPLETED, _columns(events, "task application item department treasury result completed_on"))
+        await tx.execute(
+            _COMPLETED, columns_of(events, "task application item department treasury result completed_on")
+        )
         await self._decide_anew(tx, [event for event in events if event.facts])
 
     async def _decide_anew(self, tx: AsyncConnection, events: Sequence[DeptCompleted]) -> None:
@@ -263,7 +268,7 @@ class Feedback:
             return f"特别程序：{reason}", f"自 {event.from_day} 起不计入办理时限，事由：{reason}。"
 
         await self._take(tx, events, words)
-        await tx.execute(_SUSPENDED, _columns(events, "task application time"))
+        await tx.execute(_SUSPENDED, columns_of(events, "task application time"))
 
     async def on_case_resumed(self, tx: AsyncConnection, events: Sequence[CaseResumed]) -> None:
         """The clock runs again, and the due day moves."""
@@ -272,7 +277,7 @@ class Feedback:
             return "特别程序结束", f"自 {event.to_day} 起继续计时，应于 {event.due_on} 前办结。"
 
         await self._take(tx, events, words)
-        await tx.execute(_RESUMED, _columns(events, "task application time due_on"))
+        await tx.execute(_RESUMED, columns_of(events, "task application time due_on"))
 
     async def on_notice_opened(self, tx: AsyncConnection, events: Sequence[PublicNoticeOpened]) -> None:
         """A proposed certification is on public notice."""
@@ -323,7 +328,7 @@ class Feedback:
             return f"已认定：{category_title(pack, event.category)}", detail
 
         await self._take(tx, events, words)
-        await tx.execute(_CERTIFIED, _columns(events, "item application number category decided_on valid_to"))
+        await tx.execute(_CERTIFIED, columns_of(events, "item application number category decided_on valid_to"))
 
     async def on_benefit_approved(self, tx: AsyncConnection, events: Sequence[BenefitApproved]) -> None:
         """A benefit is approved."""
@@ -333,7 +338,7 @@ class Feedback:
             return f"已批准：{benefit_title(pack, event.benefit)}", detail
 
         await self._take(tx, events, words)
-        columns = _columns(events, "item application number category decided_on")
+        columns = columns_of(events, "item application number category decided_on")
         await tx.execute(_CERTIFIED, {**columns, "valid_to": [None] * len(events)})
 
     async def on_payee_account_changed(self, tx: AsyncConnection, events: Sequence[PayeeAccountChanged]) -> None:
@@ -352,7 +357,7 @@ class Feedback:
             return TITLES[event.state], f"{event.closed_on} 办理结束，共 {len(event.items)} 个事项，结果集中反馈如下。"
 
         await self._take(tx, events, words)
-        await tx.execute(_CLOSED, _columns(events, "application state closed_on"))
+        await tx.execute(_CLOSED, columns_of(events, "application state closed_on"))
         ends = [(event.application, item) for event in events for item in event.items]
         results = {
             "items": [item.item for _, item in ends],
@@ -384,7 +389,7 @@ class Feedback:
 
         await self._take(tx, events, words)
         names = "order application item benefit instalment treasury fen due_on state time"
-        await tx.execute(_ORDERED, _columns(events, names))
+        await tx.execute(_ORDERED, columns_of(events, names))
 
     async def on_payout_sent(self, tx: AsyncConnection, events: Sequence[PayoutSent]) -> None:
         """A payout order left for the bank."""
@@ -393,7 +398,7 @@ class Feedback:
             return "已提交银行", "款项已提交银行，等待银行回盘。"
 
         await self._take(tx, events, words)
-        await tx.execute(_SENT, _columns(events, "order application time"))
+        await tx.execute(_SENT, columns_of(events, "order application time"))
 
     async def on_payout_settled(self, tx: AsyncConnection, events: Sequence[PayoutSettled]) -> None:
         """The bank confirmed the credit."""
@@ -403,7 +408,7 @@ class Feedback:
 
         await self._take(tx, events, words)
         names = "order application item benefit instalment treasury fen due_on settled_on"
-        await tx.execute(_SETTLED, _columns(events, names))
+        await tx.execute(_SETTLED, columns_of(events, names))
 
     async def on_payout_bounced(self, tx: AsyncConnection, events: Sequence[PayoutBounced]) -> None:
         """The bank returned the payment."""
@@ -415,7 +420,7 @@ class Feedback:
             return "已退票", f"{told}请核对收款账户；如有变更，请登记新账户。"
 
         await self._take(tx, events, words)
-        await tx.execute(_BOUNCED, _columns(events, "order application item time reason"))
+        await tx.execute(_BOUNCED, columns_of(events, "order application item time reason"))
 
     async def on_payout_cancelled(self, tx: AsyncConnection, events: Sequence[PayoutCancelled]) -> None:
         """A payout order was cancelled, for good."""
@@ -426,7 +431,7 @@ class Feedback:
             return "已取消", f"“{item}”的一笔支付已于 {event.cancelled_on} 取消{because}。"
 
         await self._take(tx, events, words)
-        await tx.execute(_CANCELLED, _columns(events, "order application item cancelled_on"))
+        await tx.execute(_CANCELLED, columns_of(events, "order application item cancelled_on"))
 
     async def on_instalment_reviewed(self, tx: AsyncConnection, events: Sequence[InstalmentReviewed]) -> None:
         """What must still hold was reviewed before a later instalment."""
@@ -526,7 +531,3 @@ def _after_review(pack: Pack, event: InstalmentReviewed) -> str:
     decided = {rule.id: rule for rule in pack.conditions if rule.id in event.rules}.values()
     told = (rule.failed if event.verdict == "fail" else rule.undetermined for rule in decided)
     return f"{_instalment(pack, event)}暂缓发放：{'；'.join(told)}。"
-
-
-def _columns(events: Iterable[Event], names: str) -> dict[str, list[Any]]:
-    return {name: [getattr(event, name) for event in events] for name in names.split()}

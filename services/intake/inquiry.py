@@ -1,7 +1,6 @@
 """What callers ask of applications: one with everything, lists, and the feed of changes. Always through `visible`."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +8,6 @@ from sqlalchemy import BigInteger, ColumnElement, Select, Text, case, cast, func
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import Principal
-from libs.common.calendar import local_date
 from libs.common.errors import NotFound
 from libs.common.money import Amount, format_yuan
 from libs.common.packs import Packs
@@ -72,7 +70,7 @@ _RESULT_TITLES = {"done": "已办结", "refused": "未通过", "withdrawn": "已
 
 
 def _shown_state() -> ColumnElement[str]:
-    """The case state of now: what workflow ended, else what its tasks say, else intake's own."""
+    """The case state of now: what workflow ended, else what its tasks and notices say, else intake's own."""
     tasks = select(task_holder.c.task).where(task_holder.c.application == application.c.id)
     still = task_holder.c.suspended_at > func.coalesce(task_holder.c.resumed_at, literal_column("'-infinity'"))
     stands = tasks.where(task_holder.c.completed_on.is_(None), still)
@@ -80,7 +78,7 @@ def _shown_state() -> ColumnElement[str]:
     return case(
         (case_end.c.state.is_not(None), case_end.c.state),
         (own != "accepted", own),
-        (or_(stands.exists(), on_notice(local_date(datetime.now(UTC)))), "suspended"),
+        (or_(stands.exists(), on_notice()), "suspended"),
         (tasks.exists(), "in_progress"),
         else_=own,
     )

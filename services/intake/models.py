@@ -432,6 +432,7 @@ public_notice = Table(
     Column("treasury", Text, nullable=False),
     Column("opened_on", Date, nullable=False),
     Column("last_day", Date, nullable=False, index=True),
+    Column("over_on", Date, comment="the day after the last, once it has come"),
     Column("withdrawn_on", Date),
 )
 

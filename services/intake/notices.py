@@ -1,24 +1,29 @@
-"""Public notices (公示) as intake hears of them from workflow, and the list for everybody of those that run. Of names only
-the first character is shown: a notice is de-identified (个人信息保护法 第五十一条)."""
+"""Public notices (公示) as intake hears of them from workflow, and the list for everybody of those that run. Only the
+first character of a name is shown: a notice is de-identified (个人信息保护法 第五十一条)."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
-from html import escape
 from typing import Any
-from urllib.parse import urlencode
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, and_, exists, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.calendar import end_of_day
 from libs.common.crypto import Vault
-from libs.common.db import columns
-from libs.common.events import ObjectionConcluded, ObjectionReceived, PublicNoticeOpened, PublicNoticeWithdrawn
+from libs.common.events import (
+    ObjectionConcluded,
+    ObjectionReceived,
+    PublicNoticeOpened,
+    PublicNoticeWithdrawn,
+    columns_of,
+)
 from libs.common.packs import Packs
-from libs.common.paging import Page, PageRequest, read_after
+from libs.common.paging import PageRequest, read_after
 from libs.common.policy import Pack
+from libs.common.ticker import Due, schedule
 from services.intake.models import (
     application,
     application_item,
@@ -30,6 +35,7 @@ from services.intake.models import (
 )
 from services.intake.outcome import identity_of
 from services.intake.resolve import masked_names
+from services.intake.timeline import Step, tell
 from services.intake.views import NoticeView, ObjectionView, category_title, item_title, treasury_title
 
 _OPENED = text("""
@@ -50,6 +56,12 @@ _RECEIVED = text("""
                          CAST(:received_on AS date[]))
     ON CONFLICT (objection) DO NOTHING
 """)
+_OVER = text("""
+    UPDATE public_notice AS n SET over_on = last_day + 1 WHERE notice = ANY(CAST(:ids AS uuid[])) AND over_on IS NULL
+    RETURNING notice, application, item, last_day,
+              withdrawn_on IS NULL AND NOT EXISTS (SELECT FROM item_result AS r WHERE r.item = n.item)
+              AND NOT EXISTS (SELECT FROM case_end AS e WHERE e.application = n.application) AS stands
+""")
 _CONCLUDED = text("""
     UPDATE objection SET upheld = r.upheld, concluded_on = r.concluded_on
       FROM unnest(CAST(:objection AS uuid[]), CAST(:upheld AS boolean[]), CAST(:concluded_on AS date[]))
@@ -58,20 +70,14 @@ _CONCLUDED = text("""
 """)
 
 
-_STYLE = """
-body { font: 16px/1.7 "Noto Sans CJK SC", "Microsoft YaHei", sans-serif; max-width: 64rem; margin: 2rem auto;
-       padding: 0 1rem; color: #1a1a1a; }
-table { border-collapse: collapse; width: 100%; }
-th, td { border: 1px solid #bbb; padding: .3rem .6rem; text-align: left; vertical-align: top; }
-th { background: #eef4f8; white-space: nowrap; }
-"""
+NOTICE_END = "notice.end"
+"""The kind of due work at the end of a notice's last day; its key is the notice's id."""
 
 
 class PublishedView(BaseModel):
     """One line of the public list."""
 
     notice: UUID
-    case_no: str
     name: str = Field(description="姓名，已去标识化")
     employer: str | None = Field(description="用人单位名称；没有用人单位的为空")
     item: str
@@ -79,44 +85,52 @@ class PublishedView(BaseModel):
     treasury: str
     treasury_title: str
     opened_on: date
-    last_day: date = Field(description="公示期最后一日；对公示内容有异议的，应在此日前提出")
+    last_day: date = Field(description="公示期最后一日；对公示内容有异议的，应在此日（含当日）前提出")
 
 
 # -- what is heard
 
 
 async def on_opened(tx: AsyncConnection, events: Sequence[PublicNoticeOpened]) -> None:
-    """Keep notices."""
-    names = ["notice", "application", "item", "category", "treasury", "opened_on", "last_day"]
-    await tx.execute(_OPENED, _columns(events, names))
+    """Keep notices, and look again when they are over."""
+    await tx.execute(_OPENED, columns_of(events, "notice application item category treasury opened_on last_day"))
+    await schedule(tx, [Due(NOTICE_END, str(event.notice), end_of_day(event.last_day)) for event in events])
 
 
 async def on_withdrawn(tx: AsyncConnection, events: Sequence[PublicNoticeWithdrawn]) -> None:
     """Keep that notices no longer hold."""
-    await tx.execute(_WITHDRAWN, _columns(events, ["notice", "withdrawn_on"]))
+    await tx.execute(_WITHDRAWN, columns_of(events, "notice withdrawn_on"))
 
 
 async def on_received(tx: AsyncConnection, events: Sequence[ObjectionReceived]) -> None:
     """Keep objections."""
-    await tx.execute(_RECEIVED, _columns(events, ["objection", "notice", "application", "received_on"]))
+    await tx.execute(_RECEIVED, columns_of(events, "objection notice application received_on"))
 
 
 async def on_concluded(tx: AsyncConnection, events: Sequence[ObjectionConcluded]) -> None:
     """Keep what was found of objections."""
-    await tx.execute(_CONCLUDED, _columns(events, ["objection", "upheld", "concluded_on"]))
+    await tx.execute(_CONCLUDED, columns_of(events, "objection upheld concluded_on"))
 
 
-def _columns(events: Sequence[Any], names: Sequence[str]) -> dict[str, list[Any]]:
-    return columns(names, [tuple(getattr(event, name) for name in names) for event in events])
+async def on_end(tx: AsyncConnection, dues: Sequence[Due]) -> None:
+    """Due work: notices are over. It is told of those that still stand."""
+    rows = (await tx.execute(_OVER, {"ids": [UUID(due.key) for due in dues]})).all()
+    await tell(tx, [_over(row) for row in rows if row.stands])
+
+
+def _over(row: Any) -> Step:
+    detail = f"公示期于 {row.last_day} 届满；收到异议的，核查清楚后再作决定。"
+    step = uuid5(row.notice, NOTICE_END)
+    return Step(row.application, step, "notice_over", end_of_day(row.last_day), "公示期满", detail, row.item)
 
 
 # -- what is shown
 
 
-def on_notice(today: date) -> ColumnElement[bool]:
-    """Whether an item of an application (the row around it) is on public notice, or contested, on `today`."""
+def on_notice() -> ColumnElement[bool]:
+    """Whether an item of an application (the row around it) is on public notice, or contested."""
     unsettled = select(1).where(objection.c.notice == public_notice.c.notice, objection.c.concluded_on.is_(None))
-    running = or_(public_notice.c.last_day >= today, exists(unsettled))
+    running = or_(public_notice.c.over_on.is_(None), exists(unsettled))
     return exists(
         select(1).where(public_notice.c.application == application.c.id, _stands(), running).correlate(application)
     )
@@ -184,7 +198,6 @@ async def published(
 def _line(row: Any, pack: Pack, name: str) -> PublishedView:
     return PublishedView(
         notice=row.notice_notice,
-        case_no=row.case_no,
         name=name,
         employer=row.employer_name,
         item=item_title(pack, row.item_code),
@@ -193,35 +206,4 @@ def _line(row: Any, pack: Pack, name: str) -> PublishedView:
         treasury_title=treasury_title(pack, row.notice_treasury),
         opened_on=row.notice_opened_on,
         last_day=row.notice_last_day,
-    )
-
-
-def as_page(shown: Page[PublishedView], today: date, treasury: str | None) -> str:
-    """The list (of one treasury, or of all) as an HTML page to print or to show; no script, no address outside."""
-    heads = ("办件编号", "姓名", "用人单位", "事项", "拟认定类别", "所属财政", "公示日期", "公示期至")
-    rows = [
-        (
-            each.case_no,
-            each.name,
-            each.employer or "—",
-            each.item,
-            each.category,
-            each.treasury_title,
-            str(each.opened_on),
-            str(each.last_day),
-        )
-        for each in shown.items
-    ]
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    query = escape(urlencode({"cursor": shown.next} | ({"treasury": treasury} if treasury else {})))
-    onward = f'<p><a href="?{query}">下一页</a></p>' if shown.next else ""
-    table = (
-        f"<table><thead><tr>{''.join(f'<th>{each}</th>' for each in heads)}</tr></thead><tbody>{body}</tbody></table>"
-    )
-    return (
-        '<!doctype html><html lang="zh-CN"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>拟认定人才公示</title><style>{_STYLE}</style></head><body><h1>拟认定人才公示</h1>"
-        f"<p>{today} 公示中的名单。对公示内容有异议的，请在公示期内向所属财政的人才工作部门提出。</p>"
-        f"{table if rows else '<p>今日没有公示。</p>'}{onward}</body></html>"
     )

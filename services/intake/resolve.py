@@ -31,6 +31,9 @@ _PEOPLE = text("""
       FROM person AS asked JOIN person AS p ON p.ref = COALESCE(asked.merged_into, asked.ref)
      WHERE asked.ref = ANY(CAST(:refs AS uuid[]))
 """)
+_LEADING = text("""
+    SELECT ref, COALESCE(merged_into, ref) AS person FROM person WHERE ref = ANY(CAST(:refs AS uuid[]))
+""")
 # Those of the records that lead to a person too: what was filed for a record is kept under it. The newest legal name
 # of the leading record counts.
 _NAMES = text("""
@@ -132,11 +135,20 @@ async def resolve(
 
 
 async def masked_names(tx: AsyncConnection, vault: Vault, refs: Sequence[UUID]) -> dict[UUID, str]:
-    """The names of people as a notice shows them (张*), by reference: two statements, however many."""
-    people = (await tx.execute(_PEOPLE, {"refs": list(set(refs))})).all()
+    """The names of people as a notice shows them (张*), by reference: two statements, and one name opened for each."""
+    people = (await tx.execute(_LEADING, {"refs": list(set(refs))})).all()
     names = (await tx.execute(_NAMES, {"people": list({row.person for row in people})})).all() if people else []
-    opened = await asyncio.to_thread(_open_all, vault, frozenset({"name", "latin_name"}), (people, names, [], []))
-    return {ref: mask_name(each.name or each.latin_name or "") for ref, each in opened.items()}
+    newest: dict[UUID, Any] = {}
+    for row in sorted(names, key=lambda row: row.kind != "legal"):  # the sort keeps the order within a kind
+        newest.setdefault(row.person, row)
+    shown = await asyncio.to_thread(_masked, vault, list(newest.values()))
+    return {row.ref: shown.get(row.person, "*") for row in people}
+
+
+def _masked(vault: Vault, rows: Sequence[Any]) -> dict[UUID, str]:
+    return {
+        row.person: mask_name(vault.open(row.sealed, context("person_name", row.kept_under)).decode()) for row in rows
+    }
 
 
 _Rows = tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]

@@ -102,7 +102,7 @@ async def propose(
         await tx.execute(_PROPOSE, parameters)
         await record(tx, [_proposal_entry(d, line, category, caller.subject) for d, line, category in good], at=now)
         published = [
-            Published(d.item, d.case, category, now, d.notice_rule)
+            Published(d.item, d.case, category, now, caller.subject, d.notice_rule)
             for d, _, category in good
             if category is not None and d.notice_rule is not None and d.notice_rule.required
         ]
@@ -180,7 +180,7 @@ def _check_confirmation(dossier: Dossier, caller: Principal, today: date) -> Non
     obstacles = dossier.obstacles()  # again: facts may have changed since the proposal
     if obstacles:
         raise DecisionObstructed(reasons="；".join(each.title for each in obstacles))
-    check_published(dossier.notice_rule, dossier.notice, today)
+    check_published(dossier.notice_rule, dossier.notice, dossier.notices, today)
 
 
 async def _confirm(tx: AsyncConnection, good: Sequence[Dossier], *, by: str, now: datetime) -> None:

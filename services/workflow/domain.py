@@ -13,7 +13,8 @@ from services.workflow.clock import Clock
 
 
 class CaseState(StrEnum):
-    """State of a case. `suspended` is shown while the clock of one of its tasks stands still, and never stored."""
+    """State of a case. `suspended` is shown while the clock of a task stands still or a proposal is on public notice,
+    and never stored."""
 
     IN_PROGRESS = "in_progress"
     SUSPENDED = "suspended"
@@ -78,13 +79,16 @@ TITLES: Final[Mapping[StrEnum, str]] = {
 
 
 class SpecialProcedure(StrEnum):
-    """Why a clock stands still (行政许可法 第四十五条). Public notice and objection come after the tasks: `notices`."""
+    """Why a clock stands still (行政许可法 第四十五条). Public notice and objection follow the tasks (see `notices`);
+    of tasks there are only stretches from before that."""
 
     HEARING = "hearing"
     TESTING = "testing"
     INSPECTION = "inspection"
     APPRAISAL = "appraisal"
     EXPERT_REVIEW = "expert_review"
+    PUBLIC_NOTICE = "public_notice"
+    OBJECTION = "objection"
 
     @property
     def label(self) -> str:
@@ -98,6 +102,8 @@ _PROCEDURES = {
     SpecialProcedure.INSPECTION: "检验",
     SpecialProcedure.APPRAISAL: "鉴定",
     SpecialProcedure.EXPERT_REVIEW: "专家评审",
+    SpecialProcedure.PUBLIC_NOTICE: "公示",
+    SpecialProcedure.OBJECTION: "异议核查",
 }
 
 
@@ -246,6 +252,13 @@ class ObjectionDayRefused(DomainError):
     status, code, title = 422, "objection-day-refused", "收到异议的日期不在公示期内"
     detail = "收到异议的日期应在 {earliest} 至 {latest} 之间（含首尾两日）。公示期外的反映，请按信访等程序办理。"
     semantic = True
+
+
+class TooManyObjections(DomainError):
+    """409: a notice takes so many objections and no more."""
+
+    status, code, title = 409, "too-many-objections", "该公示登记的异议已达上限"
+    detail = "一次公示至多登记 {most} 件异议，请将内容相同的合并登记。"
 
 
 class ObjectionConcludedAlready(DomainError):

@@ -53,7 +53,9 @@ class Dossier:
 
     @property
     def notice_rule(self) -> PublicNotice | None:
-        """What the policy of the day of acceptance says of a public notice of this item, if anything."""
+        """What the policy of the day of acceptance says of a public notice of this certification, if anything."""
+        if self.item.kind != "certification":
+            return None
         return self.pack.find_rule(PublicNotice, self.item.code, on=self.case.accepted_on)
 
     def obstacles(self) -> list[Obstacle]:
@@ -162,6 +164,7 @@ class DecisionView(BaseModel):
     proposal: ProposalView | None
     may_publish: bool = Field(description="政策规定须公示或可以公示，且该决定尚未公示")
     notice: NoticeView | None = Field(description="所提决定的公示；没有公示的为空")
+    earlier_notices: list[NoticeView] = Field(description="此前所提、已退回的决定的公示及其异议")
 
 
 # -- what they read
@@ -170,8 +173,8 @@ class DecisionView(BaseModel):
 async def list_decisions(
     tx: AsyncConnection, packs: Packs, caller: Principal, page: PageRequest, *, state: ItemState | None
 ) -> Page[DecisionView]:
-    """Items that wait for a proposal or a confirmation and can have one now; the benefits of an undecided
-    certification filed with them are left out."""
+    """Items that wait for a proposal or a confirmation, also those whose public notice still runs; the benefits of an
+    undecided certification filed with them are left out."""
     states = [state] if state else [ItemState.AWAITING_DECISION, ItemState.PROPOSED]
     sibling = item.alias("sibling")
     undecided = exists(
@@ -214,6 +217,7 @@ def _view(dossier: Dossier, caller: Principal) -> DecisionView:
             at=row.proposed_at,
         )
     support = dossier.support if dossier.support and dossier.support.same_person else None
+    notices = [notice_view(each, whole=_judges(caller)) for each in dossier.notices]
     return DecisionView(
         item=row.id,
         etag=etag(row.version),
@@ -236,7 +240,8 @@ def _view(dossier: Dossier, caller: Principal) -> DecisionView:
         verdicts=[each for each in verdicts if each == "refuse" or (dossier.ready and not obstacles)],
         proposal=proposal,
         may_publish=dossier.may_publish,
-        notice=notice_view(dossier.notice, whole=_judges(caller)) if dossier.notice else None,
+        notice=next((each for each in notices if dossier.notice and each.id == dossier.notice.id), None),
+        earlier_notices=[each for each in notices if not (dossier.notice and each.id == dossier.notice.id)],
     )
 
 

@@ -178,6 +178,7 @@ public_notice = Table(
     Column("application", UUID, ForeignKey("cases.application"), nullable=False),
     Column("item", UUID, ForeignKey("item.id"), nullable=False),
     Column("proposed_at", MOMENT, nullable=False, comment="of the proposal"),
+    Column("proposed_by", Text, nullable=False),
     Column("category", Text, nullable=False),
     Column("opened_on", Date, nullable=False, comment="the day of the event, which does not count"),
     Column("last_day", Date, nullable=False, comment="as it was published"),

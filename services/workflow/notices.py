@@ -2,12 +2,13 @@
 confirmation, as it is read. `publication` writes it.
 
 A notice belongs to one proposal. Where the policy requires it, it opens with the proposal; where the policy allows it,
-an officer opens it. The day of opening does not count, and its last day counts whole. Until it is over and every
-objection is looked into, the proposal is not confirmed; an objection that is upheld stands against the item for good.
+an officer opens it. The day of opening does not count, and its last day counts whole. Until it is over the proposal is
+not confirmed. Objections follow the item, whatever becomes of the proposal: nobody is certified before each is looked
+into, and one that is upheld stands against the item for good.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.calendar import CALENDAR
 from libs.common.policy.model import PublicNotice
 from services.workflow.access import among
 from services.workflow.domain import ItemState, NoticeRequired, NoticeRunning, ObjectionsOpen
@@ -41,6 +43,7 @@ class Notice:
 
     id: UUID
     proposed_at: datetime
+    proposed_by: str
     category: str
     opened_on: date
     last_day: date
@@ -50,13 +53,6 @@ class Notice:
     def findings(self) -> list[str]:
         """What was found of the objections that are upheld."""
         return [each.finding for each in self.objections if each.upheld and each.finding]
-
-    def check_over(self, today: date) -> None:
-        """Whether what was published may be confirmed. Raises NoticeRunning, ObjectionsOpen."""
-        if today <= self.last_day:
-            raise NoticeRunning(last_day=self.last_day)
-        if open_ := sum(each.upheld is None for each in self.objections):
-            raise ObjectionsOpen(count=open_)
 
 
 class ObjectionView(BaseModel):
@@ -77,15 +73,24 @@ class NoticeView(BaseModel):
     category: str
     opened_on: date = Field(description="公示之日，当日不计入")
     last_day: date = Field(description="公示期最后一日，当日计入")
+    provisional: bool = Field(description="公示期超出已公布的放假安排，为暂定")
     objections: list[ObjectionView]
 
 
-def check_published(rule: PublicNotice | None, notice: Notice | None, today: date) -> None:
-    """Whether a certification may be confirmed on `today`. Raises NoticeRequired, NoticeRunning, ObjectionsOpen."""
-    if notice is not None:
-        notice.check_over(today)
-    elif rule is not None and rule.required:
+def check_published(rule: PublicNotice | None, notice: Notice | None, notices: Sequence[Notice], today: date) -> None:
+    """Whether a certification may be confirmed on `today`: `notice` is that of its proposal, `notices` all of its item.
+
+    A calendar that gained holidays since makes a notice longer, never shorter. Raises NoticeRequired, NoticeRunning,
+    ObjectionsOpen.
+    """
+    if notice is None and rule is not None and rule.required:
         raise NoticeRequired(days=rule.working_days)
+    if notice is not None:
+        counted = CALENDAR.add_working_days(notice.opened_on, rule.working_days) if rule else notice.last_day
+        if today <= (last_day := max(notice.last_day, counted)):
+            raise NoticeRunning(last_day=last_day)
+    if open_ := sum(objection.upheld is None for each in notices for objection in each.objections):
+        raise ObjectionsOpen(count=open_)
 
 
 def on_notice(today: date) -> ColumnElement[bool]:
@@ -120,7 +125,9 @@ async def notices_of(tx: AsyncConnection, items: Collection[UUID]) -> Mapping[UU
     found: dict[UUID, list[Notice]] = defaultdict(list)
     for row in sorted(rows, key=lambda each: each.proposed_at):
         told = tuple(objections[row.id])
-        found[row.item].append(Notice(row.id, row.proposed_at, row.category, row.opened_on, row.last_day, told))
+        found[row.item].append(
+            Notice(row.id, row.proposed_at, row.proposed_by, row.category, row.opened_on, row.last_day, told)
+        )
     return found
 
 
@@ -141,6 +148,7 @@ def notice_view(notice: Notice, *, whole: bool) -> NoticeView:
         category=notice.category,
         opened_on=notice.opened_on,
         last_day=notice.last_day,
+        provisional=CALENDAR.is_provisional(notice.last_day),
         objections=[
             ObjectionView(
                 id=each.id,

@@ -22,6 +22,7 @@ from libs.common.packs import Packs
 from libs.common.policy.model import PublicNotice
 from services.workflow.access import policy_of
 from services.workflow.domain import (
+    ENDED,
     ItemState,
     NoticeNotProvided,
     NoticeNotRunning,
@@ -29,24 +30,32 @@ from services.workflow.domain import (
     ObjectionConcludedAlready,
     ObjectionDayRefused,
     OwnProposalContested,
+    TooManyObjections,
 )
 from services.workflow.dossiers import Choice, Dossier, held, read
 from services.workflow.history import Entry, record
 from services.workflow.models import objection, public_notice
 from services.workflow.notices import Notice
 
+MOST_OBJECTIONS = 100  # to one notice
+
 _OPEN = text("""
-    INSERT INTO public_notice (id, application, item, proposed_at, category, opened_on, last_day, opened_by, opened_at)
-    SELECT id, application, item, proposed_at, category, :today, last_day, :by, :now
+    INSERT INTO public_notice (id, application, item, proposed_at, proposed_by, category, opened_on, last_day,
+                               opened_by, opened_at)
+    SELECT id, application, item, proposed_at, proposed_by, category, :today, last_day, :by, :now
       FROM unnest(CAST(:ids AS uuid[]), CAST(:applications AS uuid[]), CAST(:items AS uuid[]),
-                  CAST(:proposed AS timestamptz[]), CAST(:categories AS text[]), CAST(:last_days AS date[]))
-           AS r (id, application, item, proposed_at, category, last_day)
+                  CAST(:proposed AS timestamptz[]), CAST(:proposers AS text[]), CAST(:categories AS text[]),
+                  CAST(:last_days AS date[]))
+           AS r (id, application, item, proposed_at, proposed_by, category, last_day)
 """)
+_MOVED = text("UPDATE item SET version = version + 1 WHERE id = :item")
 _RECEIVE = text("""
+    WITH moved AS (UPDATE item SET version = version + 1 WHERE id = :item)
     INSERT INTO objection (id, notice, received_on, matter, recorded_by, recorded_at)
     VALUES (:id, :notice, :day, :matter, :by, :now)
 """)
 _CONCLUDE = text("""
+    WITH moved AS (UPDATE item SET version = version + 1 WHERE id = :item)
     INSERT INTO objection_finding (objection, upheld, finding, concluded_on, recorded_by, recorded_at)
     VALUES (:objection, :upheld, :finding, :today, :by, :now)
 """)
@@ -54,12 +63,14 @@ _CONCLUDE = text("""
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A proposal to be put on public notice: the rows of item and case, what is proposed, since when, by which rule."""
+    """A proposal to be put on public notice: the rows of item and case, what is proposed, since when, by whom, and the
+    rule by which it is published."""
 
     item: Row[Any]
     case: Row[Any]
     category: str
     proposed_at: datetime
+    proposed_by: str
     rule: PublicNotice
 
 
@@ -89,6 +100,7 @@ async def open_notices(tx: AsyncConnection, proposals: Sequence[Published], *, b
         "applications": [event.application for event in opened],
         "items": [event.item for event in opened],
         "proposed": [each.proposed_at for each in proposals],
+        "proposers": [each.proposed_by for each in proposals],
         "categories": [event.category for event in opened],
         "last_days": [event.last_day for event in opened],
     }
@@ -119,8 +131,9 @@ async def publish(tx: AsyncConnection, packs: Packs, choice: Choice, *, caller: 
     if dossier.notice is not None:
         raise NoticeOpenAlready(opened_on=dossier.notice.opened_on, last_day=dossier.notice.last_day)
     row = dossier.item
-    proposal = Published(row, dossier.case, row.verdict_category, row.proposed_at, rule)
+    proposal = Published(row, dossier.case, row.verdict_category, row.proposed_at, row.proposed_by, rule)
     await open_notices(tx, [proposal], by=caller.subject, now=now)
+    await tx.execute(_MOVED, {"item": row.id})
 
 
 async def withdraw_notice(tx: AsyncConnection, dossier: Dossier, notice: Notice, *, by: str, now: datetime) -> None:
@@ -150,9 +163,11 @@ async def receive(
 ) -> None:
     """Record an objection (异议) that came while the notice of an item's proposal ran.
 
-    Raises NotFound, NoticeNotRunning, ObjectionDayRefused.
+    Raises NotFound, NoticeNotRunning, TooManyObjections, ObjectionDayRefused.
     """
     dossier, notice = _on_notice(await held(tx, packs, [item], caller), item)
+    if len(notice.objections) >= MOST_OBJECTIONS:
+        raise TooManyObjections(most=MOST_OBJECTIONS)
     latest = min(notice.last_day, local_date(now))
     if not notice.opened_on <= received_on <= latest:
         raise ObjectionDayRefused(earliest=notice.opened_on, latest=latest)
@@ -166,7 +181,7 @@ async def receive(
     )
     by = caller.subject
     facts = {"id": event.objection, "notice": notice.id, "day": received_on, "matter": matter, "by": by, "now": now}
-    await tx.execute(_RECEIVE, facts)
+    await tx.execute(_RECEIVE, {"item": item, **facts})
     detail = {"objection": event.objection, "received_on": received_on}
     await record(tx, [Entry(event.application, "objection_received", by=by, item=item, detail=detail)], at=now)
     await emit(tx, event)
@@ -175,22 +190,24 @@ async def receive(
 async def conclude(
     tx: AsyncConnection, packs: Packs, contested: UUID, *, upheld: bool, finding: str, caller: Principal, now: datetime
 ) -> UUID:
-    """Record what was found of an objection, for good; gives its item.
+    """Record what was found of an objection, for good, also where the proposal was sent back since; gives its item.
 
-    Raises NotFound, NoticeNotRunning, ObjectionConcludedAlready, OwnProposalContested.
+    Raises NotFound, NoticeNotRunning where the item has ended, ObjectionConcludedAlready, OwnProposalContested.
     """
     item = await _contested_item(tx, contested)
-    dossier, notice = _on_notice(await held(tx, packs, [item], caller), item)
-    found = next((each for each in notice.objections if each.id == contested), None)
-    if found is None:  # it was to a proposal that has been sent back since
-        raise NoticeNotRunning
+    dossier = (await held(tx, packs, [item], caller)).get(item)
+    if dossier is None:
+        raise NotFound
+    notice, found = next((n, each) for n in dossier.notices for each in n.objections if each.id == contested)
     if found.upheld is not None:
         raise ObjectionConcludedAlready(concluded_on=found.concluded_on)
-    if dossier.item.proposed_by == caller.subject:
+    if dossier.item.state in ENDED:
+        raise NoticeNotRunning
+    if caller.subject in {notice.proposed_by, dossier.item.proposed_by}:
         raise OwnProposalContested
     today, by = local_date(now), caller.subject
     facts = {"objection": contested, "upheld": upheld, "finding": finding, "today": today, "by": by, "now": now}
-    await tx.execute(_CONCLUDE, facts)
+    await tx.execute(_CONCLUDE, {"item": item, **facts})
     detail = {"objection": contested, "upheld": upheld, "finding": finding}
     application = dossier.case.application
     await record(tx, [Entry(application, "objection_concluded", by=by, item=item, detail=detail)], at=now)

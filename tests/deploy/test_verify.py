@@ -29,6 +29,7 @@ from libs.common.crypto import Vault
 from libs.common.db import connect
 from libs.common.events import EmployerStruck
 from libs.common.service import LEADER_NAME
+from services.intake.notices import NOTICE_END
 from tests.common.packs import anyang
 from tests.conftest import System
 from tests.deploy.conftest import as_superuser
@@ -71,9 +72,10 @@ AGAIN = """
     RETURNING '{type}'
 """
 A_NOTICE = """
-    INSERT INTO public_notice (id, application, item, proposed_at, category, opened_on, last_day, opened_by, opened_at)
-    SELECT '00000000-0000-0000-0000-000000000001', i.application, i.id, i.proposed_at, c.category, c.decided_on - 9,
-           {last_day}, 'x', now()
+    INSERT INTO public_notice (id, application, item, proposed_at, proposed_by, category, opened_on, last_day,
+                               opened_by, opened_at)
+    SELECT '00000000-0000-0000-0000-000000000001', i.application, i.id, i.proposed_at, i.proposed_by,
+           c.category, c.decided_on - 9, {last_day}, 'x', now()
       FROM certification AS c JOIN item AS i ON i.id = c.item
     RETURNING item::text
 """
@@ -464,10 +466,22 @@ DAMAGES = (
            RETURNING application || ' withdrawal'""",
     ),
     damage(
-        "nobody both proposed and confirmed a decision",
+        "nobody both proposed a decision and confirmed it, or judged an objection to it",
         "workflow",
         "ALTER TABLE item DROP CONSTRAINT ck_item_four_eyes",
         "UPDATE item SET confirmed_by = proposed_by WHERE kind = 'benefit' RETURNING id::text",
+    ),
+    damage(
+        "nobody both proposed a decision and confirmed it, or judged an objection to it",
+        "workflow",
+        "UPDATE objection_finding SET recorded_by = 'officer-1'",
+        "UPDATE public_notice SET proposed_by = 'officer-1'",
+        "SELECT 'objection ' || objection FROM objection_finding",
+    ),
+    damage(
+        "every public notice is watched until it is over",
+        "intake",
+        f"DELETE FROM due WHERE kind = '{NOTICE_END}' RETURNING key",  # noqa: S608 - a name of our own
     ),
     damage("every hold is where its history and its lease are", "housing", *A_FLAT, "SELECT min(id::text) FROM hold"),
     damage(
@@ -887,17 +901,17 @@ def test_verify_reports_exits_with_1_and_names_each_broken_record(paid: tuple[Sy
     assert huanquan(system, "verify").stdout.startswith("judged: what is older than 20")
 
 
-MERGE = """
+PAID = "(SELECT a.beneficiary FROM application AS a JOIN payment AS p ON p.application = a.id)"
+MERGE = f"""
     WITH surviving AS (INSERT INTO person (ref, sealed) VALUES (gen_random_uuid(), '') RETURNING ref),
-         moved AS (UPDATE claim SET person = surviving.ref FROM surviving)
-    UPDATE person SET merged_into = surviving.ref FROM surviving
-     WHERE person.ref = (SELECT a.beneficiary FROM application AS a JOIN payment AS p ON p.application = a.id)
-"""
-PART = """
-    UPDATE claim SET person = (SELECT a.beneficiary FROM application AS a JOIN payment AS p ON p.application = a.id);
+         moved AS (UPDATE claim SET person = surviving.ref FROM surviving WHERE person = {PAID})
+    UPDATE person SET merged_into = surviving.ref FROM surviving WHERE person.ref = {PAID}
+"""  # noqa: S608 - parts of our own
+PART = f"""
+    UPDATE claim SET person = {PAID} WHERE person = (SELECT ref FROM person WHERE sealed = '');
     UPDATE person SET merged_into = NULL;
     DELETE FROM person WHERE sealed = ''
-"""
+"""  # noqa: S608 - parts of our own
 
 
 def test_a_person_merged_since_is_still_whom_the_payment_is_due_to(paid: tuple[System, str]) -> None:

@@ -16,6 +16,7 @@ from libs.common.events import (
     PublicNoticeWithdrawn,
     TalentCertified,
 )
+from services.workflow import notices, publication
 from services.workflow.decisions import confirm
 from services.workflow.dossiers import Choice
 from tests.common.packs import a_pack
@@ -60,6 +61,17 @@ async def confirmed(house: House, item: UUID, on: date) -> str | None:
     return refused[item].code if refused else None
 
 
+async def act(house: House, item: UUID, step: str, body: Any = None) -> Any:
+    """Another officer takes a step of an item's decision, as it is now."""
+    second = house.officer("officer-2")
+    etag = (await second.get(f"/items/{item}")).ok()["etag"]
+    return (await second.post(f"/items/{item}:{step}", body, etag=etag)).ok()
+
+
+async def reject(house: House, item: UUID) -> None:
+    await act(house, item, "reject", {"reason": "请核对后重新提出"})
+
+
 async def objected(house: House, item: UUID) -> UUID:
     body = {"received_on": str(today())} | MATTER
     answer = await house.officer("officer-2").post(f"/items/{item}/objections", body)
@@ -83,6 +95,7 @@ async def test_where_the_policy_requires_it_a_proposal_is_published_at_once(hous
         "category": "master",
         "opened_on": str(today()),
         "last_day": str(LAST_DAY),
+        "provisional": CALENDAR.is_provisional(LAST_DAY),
         "objections": [],
     }
     (told,) = await house.emitted(PublicNoticeOpened)
@@ -188,16 +201,79 @@ async def test_an_objection_that_is_upheld_stands_against_the_item_for_good(hous
 
 async def test_a_proposal_that_was_sent_back_has_a_notice_of_its_own_when_it_is_made_anew(house: House) -> None:
     item = await proposed(house)
-    objection = await objected(house, item)
-    second = house.officer("officer-2")
-    etag = (await second.get(f"/items/{item}")).ok()["etag"]
-    (await second.post(f"/items/{item}:reject", {"reason": "请核对类别"}, etag=etag)).ok()
-    (await conclude(house, objection, upheld=False)).problem(409, "notice-not-running")
+    await reject(house, item)
     shown = (await propose(house, item, category="doctor")).ok()
-    assert (shown["notice"]["category"], shown["notice"]["objections"]) == ("doctor", [])
+    assert (shown["notice"]["category"], shown["earlier_notices"][0]["category"]) == ("doctor", "master")
     first, anew = await house.emitted(PublicNoticeOpened)
     assert first.notice != anew.notice
     assert await confirmed(house, item, LAST_DAY + timedelta(days=1)) is None
+
+
+@pytest.mark.parametrize("required", [True, False])
+async def test_an_objection_is_not_got_rid_of_by_proposing_anew(house: House, required: bool) -> None:
+    item = await proposed(house, required=required)
+    if not required:
+        await act(house, item, "publish")
+    objection = await objected(house, item)
+    await reject(house, item)
+    await propose(house, item)
+    after = LAST_DAY + timedelta(days=1)
+    assert await confirmed(house, item, after) == "objections-open"
+    (await conclude(house, objection, upheld=False, by="officer-1")).problem(409, "own-proposal-contested")
+    shown = (await conclude(house, objection, upheld=False)).ok()
+    assert [each["upheld"] for each in shown["earlier_notices"][0]["objections"]] == [False]
+    assert await confirmed(house, item, after) is None
+
+
+async def test_an_objection_to_what_has_been_decided_is_looked_into_no_more(house: House) -> None:
+    item = await proposed(house)
+    objection = await objected(house, item)
+    await reject(house, item)
+    (await propose(house, item, verdict="refuse", reason="材料不实")).ok()
+    assert await confirmed(house, item, today()) is None
+    (await conclude(house, objection, upheld=False)).problem(409, "notice-not-running")
+
+
+async def test_a_calendar_that_gained_holidays_makes_a_notice_longer(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = await proposed(house)
+    later = CALENDAR.with_notice(working=(), holidays=[LAST_DAY], official_through=LAST_DAY + timedelta(days=30))
+    monkeypatch.setattr(notices, "CALENDAR", later)
+    assert await confirmed(house, item, LAST_DAY + timedelta(days=1)) == "notice-running"
+    assert await confirmed(house, item, later.add_working_days(today(), 5) + timedelta(days=1)) is None
+
+
+async def test_an_officer_acts_on_an_item_as_it_is_after_an_objection(house: House) -> None:
+    item = await proposed(house, required=False)
+    shown = await act(house, item, "publish")
+    await objected(house, item)
+    stale = await house.officer("officer-2").post(f"/items/{item}:confirm", etag=shown["etag"])
+    stale.problem(412, "precondition-failed")
+
+
+async def test_a_notice_takes_so_many_objections_and_no_more(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publication, "MOST_OBJECTIONS", 1)
+    item = await proposed(house)
+    await objected(house, item)
+    body = {"received_on": str(today())} | MATTER
+    (await house.officer().post(f"/items/{item}/objections", body)).problem(409, "too-many-objections")
+
+
+async def test_a_stretch_from_before_notices_is_still_shown_and_none_is_made(house: House) -> None:
+    application = an_acceptance()
+    await house.hear(application)
+    task = await house.task(application, "education")
+    unit, body = house.department("education"), {"from_day": str(today())}
+    (await unit.post(f"/tasks/{task.id}:suspend", body | {"reason": "public_notice"})).problem(422, "invalid-request")
+    await house.rows(
+        """INSERT INTO suspension (id, task, reason, from_day, recorded_by, recorded_at)
+           VALUES (gen_random_uuid(), :task, 'public_notice', :day, 'x', now()) RETURNING 1""",
+        task=task.id,
+        day=today(),
+    )
+    (stretch,) = (await unit.get(f"/tasks/{task.id}")).ok()["suspensions"]
+    assert stretch["title"] == "公示"
 
 
 async def test_an_objection_counts_that_came_while_the_notice_ran(house: House) -> None:

@@ -625,7 +625,7 @@ class PublicNotice(EligibilityRule):
     where an officer wants it."""
 
     items: Annotated[tuple[Code, ...], Field(min_length=1)]
-    working_days: WorkingDays
+    working_days: Annotated[int, Field(ge=1, le=60)]
     required: bool
 
     @property

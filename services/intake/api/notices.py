@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Query, Request, Response
 from starlette.responses import HTMLResponse
 
 from libs.common.calendar import local_date
@@ -12,7 +12,10 @@ from libs.common.web import Tx, guarded_router, public
 from libs.common.wire import NO_NUL
 from services.intake import notices
 from services.intake.api.desk import AtDesk
+from services.intake.notice_page import as_page
 from services.intake.notices import PublishedView
+
+KEEP = {"Cache-Control": "public, max-age=60"}  # a proxy answers most of those who read it
 
 router = guarded_router("intake", tags=["公示"])
 
@@ -20,15 +23,22 @@ OfTreasury = Annotated[str | None, Query(max_length=64, pattern=NO_NUL, descript
 
 
 @router.get("/public-notices", summary="公示名单", dependencies=[public()])
-async def list_notices(*, tx: Tx, desk: AtDesk, wanted: Paging, treasury: OfTreasury = None) -> Page[PublishedView]:
+async def list_notices(
+    *, tx: Tx, desk: AtDesk, wanted: Paging, response: Response, treasury: OfTreasury = None
+) -> Page[PublishedView]:
     """今日公示中的拟认定名单，先公示的在前；姓名已去标识化。"""
+    response.headers.update(KEEP)
     today = local_date(datetime.now(UTC))
     found = await notices.published(tx, desk.packs, desk.vault, wanted, treasury=treasury, today=today)
     return page_of(found, wanted, lambda one: (str(one.notice),))
 
 
 @router.get("/public-notices/page", summary="公示页", dependencies=[public()], response_class=HTMLResponse)
-async def notices_page(*, tx: Tx, desk: AtDesk, wanted: Paging, treasury: OfTreasury = None) -> HTMLResponse:
+async def notices_page(
+    *, tx: Tx, desk: AtDesk, wanted: Paging, request: Request, treasury: OfTreasury = None
+) -> HTMLResponse:
     """公示名单的网页，可打印张贴或在门户中显示。"""
-    shown = await list_notices(tx=tx, desk=desk, wanted=wanted, treasury=treasury)
-    return HTMLResponse(notices.as_page(shown, local_date(datetime.now(UTC)), treasury))
+    today = local_date(datetime.now(UTC))
+    found = await notices.published(tx, desk.packs, desk.vault, wanted, treasury=treasury, today=today)
+    shown = page_of(found, wanted, lambda one: (str(one.notice),))
+    return HTMLResponse(as_page(shown, today, request.query_params), headers=KEEP)

@@ -42,7 +42,7 @@ class FindingBody(BaseModel):
         json_schema_extra={"examples": [{"upheld": False, "finding": "经向发证学校核实，学历属实。"}]},
     )
     upheld: StrictBool = Field(description="异议是否成立")
-    finding: ReasonTold
+    finding: Annotated[ReasonTold, Field(description="核查结论（中文），不得含号码")]
 
 
 @router.post(

@@ -96,7 +96,7 @@ class Suspension(BaseModel):
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"reason": "expert_review", "from_day": "2026-06-10"}]}
     )
-    reason: SpecialProcedure
+    reason: Literal["hearing", "testing", "inspection", "appraisal", "expert_review"]
     from_day: Day = Field(description="停止计时的第一日，不晚于今日")
 
 
@@ -204,7 +204,7 @@ async def suspend_task(
     now = datetime.now(UTC)
 
     async def do() -> Reply:
-        await suspend(tx, task, reason=body.reason, from_day=body.from_day, caller=caller, now=now)
+        await suspend(tx, task, reason=SpecialProcedure(body.reason), from_day=body.from_day, caller=caller, now=now)
         return Reply(200, await task_detail(tx, packs, task, caller, today=local_date(now)))
 
     return await once(tx, caller=caller, operation="task:suspend", key=key, body=body, do=do, target=str(task))

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("treasury", sa.Text(), nullable=False),
         sa.Column("opened_on", sa.Date(), nullable=False),
         sa.Column("last_day", sa.Date(), nullable=False),
+        sa.Column("over_on", sa.Date(), nullable=True, comment="the day after the last, once it has come"),
         sa.Column("withdrawn_on", sa.Date(), nullable=True),
         sa.PrimaryKeyConstraint("notice", name=op.f("pk_public_notice")),
     )

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("application", sa.UUID(), nullable=False),
         sa.Column("item", sa.UUID(), nullable=False),
         sa.Column("proposed_at", MOMENT, nullable=False, comment="of the proposal"),
+        sa.Column("proposed_by", sa.Text(), nullable=False),
         sa.Column("category", sa.Text(), nullable=False),
         sa.Column("opened_on", sa.Date(), nullable=False, comment="the day of the event, which does not count"),
         sa.Column("last_day", sa.Date(), nullable=False, comment="as it was published"),
