@@ -24,7 +24,7 @@ from services.intake import domain as intake
 from services.intake import filing
 from services.workflow.domain import OBSTACLES
 
-ANYANG = POLICIES / "anyang" / "2021-4.3.yaml"
+ANYANG = POLICIES / "anyang" / "2021-4.4.yaml"
 FOLDER = Path(__file__).resolve().parents[1] / "docs"
 ERRORS_HEAD = """# Error codes
 

@@ -57,7 +57,7 @@ REFUSED_VALUE = {"status": 422, "code": "filing-wrong"}
 @cache
 def anyang() -> Policy:
     """The policy that this population is filed under."""
-    return Policy(load_pack(POLICIES / CITY / "2021-4.3.yaml"), POLICY_DAY, PLACES)
+    return Policy(load_pack(POLICIES / CITY / "2021-4.4.yaml"), POLICY_DAY, PLACES)
 
 
 def certification(category: str) -> Json:

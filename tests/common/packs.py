@@ -5,7 +5,7 @@ from pathlib import Path
 
 from libs.common.policy import Pack, load_pack
 
-ANYANG = Path(__file__).parents[2] / "deploy" / "policies" / "anyang" / "2021-4.3.yaml"
+ANYANG = Path(__file__).parents[2] / "deploy" / "policies" / "anyang" / "2021-4.4.yaml"
 
 
 @cache

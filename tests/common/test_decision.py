@@ -167,7 +167,7 @@ def test_a_new_version_of_a_condition_counts_from_the_day_of_acceptance() -> Non
     pack = a_pack(
         (old, old.replace("2021-03-23\n", "2021-03-23\n    valid_to: 2026-12-31\n")),
         ("\nconditions:\n", f"\nconditions:{stricter}"),
-        ('version: "2021-4.3"', 'version: "2027-1"'),
+        ('version: "2021-4.4"', 'version: "2027-1"'),
     )
     facts = {**SOUND, "person.degree": "doctor"}
 

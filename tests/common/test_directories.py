@@ -137,7 +137,7 @@ def test_the_guide_names_each_directory_with_its_keeper() -> None:
 
 def test_diff_says_who_keeps_a_directory_and_which_conditions_look_at_it() -> None:
     asks = "    when: employer.leading_enterprise || employer.good_standing\n"
-    version = ('version: "2021-4.3"', 'version: "2027-1"')
+    version = ('version: "2021-4.4"', 'version: "2027-1"')
     after = a_pack(
         version, (KEEPER, KEEPER.replace("talent_office", "finance")), (asks, "    when: employer.good_standing\n")
     )

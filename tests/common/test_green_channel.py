@@ -28,7 +28,7 @@ from libs.common.treasuries import EmployerKind
 from tests.common.packs import ANYANG, a_pack, anyang, anyang_text, edited, green
 
 DAY = date(2026, 3, 2)
-VERSION = ('version: "2021-4.3"', 'version: "2027-1"')
+VERSION = ('version: "2021-4.4"', 'version: "2027-1"')
 CATEGORIES = "    categories: [doctor, master, bachelor, targeted_graduate, youth_reserve, flexible]\n"
 ITEMS = "    items: [household_registration, children_schooling, medical_care, spouse_employment]\n"
 LIMIT = "    limit_working_days: 5\n    document: anyang-2021-4\n    article: 第六条\n"

@@ -24,7 +24,7 @@ HAN = re.compile(r"[一-鿿]")
 
 def test_the_identity_is_the_hash_of_the_bytes() -> None:
     identity = anyang().identity
-    assert (identity.city, identity.version) == ("anyang", "2021-4.3")
+    assert (identity.city, identity.version) == ("anyang", "2021-4.4")
     assert identity.sha256 == hashlib.sha256(ANYANG.read_bytes()).hexdigest()
     assert anyang().source == ANYANG.read_bytes()
 

@@ -13,7 +13,7 @@ from libs.common.policy.model import Contents, Rule
 from libs.common.policy.wording import WORDINGS, Effect
 from tests.common.packs import a_pack, anyang, one_of, reviewed
 
-VERSION = ('version: "2021-4.3"', 'version: "2024-1"')
+VERSION = ('version: "2021-4.4"', 'version: "2024-1"')
 COUNTY = """    shares: [{bearer: "410500", share: 3/10}, {bearer: affiliated, share: 7/10}]
     remainder_to: affiliated
     document: anyang-2021-4

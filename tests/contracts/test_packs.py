@@ -18,7 +18,7 @@ from tests.contracts.test_bus import until
 from tests.contracts.toy import PACK, Happened
 
 STRANGE = b"in_force_from: 2040-01-01\ncity: [of a later form]\n"
-LATER = a_pack(('version: "2021-4.3"', 'version: "2030-1"'))
+LATER = a_pack(('version: "2021-4.4"', 'version: "2030-1"'))
 
 metadata = make_metadata()
 policy_pack_table(metadata)
@@ -50,13 +50,13 @@ async def test_the_pack_of_a_day_began_last_and_is_the_highest_version(
     await Packs(database, folder).load()
     begins = ("in_force_from: 2021-03-23", "in_force_from: 2030-01-01")
     for version, *more in (("2030-1", begins), ("2030-10", begins), ("2030-2", begins)):
-        body = edited(('version: "2021-4.3"', f'version: "{version}"'), *more)
+        body = edited(('version: "2021-4.4"', f'version: "{version}"'), *more)
         (folder / "anyang" / f"{version}.yaml").write_text(body, encoding="utf-8")
         await Packs(database, folder).load()
     packs = Packs(database, folder / "no files here")
     await packs.load()
     days = date(2021, 3, 23), date(2029, 12, 31), date(2030, 1, 1)
-    assert [packs.on(day).version for day in days] == ["2021-4.3", "2021-4.3", "2030-10"]
+    assert [packs.on(day).version for day in days] == ["2021-4.4", "2021-4.4", "2030-10"]
     assert packs.find_on(date(2021, 3, 22)) is None
     with pytest.raises(LookupError, match="2021-03-22"):
         packs.on(date(2021, 3, 22))
@@ -67,7 +67,7 @@ async def test_the_same_version_with_other_content_refuses_to_start(make_databas
     await Packs(database, folder).load()
     path = folder / "anyang" / ANYANG.name
     path.write_bytes(path.read_bytes() + b"# changed\n")
-    with pytest.raises(PackChanged, match=r"anyang/2021-4\.3 is stored as"):
+    with pytest.raises(PackChanged, match=r"anyang/2021-4\.4 is stored as"):
         await Packs(database, folder).load()
 
 
@@ -160,7 +160,7 @@ async def test_a_pack_that_was_stored_before_a_check_asked_more_stays_readable(
     )
     law = "  - id: licensing-law\n"
     body = edited(
-        ('version: "2021-4.3"', 'version: "2021-4.4"'),
+        ('version: "2021-4.4"', 'version: "2021-4.5"'),
         ("sharing_plans:\n", f"sharing_plans:\n{plan}"),
         (law, f"{measure}{law}"),
     ).encode()

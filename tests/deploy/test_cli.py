@@ -244,7 +244,7 @@ def test_a_published_version_is_taken_in_by_the_running_services(paid: tuple[Sys
     system, _ = paid
     later = tmp_path / "2099-1.yaml"
     begins = "in_force_from: 2021-03-23", "in_force_from: 2099-01-01"  # nothing that is filed today goes by it
-    later.write_text(edited(('version: "2021-4.3"', 'version: "2099-1"'), begins), encoding="utf-8")
+    later.write_text(edited(('version: "2021-4.4"', 'version: "2099-1"'), begins), encoding="utf-8")
     identity = load_pack(later).identity
     for _ in range(2):
         published = huanquan(system, "policy", "publish", str(later))

@@ -164,7 +164,7 @@ def test_check_lists_every_defect_of_every_file_with_its_line(tmp_path: Path) ->
 
 def later_version(folder: Path) -> Path:
     amount = "category: doctor\n    fen: 5_400_000"
-    text = edited(('version: "2021-4.3"', 'version: "2024-1"'), (amount, amount.replace("5_4", "6_0")))
+    text = edited(('version: "2021-4.4"', 'version: "2024-1"'), (amount, amount.replace("5_4", "6_0")))
     file = folder / "2024-1.yaml"
     file.write_text(text, encoding="utf-8")
     return file

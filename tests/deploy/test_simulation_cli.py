@@ -85,7 +85,7 @@ def test_two_packs_side_by_side_and_their_difference_also_as_a_workbook(
         ("{", "第 1 行：整行：不是有效的 JSON"),
         (json.dumps(LINE | {"accepted_on": "2026-02-30"}), "第 1 行：accepted_on：应为日期"),
         (json.dumps(LINE | {"accepted_on": "2025-12-31"}), "不在 2026 至 2035 年"),
-        (json.dumps(LINE | {"treasury": "999999"}), "第 1 行：anyang/2021-4.3 knows no treasury 999999"),
+        (json.dumps(LINE | {"treasury": "999999"}), "第 1 行：anyang/2021-4.4 knows no treasury 999999"),
         (json.dumps(LINE | {"number": 0}), "第 1 行：number：数值过小，应不小于 1。"),
         (json.dumps(LINE | {"number": "5"}), "第 1 行：number：应为整数"),
         (json.dumps(LINE | {"facts": {"employer.kind": "enterprise"}}), "由 employer_kind 得出"),

@@ -73,7 +73,7 @@ def test_what_has_no_days_is_confirmed_by_its_name(tmp_path: Path) -> None:
     [
         ("sharing.none", (), "政策包中没有 sharing.none"),
         ("sharing.living-allowance.county", (), "依据的是安人才〔2021〕4 号第五条，不是假定"),
-        (COUNTY, ("--version", "2021-4"), "新版本号 2021-4 不在 2021-4.3 之后"),
+        (COUNTY, ("--version", "2021-4"), "新版本号 2021-4 不在 2021-4.4 之后"),
         (COUNTY, ("--set", "shares"), "应写成 FIELD=VALUE"),
         (COUNTY, ("--set", "shares=["), "不能作为政策包中的值"),
         (COUNTY, ("--set", "remainder_to=nobody"), "remainder_to：格式不正确，应为 affiliated"),

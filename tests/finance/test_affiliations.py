@@ -200,7 +200,7 @@ async def test_both_treasuries_see_the_benefit_and_each_the_orders_that_it_pays(
 @cache
 def the_pack(*, county: str, district: str) -> Pack:
     """The plans of the allowance name these dates; the districts' ratio changes on a day."""
-    text = edited(('version: "2021-4.3"', f'version: "2021-{len(county)}.{len(district)}"'), from_a_day_on(district))
+    text = edited(('version: "2021-4.4"', f'version: "2021-{len(county)}.{len(district)}"'), from_a_day_on(district))
     head, *plans = text.split("\n  - id: ")
     counties = "sharing.living-allowance.county"
     named = [

@@ -54,7 +54,7 @@ class Granted:
 
 
 async def granted(house: House, *, ago: timedelta = timedelta(0)) -> Granted:
-    pack = await house.publish(a_pack(('version: "2021-4.3"', 'version: "2021-4.4"'), reviewed("living_allowance")))
+    pack = await house.publish(a_pack(('version: "2021-4.4"', 'version: "2021-4.5"'), reviewed("living_allowance")))
     decided = today() - ago
     event = an_approval(
         policy=pack.identity,

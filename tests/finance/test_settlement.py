@@ -225,7 +225,7 @@ THREE_BEAR = """sharing.purchase-subsidy.district
     benefits: [purchase_subsidy]
     treasury_kinds: [district]
     shares: [{bearer: "410500", share: 3/10}, {bearer: "410526", share: 2/10}, {bearer: affiliated, share: 5/10}]"""
-LATER_VERSION = ('version: "2021-4.3"', 'version: "2021-4.4"')
+LATER_VERSION = ('version: "2021-4.4"', 'version: "2021-4.5"')
 
 
 async def under(house: House, *changes: tuple[str, str]) -> Pack:

@@ -49,9 +49,9 @@ def from_a_day_on(version_by: str) -> tuple[str, str]:
 
 async def two_versions(house: House, version_by: str) -> tuple[Pack, Pack]:
     """The version of the grant, and the one that is published after it."""
-    before = await house.publish(a_pack(('version: "2021-4.3"', 'version: "2021-4.4"'), as_it_was(version_by)))
+    before = await house.publish(a_pack(('version: "2021-4.4"', 'version: "2021-4.5"'), as_it_was(version_by)))
     after = Pack.parse(
-        edited(('version: "2021-4.3"', 'version: "2021-4.5"'), from_a_day_on(version_by)).encode(), "later"
+        edited(('version: "2021-4.4"', 'version: "2021-4.6"'), from_a_day_on(version_by)).encode(), "later"
     )
     return before, after
 
@@ -89,7 +89,7 @@ async def test_where_the_ratio_goes_by_the_day_due_instalments_after_the_change_
     later = [order for order in orders if order.due_on >= CHANGES_ON]
     assert {of_the_city(order) for order in later} == {0.5}
     assert {(order.policy_version, order.rules[1]) for order in later} == {
-        ("2021-4.5", "sharing.living-allowance.district.later")
+        ("2021-4.6", "sharing.living-allowance.district.later")
     }
     assert await house.differences() == []
 
@@ -114,7 +114,7 @@ async def test_a_later_version_that_says_nothing_of_old_acceptances_leaves_them_
     only_later = PLAN.replace("2021-03-23", CHANGES_ON.isoformat()).replace("due_on", "accepted_on")
     await house.publish(
         Pack.parse(
-            edited(('version: "2021-4.3"', 'version: "2021-4.5"'), begins, (PLAN, only_later)).encode(), "later"
+            edited(('version: "2021-4.4"', 'version: "2021-4.6"'), begins, (PLAN, only_later)).encode(), "later"
         ),
     )
     orders = await ordered(house, event.application)
@@ -131,9 +131,9 @@ def test_a_bearer_that_is_no_more_is_for_people_before_any_money_moves() -> None
     zone_bears = PLAN.replace("due_on", "accepted_on").replace(
         "{bearer: affiliated, share: 6/10}", '{bearer: "410571", share: 1/10}, {bearer: affiliated, share: 5/10}'
     )
-    before = a_pack(('version: "2021-4.3"', 'version: "2021-4.4"'), (PLAN, zone_bears))
+    before = a_pack(('version: "2021-4.4"', 'version: "2021-4.5"'), (PLAN, zone_bears))
     ended = ZONE_HAS + f"    valid_to: {today()}\n"
-    after = a_pack(('version: "2021-4.3"', 'version: "2021-4.5"'), as_it_was(BY_ACCEPTED_ON), (ZONE_HAS, ended))
+    after = a_pack(('version: "2021-4.4"', 'version: "2021-4.6"'), as_it_was(BY_ACCEPTED_ON), (ZONE_HAS, ended))
     event = an_approval(benefit="living_allowance")
 
     def borne(on: date) -> Mapping[str, int]:
@@ -175,7 +175,7 @@ async def test_nothing_is_paid_by_an_earlier_version_where_the_one_in_force_cann
     (first,) = await house.orders(application=earlier.application)
     (_, second, *_) = await house.planned(first)
     begins = ("in_force_from: 2021-03-23", f"in_force_from: {today()}")
-    after = await house.publish(a_pack(('version: "2021-4.3"', 'version: "2021-4.4"'), begins))
+    after = await house.publish(a_pack(('version: "2021-4.4"', 'version: "2021-4.5"'), begins))
     packs, unread = house.service.packs, after.identity.sha256
     packs._sealed[unread] = Sealed(packs._by_hash.pop(unread).identity, today())  # as if it were an older process
     on = end_of_day(second.order_on)
@@ -191,5 +191,5 @@ async def test_nothing_is_paid_by_an_earlier_version_where_the_one_in_force_cann
     for _ in range(4):
         await house.tick(on)
     assert [order.instalment for order in await house.orders(application=earlier.application)] == [1, 2]
-    assert [order.policy_version for order in await house.orders(application=later.application)][:1] == ["2021-4.4"]
+    assert [order.policy_version for order in await house.orders(application=later.application)][:1] == ["2021-4.5"]
     assert await house.rows("SELECT key FROM parked_key") == []

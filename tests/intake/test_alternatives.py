@@ -24,7 +24,7 @@ async def under(house: House, *benefits: str, version: str = "2021-5") -> None:
     """From now on one of these may be had; of none of them, everything beside everything."""
     more = [one_of(*benefits)] if benefits else []
     async with house.service.database.transaction() as tx:
-        await store(tx, a_pack(('version: "2021-4.3"', f'version: "{version}"'), *more))
+        await store(tx, a_pack(('version: "2021-4.4"', f'version: "{version}"'), *more))
     await house.service.packs.refresh()
 
 

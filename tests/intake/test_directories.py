@@ -185,7 +185,7 @@ async def test_only_the_keeper_that_the_policy_names_enters_and_strikes(house: H
         (await house.a(role).post(f"{PATH}:enter", entering(a_credit_code()))).problem(403, "forbidden")
     assert not await house.rows("SELECT 1 FROM directory_entry")
     assert await told_of(house) == []
-    pack = a_pack(('version: "2021-4.3"', 'version: "2021-4.4"'), ("keeper: talent_office", "keeper: finance"))
+    pack = a_pack(('version: "2021-4.4"', 'version: "2021-4.5"'), ("keeper: talent_office", "keeper: finance"))
     async with house.service.database.transaction() as tx:
         await store(tx, pack)
     await house.service.packs.refresh()

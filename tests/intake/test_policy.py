@@ -26,7 +26,7 @@ async def test_a_policy_is_shown_of_today_of_a_day_and_of_a_version(house: House
 
 
 async def test_a_policy_says_whom_a_benefit_is_given_to_once_and_what_cannot_be_had_beside_it(house: House) -> None:
-    pack = a_pack(('version: "2021-4.3"', 'version: "2021-5"'), one_of("talent_flat", "talent_apartment"))
+    pack = a_pack(('version: "2021-4.4"', 'version: "2021-5"'), one_of("talent_flat", "talent_apartment"))
     async with house.service.database.transaction() as tx:
         await store(tx, pack)
     await house.service.packs.refresh()

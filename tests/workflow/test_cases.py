@@ -104,7 +104,7 @@ async def test_a_change_without_departments_is_done_at_once(house: House) -> Non
     stage = """    stages:
       - - {department: talent_office, title: 向受益人本人核实账户变更, limit_working_days: 2}
 """
-    trusting = a_pack(('version: "2021-4.3"', 'version: "trusting"'), (stage, "    stages: []\n"))
+    trusting = a_pack(('version: "2021-4.4"', 'version: "trusting"'), (stage, "    stages: []\n"))
     async with house.service.database.transaction() as tx:
         await store(tx, trusting)
     await house.service.packs.refresh()

@@ -16,7 +16,7 @@ from tests.workflow.builders import COUNTY, an_acceptance, an_item, today
 from tests.workflow.conftest import House
 
 MONDAY = date(2026, 3, 2)
-VERSION = ('version: "2021-4.3"', 'version: "2021-4.4"')
+VERSION = ('version: "2021-4.4"', 'version: "2021-4.5"')
 
 
 async def for_doctors(house: House, since: str = "2021-03-23") -> PackIdentity:

@@ -23,7 +23,7 @@ from tests.common.packs import a_pack
 from tests.workflow.builders import COUNTY, an_acceptance, an_item, today
 from tests.workflow.conftest import Answer, House
 
-REQUIRED = (('version: "2021-4.3"', 'version: "2021-4.4"'), ("required: false", "required: true"))
+REQUIRED = (('version: "2021-4.4"', 'version: "2021-4.5"'), ("required: false", "required: true"))
 LAST_DAY = CALENDAR.add_working_days(today(), 5)
 MATTER = {"matter": "反映其学历与申报材料不一致"}
 

@@ -97,7 +97,7 @@ conditions:
     rules, asked_later = reviewed("living_allowance")
     asked_later = asked_later.replace("when: person.insured_here", "when: person.still_working")
     pack = a_pack(
-        ('version: "2021-4.3"', 'version: "2021-4.4"'), (rules, asked_later.replace("conditions:\n", fact, 1))
+        ('version: "2021-4.4"', 'version: "2021-4.5"'), (rules, asked_later.replace("conditions:\n", fact, 1))
     )
     async with house.service.database.transaction() as tx:
         await store(tx, pack)
