@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from libs.common.policy import ManualDecision, NoRuleInForce, affiliated_treasury
 from libs.common.treasuries import Affiliation, AffiliationKind
 from services.intake import employers
+from services.intake.affiliations import Tie, carried
 from services.intake.domain import Known, Verdict, examine
 from services.intake.filing import read_filing
 from tests.common.packs import anyang
@@ -235,7 +236,7 @@ def judged(known: Known, *ties: dict[str, Any]) -> Verdict:
         ([], [tied(DISTRICT)]),
     ],
 )
-def test_what_leaves_the_employer_where_it_is_from_today_on_is_no_disagreement(
+def test_what_leaves_the_employer_where_it_is_is_no_disagreement(
     known: list[dict[str, Any]], stated: list[dict[str, Any]]
 ) -> None:
     assert judged(on_record(*known), *stated).defects == ()
@@ -250,9 +251,11 @@ def test_what_leaves_the_employer_where_it_is_from_today_on_is_no_disagreement(
         ([tied(COUNTY)], [tied(COUNTY, last="2026-12-31"), tied("410000", "2027-01-01")]),
         ([tied(COUNTY, last="2026-12-31"), tied(DISTRICT, "2027-01-01")], [tied(COUNTY)]),
         ([tied(COUNTY, "2026-06-01")], [tied(DISTRICT)]),
+        ([tied(DISTRICT, last="2025-12-31"), tied(COUNTY, "2026-01-01")], [tied(COUNTY, "2021-03-23")]),
+        ([tied(COUNTY, "2021-03-23")], [tied(DISTRICT, "2021-03-23", "2025-12-31"), tied(COUNTY, "2026-01-01")]),
     ],
 )
-def test_what_puts_the_employer_elsewhere_today_or_later_is_a_defect(
+def test_what_puts_the_employer_elsewhere_on_whatever_day_is_a_defect(
     known: list[dict[str, Any]], stated: list[dict[str, Any]]
 ) -> None:
     assert [defect.code for defect in judged(on_record(*known), *stated).defects] == ["affiliation-differs"]
@@ -269,11 +272,50 @@ def test_nothing_is_accepted_that_would_ever_put_an_employer_elsewhere(
 ) -> None:
     before, verdict = on_record(*known), judged(on_record(*known), *stated)
     if verdict.reason is None and not verdict.defects:
-        after = on_record(*stated)
-        for days in range(90):
+        after = on_record(*kept(known, stated))
+        for days in range(-90, 90):
             day = TODAY + timedelta(days=days)
             here, there = (treasury_on(then, day) for then in (before, after))
             assert None in {here, there} or here == there, day
+
+
+@given(st.lists(TIES, min_size=1, max_size=3), st.lists(TIES, min_size=1, max_size=3))
+def test_what_the_record_says_of_days_before_a_statement_stays(
+    known: list[dict[str, Any]], stated: list[dict[str, Any]]
+) -> None:
+    before, after = on_record(*known), on_record(*kept(known, stated))
+    begins = min(date.fromisoformat(tie["from"]) if tie["from"] else TODAY for tie in stated)
+    for days in range(1, 90):
+        day = begins - timedelta(days=days)
+        assert treasury_on(before, day) in {None, treasury_on(after, day)}, day
+
+
+@given(st.lists(TIES, min_size=1, max_size=3), st.lists(TIES, min_size=1, max_size=3))
+def test_the_same_statement_again_and_again_adds_nothing(
+    known: list[dict[str, Any]], stated: list[dict[str, Any]]
+) -> None:
+    twice = kept(kept(known, stated), stated)
+    assert kept(twice, stated) == twice
+
+
+def kept(known: list[dict[str, Any]], stated: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is on record once a statement counts."""
+    ties = carried(
+        [as_tie(each) for each in stated], [as_tie(each)._replace(valid_from=day_of(each)) for each in known], TODAY
+    )
+    return [
+        tied(tie.treasury, str(tie.valid_from or date.min), str(tie.valid_to) if tie.valid_to else None, kind=tie.kind)
+        for tie in ties
+    ]
+
+
+def day_of(tie: dict[str, Any]) -> date:
+    return date.fromisoformat(tie["from"]) if tie["from"] else date.min
+
+
+def as_tie(tie: dict[str, Any]) -> Tie:
+    days = [date.fromisoformat(tie[name]) if tie[name] else None for name in ("from", "to")]
+    return Tie(tie["kind"], tie["treasury"], "", *days)
 
 
 def treasury_on(known: Known, day: date) -> str | None:
