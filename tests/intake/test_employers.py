@@ -159,6 +159,27 @@ async def test_a_statement_that_counts_is_told_once_and_not_by_each_filing_that_
     assert second > first
 
 
+async def test_a_filing_that_states_the_present_alone_takes_no_past_away(house: House) -> None:
+    moved = [tied(COUNTY, last="2026-06-30"), tied(DISTRICT, "2026-07-01")]
+    employer = an_employer(affiliations=moved)
+    await house.portal().file(employer=employer, **CARE)
+    await house.portal().file(employer={**employer, "affiliations": [tied(DISTRICT)]}, **CARE)
+    await house.portal().file(employer={**employer, "affiliations": [tied(DISTRICT, "2026-08-01")]}, **CARE)
+    ((_, ties),) = await told(house)  # by which finance splits what fell due in the county's time: nothing new
+    assert ties == [(COUNTY, "2026-06-30"), (DISTRICT, None)]
+
+
+async def test_a_past_is_restated_at_the_window_of_the_treasury_that_takes_it_on_alone(house: House) -> None:
+    employer = an_employer(affiliations=[tied(COUNTY, "2021-03-23", "2026-06-30"), tied(DISTRICT, "2026-07-01")])
+    await house.portal().file(employer=employer, **CARE)
+    other = {**employer, "affiliations": [tied(DISTRICT, "2021-03-23")]}
+    assert codes(await house.portal().file(employer=other, **CARE)) == ["affiliation-differs"]
+    elsewhere = await house.clerk(COUNTY).file(channel="on_site", employer=other, **CARE)
+    assert (elsewhere["state"], elsewhere["successor"]["state"]) == ("transferred", "correction")
+    assert codes(await house.clerk(DISTRICT).file(channel="on_site", employer=other, **CARE)) == []
+    assert (await told(house))[-1][1] == [(DISTRICT, None)]
+
+
 async def test_what_is_told_names_the_employer_by_reference_and_no_evidence(house: House) -> None:
     employer = an_employer(COUNTY)
     await house.portal().file(employer=employer, **CARE)
