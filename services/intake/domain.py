@@ -41,17 +41,8 @@ from libs.common.policy.model import (
     ItemKind,
     ManualDecisionRule,
 )
-from libs.common.treasuries import Affiliation, AffiliationKind
-from services.intake.affiliations import Tie, carried
-from services.intake.filing import (
-    FiledAffiliation,
-    FiledAuthority,
-    FiledMaterial,
-    FiledPerson,
-    Filing,
-    FilingWrong,
-    wrong_field,
-)
+from libs.common.treasuries import Affiliation
+from services.intake.filing import FiledAuthority, FiledMaterial, FiledPerson, Filing, FilingWrong, wrong_field
 
 _BY_HAND = "manual"
 """In the place of a treasury, where people must decide."""
@@ -369,7 +360,10 @@ def _place(pack: Pack, filing: Filing, known: Known, on: date) -> tuple[str | No
         if filing.region is not None:
             return treasury_of_region(pack, filing.region, on).code, [], False
         return None, [_REGION_MISSING], False
-    given = _carried(filing.employer.affiliations, known.affiliations, on)
+    given = [
+        Affiliation(kind=it.kind, treasury=it.treasury, valid_from=it.valid_from or date.min, valid_to=it.valid_to)
+        for it in filing.employer.affiliations
+    ]
     treasury = _treasury_on(pack, given or known.affiliations, on)
     if treasury == _BY_HAND:
         return None, [], True
@@ -390,23 +384,12 @@ def _treasury_on(pack: Pack, affiliations: Sequence[Affiliation], day: date) -> 
         return None
 
 
-def _carried(stated: Sequence[FiledAffiliation], known: Sequence[Affiliation], on: date) -> list[Affiliation]:
-    """Where the employer would belong by what a filing states, with what it carries on of the record."""
-    given = [Tie(it.kind.value, it.treasury, "", it.valid_from, it.valid_to) for it in stated]
-    on_record = [Tie(it.kind.value, it.treasury, "", it.valid_from, it.valid_to) for it in known]
-    return [
-        Affiliation(kind=AffiliationKind(kind), treasury=treasury, valid_from=first, valid_to=last)
-        for kind, treasury, _, first, last in carried(given, on_record, on)
-        if first is not None  # as all that is carried on have
-    ]
-
-
 def _moved_to(pack: Pack, on_record: Sequence[Affiliation], given: Sequence[Affiliation], on: date) -> set[str | None]:
-    """Where affiliations as given would put an employer on whatever day, otherwise than those on record do."""
+    """Where affiliations as given would put an employer from a day on, otherwise than those on record do."""
     each = (*on_record, *given)
     ends = {it.valid_to for it in each if it.valid_to is not None and it.valid_to < date.max}
     days = {on, *(it.valid_from for it in each), *(day + timedelta(days=1) for day in ends)}
-    moves = {(_treasury_on(pack, on_record, day), _treasury_on(pack, given, day)) for day in days}
+    moves = {(_treasury_on(pack, on_record, day), _treasury_on(pack, given, day)) for day in days if day >= on}
     return {new for old, new in moves if None not in {old, new} and old != new}
 
 

@@ -1,8 +1,7 @@
 """Employers: one by its credit code, with its name, kind and status over time, and its affiliations as stated.
 
 What a filing states decides for that filing, and for others only once it is accepted. It never changes what is on
-record: it is a new version, or a new statement of affiliations, and the newest counts, with what it carries on of the
-one before (`affiliations`). Every earlier state can be seen.
+record: it is a new version, or a new statement of affiliations, and the newest counts. Every earlier state can be seen.
 Who pays by where an employer belongs is told of each statement that becomes the newest.
 """
 
@@ -21,7 +20,6 @@ from libs.common.events import EmployerAffiliated, StatedAffiliation
 from libs.common.outbox import emit
 from libs.common.policy import PackIdentity
 from libs.common.treasuries import Affiliation, AffiliationKind
-from services.intake.affiliations import Tie, carried
 from services.intake.filing import FiledEmployer
 
 # In order of code: two groups of filings that add the same employers must not wait in a ring.
@@ -76,6 +74,8 @@ _NEXT = text("""
 TOLD_AT_ONCE = 500
 
 _Version = tuple[str, str, str]  # name, kind, status
+_Stated = tuple[str, str, str, date, date | None]  # kind, treasury, evidence, from, to
+_Statement = list[_Stated]
 
 
 class LeanOnOneAnother(Exception):
@@ -88,15 +88,14 @@ class Enrolled:
 
     ref: UUID
     version: _Version | None
-    statement: Sequence[Tie]
+    statement: Sequence[_Stated]
 
     @property
     def affiliations(self) -> list[Affiliation]:
         """The affiliations on record."""
         return [
-            Affiliation(kind=AffiliationKind(kind), treasury=treasury, valid_from=first, valid_to=last)
-            for kind, treasury, _, first, last in self.statement
-            if first is not None  # as all on record have
+            Affiliation(kind=AffiliationKind(kind), treasury=treasury, valid_from=valid_from, valid_to=valid_to)
+            for kind, treasury, _, valid_from, valid_to in self.statement
         ]
 
 
@@ -106,13 +105,13 @@ async def lock(tx: AsyncConnection, credit_codes: Collection[str]) -> None:
     await tx.execute(_LOCK, {"codes": sorted(credit_codes)})  # in one order: two must not wait in a ring
 
 
-async def enrol(tx: AsyncConnection, filed: Sequence[FiledEmployer], today: date) -> list[Enrolled]:
+async def enrol(tx: AsyncConnection, filed: Sequence[FiledEmployer]) -> list[Enrolled]:
     """Find or add employers by their credit codes, in order. Raises LeanOnOneAnother."""
     if not filed:
         return []
     known = await _known(tx, filed)
     statements = await _statements(tx, [known[one.credit_code][0] for one in filed])
-    news = {one.credit_code for one in filed if _news(one, statements.get(known[one.credit_code][0], []), today)}
+    news = {one.credit_code for one in filed if _news(one, statements.get(known[one.credit_code][0], []))}
     if news:
         _check_independent([one for one in filed if one.credit_code in news])
         await lock(tx, news)
@@ -123,7 +122,7 @@ async def enrol(tx: AsyncConnection, filed: Sequence[FiledEmployer], today: date
 
 
 def _check_independent(filed: Sequence[FiledEmployer]) -> None:
-    first: dict[str, list[Tie]] = {}
+    first: dict[str, _Statement] = {}
     for one in filed:
         mine = _stated(one)
         if first.setdefault(one.credit_code, mine) != mine:
@@ -137,11 +136,10 @@ async def record(
     versions, affiliations = [], []
     newest = {known.ref: known for known, _ in accepted}
     for known, one in accepted:
-        held, version = newest[known.ref], (one.name, one.kind.value, one.status)
-        statement = carried(_stated(one), held.statement, today)
+        held, version, statement = newest[known.ref], (one.name, one.kind.value, one.status), _stated(one)
         if version != held.version:
             versions.append((known.ref, *version))
-        if _news(one, held.statement, today):
+        if _news(one, held.statement):
             group = uuid4()
             affiliations += [(known.ref, group, *row) for row in statement]
         newest[known.ref] = Enrolled(known.ref, version, statement or held.statement)
@@ -179,13 +177,15 @@ def _affiliated(policy: PackIdentity, employer: UUID, rows: Sequence[Any]) -> Em
     return EmployerAffiliated(policy=policy, employer=employer, revision=rows[-1].id, affiliations=tuple(ties))
 
 
-def _news(one: FiledEmployer, on_record: Sequence[Tie], today: date) -> bool:
-    stated = carried(_stated(one), on_record, today)
+def _news(one: FiledEmployer, on_record: Sequence[_Stated]) -> bool:
+    stated = _stated(one)
     return bool(stated) and stated != on_record
 
 
-def _stated(one: FiledEmployer) -> list[Tie]:
-    return [Tie(it.kind.value, it.treasury, it.evidence, it.valid_from, it.valid_to) for it in one.affiliations]
+def _stated(one: FiledEmployer) -> _Statement:
+    return [
+        (it.kind.value, it.treasury, it.evidence, it.valid_from or date.min, it.valid_to) for it in one.affiliations
+    ]
 
 
 async def _known(tx: AsyncConnection, filed: Sequence[FiledEmployer]) -> dict[str, tuple[UUID, _Version | None]]:
@@ -206,10 +206,10 @@ async def _on_record(tx: AsyncConnection, codes: Sequence[str]) -> dict[str, tup
     }
 
 
-async def _statements(tx: AsyncConnection, refs: Sequence[UUID]) -> dict[UUID, list[Tie]]:
+async def _statements(tx: AsyncConnection, refs: Sequence[UUID]) -> dict[UUID, _Statement]:
     """The newest statement of each employer that has one."""
-    found: dict[UUID, list[Tie]] = {}
+    found: dict[UUID, _Statement] = {}
     for row in await tx.execute(_AFFILIATIONS, {"employers": list(set(refs))}):
-        stated = Tie(row.kind, row.treasury, row.evidence, row.valid_from, row.valid_to)
+        stated = (row.kind, row.treasury, row.evidence, row.valid_from, row.valid_to)
         found.setdefault(row.employer, []).append(stated)
     return found

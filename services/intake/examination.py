@@ -52,7 +52,7 @@ async def examine_all(
     named = await _enrol(tx, record, filings, caller)
     await _check_filer(tx, asked, named, caller)
     employed = [filing.employer for filing in filings if filing.employer is not None]
-    enrolled = iter(await employers.enrol(tx, employed, today))
+    enrolled = iter(await employers.enrol(tx, employed))
     employer = [next(enrolled) if filing.employer is not None else None for filing in filings]
     parties = await _parties(tx, record, filings, named, employer)
     earlier = await _earlier(tx, filings, parties)

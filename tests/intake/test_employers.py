@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from libs.common.policy import ManualDecision, NoRuleInForce, affiliated_treasury
 from libs.common.treasuries import Affiliation, AffiliationKind
 from services.intake import employers
-from services.intake.affiliations import Tie, carried
 from services.intake.domain import Known, Verdict, examine
 from services.intake.filing import read_filing
 from tests.common.packs import anyang
@@ -159,27 +158,6 @@ async def test_a_statement_that_counts_is_told_once_and_not_by_each_filing_that_
     assert second > first
 
 
-async def test_a_filing_that_states_the_present_alone_takes_no_past_away(house: House) -> None:
-    moved = [tied(COUNTY, last="2026-06-30"), tied(DISTRICT, "2026-07-01")]
-    employer = an_employer(affiliations=moved)
-    await house.portal().file(employer=employer, **CARE)
-    await house.portal().file(employer={**employer, "affiliations": [tied(DISTRICT)]}, **CARE)
-    await house.portal().file(employer={**employer, "affiliations": [tied(DISTRICT, "2026-08-01")]}, **CARE)
-    ((_, ties),) = await told(house)  # by which finance splits what fell due in the county's time: nothing new
-    assert ties == [(COUNTY, "2026-06-30"), (DISTRICT, None)]
-
-
-async def test_a_past_is_restated_at_the_window_of_the_treasury_that_takes_it_on_alone(house: House) -> None:
-    employer = an_employer(affiliations=[tied(COUNTY, "2021-03-23", "2026-06-30"), tied(DISTRICT, "2026-07-01")])
-    await house.portal().file(employer=employer, **CARE)
-    other = {**employer, "affiliations": [tied(DISTRICT, "2021-03-23")]}
-    assert codes(await house.portal().file(employer=other, **CARE)) == ["affiliation-differs"]
-    elsewhere = await house.clerk(COUNTY).file(channel="on_site", employer=other, **CARE)
-    assert (elsewhere["state"], elsewhere["successor"]["state"]) == ("transferred", "correction")
-    assert codes(await house.clerk(DISTRICT).file(channel="on_site", employer=other, **CARE)) == []
-    assert (await told(house))[-1][1] == [(DISTRICT, None)]
-
-
 async def test_what_is_told_names_the_employer_by_reference_and_no_evidence(house: House) -> None:
     employer = an_employer(COUNTY)
     await house.portal().file(employer=employer, **CARE)
@@ -257,7 +235,7 @@ def judged(known: Known, *ties: dict[str, Any]) -> Verdict:
         ([], [tied(DISTRICT)]),
     ],
 )
-def test_what_leaves_the_employer_where_it_is_is_no_disagreement(
+def test_what_leaves_the_employer_where_it_is_from_today_on_is_no_disagreement(
     known: list[dict[str, Any]], stated: list[dict[str, Any]]
 ) -> None:
     assert judged(on_record(*known), *stated).defects == ()
@@ -272,11 +250,9 @@ def test_what_leaves_the_employer_where_it_is_is_no_disagreement(
         ([tied(COUNTY)], [tied(COUNTY, last="2026-12-31"), tied("410000", "2027-01-01")]),
         ([tied(COUNTY, last="2026-12-31"), tied(DISTRICT, "2027-01-01")], [tied(COUNTY)]),
         ([tied(COUNTY, "2026-06-01")], [tied(DISTRICT)]),
-        ([tied(DISTRICT, last="2025-12-31"), tied(COUNTY, "2026-01-01")], [tied(COUNTY, "2021-03-23")]),
-        ([tied(COUNTY, "2021-03-23")], [tied(DISTRICT, "2021-03-23", "2025-12-31"), tied(COUNTY, "2026-01-01")]),
     ],
 )
-def test_what_puts_the_employer_elsewhere_on_whatever_day_is_a_defect(
+def test_what_puts_the_employer_elsewhere_today_or_later_is_a_defect(
     known: list[dict[str, Any]], stated: list[dict[str, Any]]
 ) -> None:
     assert [defect.code for defect in judged(on_record(*known), *stated).defects] == ["affiliation-differs"]
@@ -293,50 +269,11 @@ def test_nothing_is_accepted_that_would_ever_put_an_employer_elsewhere(
 ) -> None:
     before, verdict = on_record(*known), judged(on_record(*known), *stated)
     if verdict.reason is None and not verdict.defects:
-        after = on_record(*kept(known, stated))
-        for days in range(-90, 90):
+        after = on_record(*stated)
+        for days in range(90):
             day = TODAY + timedelta(days=days)
             here, there = (treasury_on(then, day) for then in (before, after))
             assert None in {here, there} or here == there, day
-
-
-@given(st.lists(TIES, min_size=1, max_size=3), st.lists(TIES, min_size=1, max_size=3))
-def test_what_the_record_says_of_days_before_a_statement_stays(
-    known: list[dict[str, Any]], stated: list[dict[str, Any]]
-) -> None:
-    before, after = on_record(*known), on_record(*kept(known, stated))
-    begins = min(date.fromisoformat(tie["from"]) if tie["from"] else TODAY for tie in stated)
-    for days in range(1, 90):
-        day = begins - timedelta(days=days)
-        assert treasury_on(before, day) in {None, treasury_on(after, day)}, day
-
-
-@given(st.lists(TIES, min_size=1, max_size=3), st.lists(TIES, min_size=1, max_size=3))
-def test_the_same_statement_again_and_again_adds_nothing(
-    known: list[dict[str, Any]], stated: list[dict[str, Any]]
-) -> None:
-    twice = kept(kept(known, stated), stated)
-    assert kept(twice, stated) == twice
-
-
-def kept(known: list[dict[str, Any]], stated: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What is on record once a statement counts."""
-    ties = carried(
-        [as_tie(each) for each in stated], [as_tie(each)._replace(valid_from=day_of(each)) for each in known], TODAY
-    )
-    return [
-        tied(tie.treasury, str(tie.valid_from or date.min), str(tie.valid_to) if tie.valid_to else None, kind=tie.kind)
-        for tie in ties
-    ]
-
-
-def day_of(tie: dict[str, Any]) -> date:
-    return date.fromisoformat(tie["from"]) if tie["from"] else date.min
-
-
-def as_tie(tie: dict[str, Any]) -> Tie:
-    days = [date.fromisoformat(tie[name]) if tie[name] else None for name in ("from", "to")]
-    return Tie(tie["kind"], tie["treasury"], "", *days)
 
 
 def treasury_on(known: Known, day: date) -> str | None:
