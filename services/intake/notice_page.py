@@ -15,13 +15,13 @@ table { border-collapse: collapse; width: 100%; }
 th, td { border: 1px solid #bbb; padding: .3rem .6rem; text-align: left; vertical-align: top; }
 th { background: #eef4f8; white-space: nowrap; }
 """
-_HEADS = ("序号", "姓名", "用人单位", "事项", "拟认定类别", "所属财政", "公示日期", "公示期至")
+_HEADS = ("姓名", "用人单位", "事项", "拟认定类别", "所属财政", "公示日期", "公示期至")
 
 
 def as_page(shown: Page[PublishedView], today: date, asked: Mapping[str, str]) -> str:
     """The page of `today`; `asked` is the query by which it was asked for, which the link to the next one repeats."""
     heads = "".join(f"<th>{head}</th>" for head in _HEADS)
-    rows = "".join(_row(number, each) for number, each in enumerate(shown.items, 1))
+    rows = "".join(_row(each) for each in shown.items)
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else "<p>今日没有公示。</p>"
     query = escape(urlencode({**asked, "cursor": shown.next})) if shown.next else ""
     onward = f'<p><a href="?{query}">下一页</a></p>' if query else ""
@@ -34,9 +34,8 @@ def as_page(shown: Page[PublishedView], today: date, asked: Mapping[str, str]) -
     )
 
 
-def _row(number: int, each: PublishedView) -> str:
+def _row(each: PublishedView) -> str:
     cells = (
-        str(number),
         each.name,
         each.employer or "—",
         each.item,

@@ -77,18 +77,23 @@ class NoticeView(BaseModel):
     objections: list[ObjectionView]
 
 
+def last_day_of(notice: Notice, rule: PublicNotice | None) -> date:
+    """The last day of a notice: as it was published, or later where a calendar that gained holidays since makes it
+    shorter than the days that the policy names."""
+    if rule is None:
+        return notice.last_day
+    return max(notice.last_day, CALENDAR.add_working_days(notice.opened_on, rule.working_days))
+
+
 def check_published(rule: PublicNotice | None, notice: Notice | None, notices: Sequence[Notice], today: date) -> None:
     """Whether a certification may be confirmed on `today`: `notice` is that of its proposal, `notices` all of its item.
 
-    A calendar that gained holidays since makes a notice longer, never shorter. Raises NoticeRequired, NoticeRunning,
-    ObjectionsOpen.
+    Raises NoticeRequired, NoticeRunning, ObjectionsOpen.
     """
     if notice is None and rule is not None and rule.required:
         raise NoticeRequired(days=rule.working_days)
-    if notice is not None:
-        counted = CALENDAR.add_working_days(notice.opened_on, rule.working_days) if rule else notice.last_day
-        if today <= (last_day := max(notice.last_day, counted)):
-            raise NoticeRunning(last_day=last_day)
+    if notice is not None and today <= (last_day := last_day_of(notice, rule)):
+        raise NoticeRunning(last_day=last_day)
     if open_ := sum(objection.upheld is None for each in notices for objection in each.objections):
         raise ObjectionsOpen(count=open_)
 

@@ -35,7 +35,7 @@ from services.workflow.domain import (
 from services.workflow.dossiers import Choice, Dossier, held, read
 from services.workflow.history import Entry, record
 from services.workflow.models import objection, public_notice
-from services.workflow.notices import Notice
+from services.workflow.notices import Notice, last_day_of
 
 MOST_OBJECTIONS = 100  # to one notice
 
@@ -168,7 +168,7 @@ async def receive(
     dossier, notice = _on_notice(await held(tx, packs, [item], caller), item)
     if len(notice.objections) >= MOST_OBJECTIONS:
         raise TooManyObjections(most=MOST_OBJECTIONS)
-    latest = min(notice.last_day, local_date(now))
+    latest = min(last_day_of(notice, dossier.notice_rule), local_date(now))
     if not notice.opened_on <= received_on <= latest:
         raise ObjectionDayRefused(earliest=notice.opened_on, latest=latest)
     event = ObjectionReceived(
