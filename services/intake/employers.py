@@ -1,7 +1,8 @@
 """Employers: one by its credit code, with its name, kind and status over time, and its affiliations as stated.
 
 What a filing states decides for that filing, and for others only once it is accepted. It never changes what is on
-record: it is a new version, or a new statement of affiliations, and the newest counts. Every earlier state can be seen.
+record: it is a new version, or a new statement of affiliations, made from it and the one before (`affiliations`), and
+the newest counts. Every earlier state can be seen.
 Who pays by where an employer belongs is told of each statement that becomes the newest.
 """
 
@@ -20,6 +21,7 @@ from libs.common.events import EmployerAffiliated, StatedAffiliation
 from libs.common.outbox import emit
 from libs.common.policy import PackIdentity
 from libs.common.treasuries import Affiliation, AffiliationKind
+from services.intake.affiliations import Tie, recorded
 from services.intake.filing import FiledEmployer
 
 # In order of code: two groups of filings that add the same employers must not wait in a ring.
@@ -74,8 +76,6 @@ _NEXT = text("""
 TOLD_AT_ONCE = 500
 
 _Version = tuple[str, str, str]  # name, kind, status
-_Stated = tuple[str, str, str, date, date | None]  # kind, treasury, evidence, from, to
-_Statement = list[_Stated]
 
 
 class LeanOnOneAnother(Exception):
@@ -88,14 +88,16 @@ class Enrolled:
 
     ref: UUID
     version: _Version | None
-    statement: Sequence[_Stated]
+    statement: Sequence[Tie]
 
     @property
     def affiliations(self) -> list[Affiliation]:
         """The affiliations on record."""
         return [
-            Affiliation(kind=AffiliationKind(kind), treasury=treasury, valid_from=valid_from, valid_to=valid_to)
-            for kind, treasury, _, valid_from, valid_to in self.statement
+            Affiliation(
+                kind=AffiliationKind(tie.kind), treasury=tie.treasury, valid_from=tie.first, valid_to=tie.valid_to
+            )
+            for tie in self.statement
         ]
 
 
@@ -105,24 +107,30 @@ async def lock(tx: AsyncConnection, credit_codes: Collection[str]) -> None:
     await tx.execute(_LOCK, {"codes": sorted(credit_codes)})  # in one order: two must not wait in a ring
 
 
-async def enrol(tx: AsyncConnection, filed: Sequence[FiledEmployer]) -> list[Enrolled]:
-    """Find or add employers by their credit codes, in order. Raises LeanOnOneAnother."""
+async def enrol(tx: AsyncConnection, filed: Sequence[tuple[FiledEmployer, str | None]], today: date) -> list[Enrolled]:
+    """Find or add employers by their credit codes, in order, each with the window at which it was stated. Raises
+    LeanOnOneAnother."""
     if not filed:
         return []
-    known = await _known(tx, filed)
-    statements = await _statements(tx, [known[one.credit_code][0] for one in filed])
-    news = {one.credit_code for one in filed if _news(one, statements.get(known[one.credit_code][0], []))}
+    employed = [one for one, _ in filed]
+    known = await _known(tx, employed)
+    statements = await _statements(tx, [known[one.credit_code][0] for one in employed])
+    news = {
+        one.credit_code
+        for one, window in filed
+        if _news(one, statements.get(known[one.credit_code][0], []), today, window)
+    }
     if news:
-        _check_independent([one for one in filed if one.credit_code in news])
+        _check_independent([one for one in employed if one.credit_code in news])
         await lock(tx, news)
         statements |= await _statements(tx, [known[code][0] for code in news])
     return [
-        Enrolled(ref, version, statements.get(ref, [])) for ref, version in (known[one.credit_code] for one in filed)
+        Enrolled(ref, version, statements.get(ref, [])) for ref, version in (known[one.credit_code] for one in employed)
     ]
 
 
 def _check_independent(filed: Sequence[FiledEmployer]) -> None:
-    first: dict[str, _Statement] = {}
+    first: dict[str, list[Tie]] = {}
     for one in filed:
         mine = _stated(one)
         if first.setdefault(one.credit_code, mine) != mine:
@@ -130,19 +138,24 @@ def _check_independent(filed: Sequence[FiledEmployer]) -> None:
 
 
 async def record(
-    tx: AsyncConnection, policy: PackIdentity, accepted: Sequence[tuple[Enrolled, FiledEmployer]], today: date
+    tx: AsyncConnection,
+    policy: PackIdentity,
+    accepted: Sequence[tuple[Enrolled, FiledEmployer, str | None]],
+    today: date,
 ) -> None:
-    """Record what accepted filings (under one policy) state, in order, where it is not on record, and tell of it."""
+    """Record what accepted filings (under one policy) state, in order, where it is not on record, and tell of it. With
+    each comes the treasury at whose window it was filed, if at one."""
     versions, affiliations = [], []
-    newest = {known.ref: known for known, _ in accepted}
-    for known, one in accepted:
-        held, version, statement = newest[known.ref], (one.name, one.kind.value, one.status), _stated(one)
+    newest = {known.ref: known for known, *_ in accepted}
+    for known, one, window in accepted:
+        held, version = newest[known.ref], (one.name, one.kind.value, one.status)
+        statement = recorded(_stated(one), held.statement, today, window=window)
         if version != held.version:
             versions.append((known.ref, *version))
-        if _news(one, held.statement):
+        if statement != held.statement:
             group = uuid4()
             affiliations += [(known.ref, group, *row) for row in statement]
-        newest[known.ref] = Enrolled(known.ref, version, statement or held.statement)
+        newest[known.ref] = Enrolled(known.ref, version, statement)
     if versions:
         given = columns(("employers", "names", "kinds", "statuses"), versions)
         await tx.execute(_ADD_VERSIONS, {**given, "today": today})
@@ -177,15 +190,12 @@ def _affiliated(policy: PackIdentity, employer: UUID, rows: Sequence[Any]) -> Em
     return EmployerAffiliated(policy=policy, employer=employer, revision=rows[-1].id, affiliations=tuple(ties))
 
 
-def _news(one: FiledEmployer, on_record: Sequence[_Stated]) -> bool:
-    stated = _stated(one)
-    return bool(stated) and stated != on_record
+def _news(one: FiledEmployer, on_record: Sequence[Tie], today: date, window: str | None) -> bool:
+    return recorded(_stated(one), on_record, today, window=window) != on_record
 
 
-def _stated(one: FiledEmployer) -> _Statement:
-    return [
-        (it.kind.value, it.treasury, it.evidence, it.valid_from or date.min, it.valid_to) for it in one.affiliations
-    ]
+def _stated(one: FiledEmployer) -> list[Tie]:
+    return [Tie(it.kind.value, it.treasury, it.evidence, it.valid_from, it.valid_to) for it in one.affiliations]
 
 
 async def _known(tx: AsyncConnection, filed: Sequence[FiledEmployer]) -> dict[str, tuple[UUID, _Version | None]]:
@@ -206,10 +216,10 @@ async def _on_record(tx: AsyncConnection, codes: Sequence[str]) -> dict[str, tup
     }
 
 
-async def _statements(tx: AsyncConnection, refs: Sequence[UUID]) -> dict[UUID, _Statement]:
+async def _statements(tx: AsyncConnection, refs: Sequence[UUID]) -> dict[UUID, list[Tie]]:
     """The newest statement of each employer that has one."""
-    found: dict[UUID, _Statement] = {}
+    found: dict[UUID, list[Tie]] = {}
     for row in await tx.execute(_AFFILIATIONS, {"employers": list(set(refs))}):
-        stated = (row.kind, row.treasury, row.evidence, row.valid_from, row.valid_to)
+        stated = Tie(row.kind, row.treasury, row.evidence, row.valid_from, row.valid_to)
         found.setdefault(row.employer, []).append(stated)
     return found

@@ -51,8 +51,8 @@ async def examine_all(
     filings = [one.filing for one in asked]
     named = await _enrol(tx, record, filings, caller)
     await _check_filer(tx, asked, named, caller)
-    employed = [filing.employer for filing in filings if filing.employer is not None]
-    enrolled = iter(await employers.enrol(tx, employed))
+    employed = [(filing.employer, _window(filing, caller)) for filing in filings if filing.employer is not None]
+    enrolled = iter(await employers.enrol(tx, employed, today))
     employer = [next(enrolled) if filing.employer is not None else None for filing in filings]
     parties = await _parties(tx, record, filings, named, employer)
     earlier = await _earlier(tx, filings, parties)

@@ -295,7 +295,8 @@ class FiledHandler(Shape):
 
 
 class FiledAffiliation(Spanned):
-    """How the employer belongs to a treasury; open at the start where `from` is left out."""
+    """How the employer belongs to a treasury. Where `from` is left out it is open at the start, and restates no day of
+    which something is on record."""
 
     kind: AffiliationKind
     treasury: TreasuryCode

@@ -114,8 +114,8 @@ async def settle(tx: AsyncConnection, vault: Vault, entries: Sequence[Entry]) ->
     stated = [materials.Stated(it.docket.id, it.case.filing.materials, it.case.known.uploaded) for it in records]
     await materials.add_stated(tx, stated)
     accepted = [it.case for it in records if it.outcome.state is State.ACCEPTED]
-    pairs = [(case.employer, case.filing.employer) for case in accepted]
-    stated_of = [(known, one) for known, one in pairs if known and one]
+    stating = [(case.employer, case.filing.employer, case.known.window) for case in accepted]
+    stated_of = [(known, one, window) for known, one, window in stating if known and one]
     await employers.record(tx, entries[0].case.pack.identity, stated_of, entries[0].case.today)
     await schedule(tx, [due for record in records for due in _dues(record)])
     told = [one for record, mine in zip(records, items, strict=True) for one in _told(record, mine)]

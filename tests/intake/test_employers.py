@@ -158,6 +158,34 @@ async def test_a_statement_that_counts_is_told_once_and_not_by_each_filing_that_
     assert second > first
 
 
+async def test_a_filing_that_states_another_past_changes_none(house: House) -> None:
+    moved = [tied(COUNTY, "2021-03-23", "2026-06-30"), tied(DISTRICT, "2026-07-01")]
+    employer = an_employer(affiliations=moved)
+    await house.portal().file(employer=employer, **CARE)
+    for ties in ([tied(DISTRICT, "2026-08-01")], [tied(DISTRICT, "2021-03-23")], moved):
+        receipt = await house.portal().file(employer={**employer, "affiliations": ties}, **CARE)
+        assert (receipt["state"], receipt["treasury"]) == ("accepted", DISTRICT)
+    ((_, kept),) = await told(house)  # by which finance splits what fell due in the county's time: nothing new
+    assert kept == [(COUNTY, "2026-06-30"), (DISTRICT, None)]
+
+
+async def test_a_past_is_restated_at_the_window_of_the_treasury_that_takes_it_on_alone(house: House) -> None:
+    employer = an_employer(affiliations=[tied(COUNTY, "2021-03-23", "2026-06-30"), tied(DISTRICT, "2026-07-01")])
+    await house.portal().file(employer=employer, **CARE)
+    other = {**employer, "affiliations": [tied(DISTRICT, "2021-03-23")]}
+    await house.clerk(COUNTY).file(channel="on_site", employer=other, **CARE)
+    assert len(await told(house)) == 1
+    await house.clerk(DISTRICT).file(channel="on_site", employer=other, **CARE)
+    assert [ties for _, ties in await told(house)][1:] == [[(DISTRICT, None)]]
+
+
+async def test_a_statement_with_a_tie_that_has_ended_can_be_filed_again(house: House) -> None:
+    employer = an_employer(affiliations=[tied(COUNTY, last="2026-01-31"), tied(DISTRICT, "2026-02-01")])
+    receipts = [await house.portal().file(employer=employer, **CARE) for _ in range(2)]
+    assert [receipt["state"] for receipt in receipts] == ["accepted", "accepted"]
+    assert len(await told(house)) == 1
+
+
 async def test_what_is_told_names_the_employer_by_reference_and_no_evidence(house: House) -> None:
     employer = an_employer(COUNTY)
     await house.portal().file(employer=employer, **CARE)
