@@ -1,8 +1,8 @@
 """What a statement of an employer's affiliations changes of what is on record, day by day. Pure.
 
 The past is not restated by the way: from the day of acceptance on a statement counts as it was made, before that the
-record does, and the statement where nothing is on record. A clerk at the window of a treasury, who has seen the papers,
-may give an employer's past to that treasury.
+record does, and the statement before the record begins and after it has ended. A clerk at the window of a treasury, who
+has seen the papers, may give days of an employer's past to that treasury, where all that is stated of them does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,6 +34,9 @@ class Tie(NamedTuple):
         return self.first <= day <= self.last
 
 
+MOST = 50  # ties on record; beyond that nothing is added to the past but at a window
+
+
 def recorded(stated: Sequence[Tie], on_record: Sequence[Tie], on: date, *, window: str | None = None) -> list[Tie]:
     """What is on record once a statement accepted on a day counts, in order of first days; of one kind to one treasury
     no two ties touch. `window` is the treasury at whose window it was made. Without a statement nothing changes."""
@@ -54,8 +57,18 @@ def _on_a_day(
     says = [tie for tie in stated if tie.covers(day)]
     if day >= on:
         return says
-    given_to_window = [tie for tie in says if tie.valid_from is not None and tie.treasury == window]
-    return given_to_window or [tie for tie in on_record if tie.covers(day)] or says
+    given_to_window = all(tie.valid_from is not None and tie.treasury == window for tie in says)
+    if says and (given_to_window or _is_open(day, on_record)):
+        return says
+    return [tie for tie in on_record if tie.covers(day)]
+
+
+def _is_open(day: date, on_record: Sequence[Tie]) -> bool:
+    """Whether a day lies before the record begins, or after it has ended: a gap within it was stated, and stays."""
+    if not on_record:
+        return True
+    outside = day < min(tie.first for tie in on_record) or day > max(tie.last for tie in on_record)
+    return outside and len(on_record) < MOST
 
 
 def _edges(ties: Iterable[Tie]) -> Iterable[date]:
