@@ -40,8 +40,16 @@ class Running:
         postmaster = self.postgres.postmaster
         if postmaster is None:
             raise RuntimeError("PostgreSQL has stopped")
-        alive = [sum(each.cpu_times()[:2]) for each in postmaster.children()]
-        return used | {"postgres": sum(postmaster.cpu_times()) + sum(alive)}
+        alive = sum(_cpu_seconds(each) for each in postmaster.children())
+        return used | {"postgres": sum(postmaster.cpu_times()) + alive}
+
+
+def _cpu_seconds(backend: psutil.Process) -> float:
+    """What a backend has used; of one that has ended since it was listed, the postmaster's time tells."""
+    try:
+        return float(sum(backend.cpu_times()[:2]))
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 @dataclass(frozen=True)
