@@ -217,7 +217,7 @@ def _view(dossier: Dossier, caller: Principal) -> DecisionView:
             at=row.proposed_at,
         )
     support = dossier.support if dossier.support and dossier.support.same_person else None
-    notices = [notice_view(each, whole=_judges(caller)) for each in dossier.notices]
+    noticed, whole = dossier.notice, _judges(caller)
     return DecisionView(
         item=row.id,
         etag=etag(row.version),
@@ -240,8 +240,8 @@ def _view(dossier: Dossier, caller: Principal) -> DecisionView:
         verdicts=[each for each in verdicts if each == "refuse" or (dossier.ready and not obstacles)],
         proposal=proposal,
         may_publish=dossier.may_publish,
-        notice=next((each for each in notices if dossier.notice and each.id == dossier.notice.id), None),
-        earlier_notices=[each for each in notices if not (dossier.notice and each.id == dossier.notice.id)],
+        notice=notice_view(noticed, whole=whole) if noticed else None,
+        earlier_notices=[notice_view(each, whole=whole) for each in dossier.notices if each is not noticed],
     )
 
 

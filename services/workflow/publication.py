@@ -50,12 +50,10 @@ _OPEN = text("""
 """)
 _MOVED = text("UPDATE item SET version = version + 1 WHERE id = :item")
 _RECEIVE = text("""
-    WITH moved AS (UPDATE item SET version = version + 1 WHERE id = :item)
     INSERT INTO objection (id, notice, received_on, matter, recorded_by, recorded_at)
     VALUES (:id, :notice, :day, :matter, :by, :now)
 """)
 _CONCLUDE = text("""
-    WITH moved AS (UPDATE item SET version = version + 1 WHERE id = :item)
     INSERT INTO objection_finding (objection, upheld, finding, concluded_on, recorded_by, recorded_at)
     VALUES (:objection, :upheld, :finding, :today, :by, :now)
 """)
@@ -181,7 +179,8 @@ async def receive(
     )
     by = caller.subject
     facts = {"id": event.objection, "notice": notice.id, "day": received_on, "matter": matter, "by": by, "now": now}
-    await tx.execute(_RECEIVE, {"item": item, **facts})
+    await tx.execute(_RECEIVE, facts)
+    await tx.execute(_MOVED, {"item": item})
     detail = {"objection": event.objection, "received_on": received_on}
     await record(tx, [Entry(event.application, "objection_received", by=by, item=item, detail=detail)], at=now)
     await emit(tx, event)
@@ -207,7 +206,8 @@ async def conclude(
         raise OwnProposalContested
     today, by = local_date(now), caller.subject
     facts = {"objection": contested, "upheld": upheld, "finding": finding, "today": today, "by": by, "now": now}
-    await tx.execute(_CONCLUDE, {"item": item, **facts})
+    await tx.execute(_CONCLUDE, facts)
+    await tx.execute(_MOVED, {"item": item})
     detail = {"objection": contested, "upheld": upheld, "finding": finding}
     application = dossier.case.application
     await record(tx, [Entry(application, "objection_concluded", by=by, item=item, detail=detail)], at=now)

@@ -3,7 +3,9 @@
 from functools import cache
 from pathlib import Path
 
+from libs.common.packs import store
 from libs.common.policy import Pack, load_pack
+from libs.common.service import Service
 
 ANYANG = Path(__file__).parents[2] / "deploy" / "policies" / "anyang" / "2021-4.4.yaml"
 
@@ -28,6 +30,14 @@ def edited(*changes: tuple[str, str]) -> str:
 
 def a_pack(*changes: tuple[str, str]) -> Pack:
     return Pack.parse(edited(*changes).encode())
+
+
+async def publish(service: Service, pack: Pack) -> Pack:
+    """Have a service know a pack, as `policy publish` does."""
+    async with service.database.transaction() as tx:
+        await store(tx, pack)
+    await service.packs.refresh()
+    return pack
 
 
 def one_of(*benefits: str, rule: str = "one-of-two") -> tuple[str, str]:

@@ -18,7 +18,6 @@ from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.events import BY_TYPE, BenefitApproved, Event
 from libs.common.outbox import message
-from libs.common.packs import store
 from libs.common.policy import Pack
 from libs.common.service import Service
 from libs.common.settings import POLICIES, Settings
@@ -26,6 +25,7 @@ from services.finance import reconcile
 from services.finance.app import create
 from services.finance.models import metadata
 from services.finance.payees import Payees
+from tests.common.packs import publish
 from tests.conftest import MakeDatabase
 from tests.finance.builders import CITY, DISTRICT, a_result, an_approval, today
 
@@ -144,10 +144,7 @@ class House:
 
     async def publish(self, pack: Pack) -> Pack:
         """Have the service know a pack, as `policy publish` does."""
-        async with self.service.database.transaction() as tx:
-            await store(tx, pack)
-        await self.service.packs.refresh()
-        return pack
+        return await publish(self.service, pack)
 
     async def tick(self, now: datetime) -> int:
         return await self.service.ticker.tick(now)

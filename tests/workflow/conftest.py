@@ -15,12 +15,12 @@ from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.events import BY_TYPE, ApplicationAccepted, Event
 from libs.common.outbox import message
-from libs.common.packs import store
 from libs.common.policy import Pack
 from libs.common.service import Service
 from libs.common.settings import Settings
 from services.workflow.app import create
 from services.workflow.models import metadata
+from tests.common.packs import publish
 from tests.conftest import MakeDatabase
 from tests.workflow.builders import COUNTY
 
@@ -101,10 +101,7 @@ class House:
 
     async def publish(self, pack: Pack) -> Pack:
         """Have the service know a pack, as `policy publish` does."""
-        async with self.service.database.transaction() as tx:
-            await store(tx, pack)
-        await self.service.packs.refresh()
-        return pack
+        return await publish(self.service, pack)
 
     async def tick(self, now: datetime) -> int:
         return await self.service.ticker.tick(now)

@@ -14,12 +14,9 @@ def green_channel(pack: Pack, *, item: str, category: str | None, on: date) -> G
 
 def limit_of(task: Task, channel: GreenChannel | None) -> int:
     """Give the limit of a task in working days: its own, or that of the channel where it is the shorter one."""
-    if channel is None or channel.limit_working_days is None:
-        return task.limit_working_days
-    return min(task.limit_working_days, channel.limit_working_days)
+    return task.within(channel.limit_working_days if channel else None)
 
 
 def promised_working_days(item: Item, channel: GreenChannel | None) -> int:
-    """Give the longest that an item may take in working days: stages follow one another, the tasks of one go on side
-    by side."""
-    return sum(max(limit_of(task, channel) for task in stage) for stage in item.stages)
+    """Give the longest that an item may take in working days."""
+    return item.longest(channel.limit_working_days if channel else None)

@@ -307,6 +307,10 @@ class Task(Record):
     limit_working_days: Annotated[int, Field(ge=1, le=1000)]
     level: TaskLevel = TaskLevel.AFFILIATED
 
+    def within(self, limit: int | None) -> int:
+        """Its limit in working days, or `limit` where that is the shorter one."""
+        return self.limit_working_days if limit is None else min(self.limit_working_days, limit)
+
 
 class ItemKind(StrEnum):
     """认定, 兑现, 服务事项, 变更."""
@@ -345,8 +349,13 @@ class Item(CodedRule):
 
     @property
     def promised_working_days(self) -> int:
-        """The longest that the item may take: stages follow one another, the tasks of one go on side by side."""
-        return sum(max(task.limit_working_days for task in stage) for stage in self.stages)
+        """The longest that the item may take, in working days."""
+        return self.longest()
+
+    def longest(self, limit: int | None = None) -> int:
+        """The longest that the item may take where no task may take more than `limit` (working days; None: than its
+        own): stages follow one another, the tasks of one go on side by side."""
+        return sum(max(task.within(limit) for task in stage) for stage in self.stages)
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

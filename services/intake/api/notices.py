@@ -1,6 +1,6 @@
 """Public notices over HTTP: who is about to be certified, de-identified, for everybody to read."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 from fastapi import Query, Request, Response
@@ -28,9 +28,7 @@ async def list_notices(
 ) -> Page[PublishedView]:
     """今日公示中的拟认定名单，先公示的在前；姓名已去标识化。"""
     response.headers.update(KEEP)
-    today = local_date(datetime.now(UTC))
-    found = await notices.published(tx, desk.packs, desk.vault, wanted, treasury=treasury, today=today)
-    return page_of(found, wanted, lambda one: (str(one.notice),))
+    return await _listed(tx, desk, wanted, treasury, local_date(datetime.now(UTC)))
 
 
 @router.get("/public-notices/page", summary="公示页", dependencies=[public()], response_class=HTMLResponse)
@@ -39,6 +37,10 @@ async def notices_page(
 ) -> HTMLResponse:
     """公示名单的网页，可打印张贴或在门户中显示。"""
     today = local_date(datetime.now(UTC))
-    found = await notices.published(tx, desk.packs, desk.vault, wanted, treasury=treasury, today=today)
-    shown = page_of(found, wanted, lambda one: (str(one.notice),))
+    shown = await _listed(tx, desk, wanted, treasury, today)
     return HTMLResponse(as_page(shown, today, request.query_params), headers=KEEP)
+
+
+async def _listed(tx: Tx, desk: AtDesk, wanted: Paging, treasury: str | None, today: date) -> Page[PublishedView]:
+    found = await notices.published(tx, desk.packs, desk.vault, wanted, treasury=treasury, today=today)
+    return page_of(found, wanted, lambda one: (str(one.notice),))
