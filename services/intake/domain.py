@@ -148,7 +148,7 @@ DEFECTS: Mapping[str, tuple[str, str]] = {
     ),
     "affiliation-differs": (
         "隶属关系与登记的不一致",
-        "请核对；不填隶属关系的，按已登记的办理。隶属关系确有变更的，请持依据到新隶属地的窗口办理。",
+        "请核对；登记的隶属关系仍有效的可不填，按登记的办理。隶属关系确有变更的，请持依据到新隶属地的窗口办理。",
     ),
     "employer-missing": ("缺少用人单位信息", "由用人单位申请的，请填写用人单位信息。"),
     "employer-not-active": ("用人单位不在正常状态", "请核对用人单位状态，或者更换为承继其权利义务的单位。"),
@@ -384,12 +384,23 @@ def _treasury_on(pack: Pack, affiliations: Sequence[Affiliation], day: date) -> 
         return None
 
 
+def _standing_on(pack: Pack, affiliations: Sequence[Affiliation], day: date) -> str | None:
+    """Where affiliations put an employer on a day, and where they last did on a day of which they say nothing: one that
+    has left is nobody's to take."""
+    ended = [it.valid_to for it in affiliations if it.valid_to is not None and it.valid_to < day]
+    stands = _treasury_on(pack, affiliations, day)
+    return stands if stands or not ended else _treasury_on(pack, affiliations, max(ended))
+
+
 def _moved_to(pack: Pack, on_record: Sequence[Affiliation], given: Sequence[Affiliation], on: date) -> set[str | None]:
-    """Where affiliations as given would put an employer from a day on, otherwise than those on record do."""
+    """Where affiliations as given would put an employer from a day on, or since the record ended, otherwise than those
+    on record do."""
     each = (*on_record, *given)
     ends = {it.valid_to for it in each if it.valid_to is not None and it.valid_to < date.max}
     days = {on, *(it.valid_from for it in each), *(day + timedelta(days=1) for day in ends)}
-    moves = {(_treasury_on(pack, on_record, day), _treasury_on(pack, given, day)) for day in days if day >= on}
+    last = max((it.valid_to or date.max for it in on_record), default=date.max)
+    since = on if last >= on else last + timedelta(days=1)
+    moves = {(_standing_on(pack, on_record, day), _treasury_on(pack, given, day)) for day in days if day >= since}
     return {new for old, new in moves if None not in {old, new} and old != new}
 
 

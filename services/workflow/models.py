@@ -129,6 +129,7 @@ task = Table(
 )
 Index("ix_task_application", task.c.application)
 Index("ix_task_org_unit", task.c.treasury, task.c.department, task.c.state, task.c.id)
+Index("ix_task_green", task.c.treasury, task.c.department, task.c.id, postgresql_where=task.c.green_channel)
 
 # The row is locked until the commit that hands out its numbers, so within one org unit numbers become visible in order
 # and a reader that has seen number n misses none below it.

@@ -128,6 +128,7 @@ BENCHMARKS = (
         "relay",
         on_postgres,
         (Judged("relay at 500 a batch ÷ bare drain of the table", ratio("relay", "bare", "events/s"), 0.3, 0.5),),
+        turns=3,
     ),
     Benchmark(
         "relay-kafka",

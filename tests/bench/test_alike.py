@@ -4,7 +4,9 @@ from libs.common import outbox
 from tests.bench import consumer, relay_worker
 
 
-def test_the_bare_drain_marks_by_the_statement_of_the_product() -> None:
+def test_the_bare_drain_reads_what_the_product_reads_and_marks_by_its_statement() -> None:
+    drained, relayed = (sql.split("FROM")[0] for sql in (relay_worker.READ, outbox._UNPUBLISHED))
+    assert drained == relayed
     assert relay_worker.MARK == outbox._PUBLISHED
 
 

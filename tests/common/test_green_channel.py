@@ -37,6 +37,11 @@ NOBODY_WORKS = """    stages:
 """
 
 
+def ended(title: str) -> tuple[str, str]:
+    """The change by which what has this title is in force in 2021 only."""
+    return f"    title: {title}\n", f"    title: {title}\n    valid_to: 2021-12-31\n"
+
+
 # -- what is refused
 
 
@@ -62,6 +67,17 @@ NOBODY_WORKS = """    stages:
         (
             [(LIMIT, LIMIT.replace("5", "10"))],
             "green_channels[1].limit_working_days：所列事项的部门时限最长 10 个工作日，10 个工作日没有缩短任何时限",
+        ),
+        (
+            [ended("就医绿色通道"), green("medical_care", categories="doctor", limit=None, since="2022-01-01")],
+            "green_channels[1].items[1]：事项 medical_care 在本条有效期内的任何一天都不存在，请删去，或改正两者的",
+        ),
+        (
+            [
+                ended("柔性引进人才"),
+                green("talent_certification", categories="flexible", limit=None, since="2022-01-01"),
+            ],
+            "green_channels[1].categories[1]：人才类别 flexible 在本条有效期内的任何一天都不存在，请删去，",
         ),
         ([(LIMIT, LIMIT.replace("5", "0"))], "green_channels[1].limit_working_days：数值过小，应不小于 1。"),
         (

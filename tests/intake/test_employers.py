@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libs.common.calendar import local_date
 from libs.common.policy import ManualDecision, NoRuleInForce, affiliated_treasury
 from libs.common.treasuries import Affiliation, AffiliationKind
 from services.intake import employers
@@ -126,6 +127,40 @@ async def in_one_file(caller: Caller, filings: list[dict[str, Any]]) -> list[Any
     headers = {"Content-Type": "application/x-ndjson"}
     answer = await caller._ask("POST", "/applications:batch", headers=headers, content="\n".join(lines).encode())
     return [json.loads(line)["application"] for line in answer.content.decode().splitlines()]
+
+
+async def test_an_employer_does_not_move_by_two_filings_of_which_one_ends_the_record(house: House) -> None:
+    employer, today = an_employer(COUNTY), local_date(datetime.now(UTC))
+    await house.portal().file(employer=employer, **CARE)
+    until_today = tied(COUNTY, last=today.isoformat())
+    from_tomorrow = tied(DISTRICT, (today + timedelta(days=1)).isoformat())
+    ends = {**employer, "affiliations": [until_today]}
+    assert (await house.portal("portal-b").file(employer=ends, **CARE))["state"] == "accepted"
+    elsewhere = {"employer": {**employer, "affiliations": [until_today, from_tomorrow]}, **CARE}
+    assert codes(await house.portal("portal-b").file(**elsewhere)) == ["affiliation-differs"]
+    assert (await house.clerk(DISTRICT).file(channel="on_site", **elsewhere))["state"] == "transferred"
+    assert [ties for _, ties in await told(house)][1:] == [
+        [(COUNTY, today.isoformat())], [(COUNTY, today.isoformat()), (DISTRICT, None)],
+    ]  # fmt: skip
+
+
+async def test_what_was_shown_at_a_window_counts_whoever_completes_the_filing(house: House) -> None:
+    employer = an_employer(affiliations=[tied(COUNTY, "2021-03-23")])
+    await house.portal().file(employer=employer, **CARE)
+    moved = {**employer, "affiliations": [tied(DISTRICT, "2021-03-23")]}
+    unseen = {**moved, "affiliations": [tied(DISTRICT, "2022-01-01")]}
+    outcomes = []
+    for change in ({"employer": unseen}, {}):
+        shown = await house.clerk(DISTRICT).file(channel="on_site", employer=moved, items=CARE["items"], materials=[])
+        assert codes(shown) == ["material-missing"]
+        rows = await house.rows("SELECT beneficiary FROM application WHERE id = :id", id=shown["id"])
+        talent = house.a("talent", person=str(rows[0].beneficiary))
+        completed = {"materials": CARE["materials"], **change}
+        done = (await talent.post(f"/applications/{shown['id']}:correct", completed)).body
+        outcomes.append((done["state"], (done["successor"] or done)["state"]))
+    # What the talent says otherwise goes back to the treasury on record, and waits there for the papers.
+    assert outcomes == [("transferred", "correction"), ("accepted", "accepted")]
+    assert [ties for _, ties in await told(house)][1:] == [[(DISTRICT, None)]]  # with the past that was shown
 
 
 # -- what is told of it
@@ -258,7 +293,8 @@ def judged(known: Known, *ties: dict[str, Any]) -> Verdict:
         ([tied(COUNTY)], [tied(COUNTY)]),
         ([tied(COUNTY)], [tied(COUNTY, "2021-03-23", kind="fiscal"), tied(DISTRICT, kind="tax")]),
         ([tied(COUNTY)], [tied(COUNTY, last="2026-12-31")]),
-        ([tied(COUNTY, last="2026-03-01")], [tied(DISTRICT, "2026-03-02")]),
+        ([tied(COUNTY, last="2026-03-01")], [tied(COUNTY, "2026-03-02")]),
+        ([tied(COUNTY, last="2026-01-31")], [tied(DISTRICT, "2025-01-01", "2026-01-31"), tied(COUNTY, "2026-02-01")]),
         ([tied(DISTRICT, last="2025-12-31"), tied(COUNTY, "2026-01-01")], [tied(COUNTY)]),
         ([], [tied(DISTRICT)]),
     ],
@@ -278,6 +314,12 @@ def test_what_leaves_the_employer_where_it_is_from_today_on_is_no_disagreement(
         ([tied(COUNTY)], [tied(COUNTY, last="2026-12-31"), tied("410000", "2027-01-01")]),
         ([tied(COUNTY, last="2026-12-31"), tied(DISTRICT, "2027-01-01")], [tied(COUNTY)]),
         ([tied(COUNTY, "2026-06-01")], [tied(DISTRICT)]),
+        ([tied(COUNTY, last="2026-03-01")], [tied(DISTRICT, "2026-03-02")]),
+        ([tied(COUNTY, last="2026-01-31")], [tied(DISTRICT, "2026-02-01", "2026-02-10"), tied(COUNTY, "2026-02-11")]),
+        (
+            [tied(COUNTY, last="2026-03-31"), tied(COUNTY, "2026-06-01")],
+            [tied(COUNTY, last="2026-03-31"), tied(DISTRICT, "2026-04-01", "2026-05-31"), tied(COUNTY, "2026-06-01")],
+        ),
     ],
 )
 def test_what_puts_the_employer_elsewhere_today_or_later_is_a_defect(
@@ -287,21 +329,29 @@ def test_what_puts_the_employer_elsewhere_today_or_later_is_a_defect(
 
 
 DAYS = st.dates(TODAY - timedelta(days=40), TODAY + timedelta(days=40)).map(date.isoformat)
-TIES = st.builds(tied, st.sampled_from([COUNTY, DISTRICT]), st.none() | DAYS, kind=st.sampled_from(["fiscal", "tax"]))
+SPANS = st.tuples(st.none() | DAYS, st.none() | DAYS).filter(lambda span: None in span or span[0] <= span[1])
+TIES = st.builds(
+    lambda treasury, span, kind: tied(treasury, *span, kind=kind),
+    st.sampled_from([COUNTY, DISTRICT]),
+    SPANS,
+    st.sampled_from(["fiscal", "tax"]),
+)
 
 
 @settings(deadline=None)
 @given(st.lists(TIES, max_size=3), st.lists(TIES, min_size=1, max_size=3))
-def test_nothing_is_accepted_that_would_ever_put_an_employer_elsewhere(
+def test_nothing_is_accepted_that_would_put_an_employer_elsewhere_today_or_later_or_since_its_record_ended(
     known: list[dict[str, Any]], stated: list[dict[str, Any]]
 ) -> None:
     before, verdict = on_record(*known), judged(on_record(*known), *stated)
     if verdict.reason is None and not verdict.defects:
-        after = on_record(*stated)
-        for days in range(90):
-            day = TODAY + timedelta(days=days)
+        after, stood = on_record(*stated), None
+        for day in (TODAY + timedelta(days=days) for days in range(-41, 90)):
             here, there = (treasury_on(then, day) for then in (before, after))
-            assert None in {here, there} or here == there, day
+            has_ended = not any(tie.valid_to is None or tie.valid_to >= day for tie in before.affiliations)
+            stood = here or stood
+            if day >= TODAY or has_ended:
+                assert None in {stood, there} or stood == there, day
 
 
 def treasury_on(known: Known, day: date) -> str | None:

@@ -24,6 +24,7 @@ from libs.common.policy.model import (
     CorrectionTerms,
     Document,
     DocumentKind,
+    EligibilityRule,
     EmployerShareRule,
     InstalmentPlan,
     ItemKind,
@@ -64,6 +65,8 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "directory": ("企业目录", "directories"),
 }
 """What a rule may refer to: its name, and the section that holds it."""
+_CODED = frozenset({"item", "benefit", "category", "coverage"})
+"""Of these what holds from day to day, maybe in versions."""
 
 
 def identifiers_are_unique(pack: Contents) -> Iterator[Finding]:
@@ -93,6 +96,18 @@ def references_exist(pack: Contents) -> Iterator[Finding]:
         if code not in known[kind]:
             name, section = _KINDS[kind]
             yield path, f"政策包中没有{name} {code}，请改正代码，或先在 {section} 中补上。"
+
+
+def what_is_named_is_there_in_time(pack: Contents) -> Iterator[Finding]:
+    """Every item, benefit, category and coverage that a rule of acceptance refers to is in force on some day of the
+    rule; what goes by the day on which an instalment falls due may outlive the benefit."""
+    for path, kind, code in _references(pack):
+        if kind in _CODED:
+            rule = getattr(pack, str(path[0]))[path[1]]
+            named = [each for each in getattr(pack, _KINDS[kind][1]) if each.code == code]
+            if isinstance(rule, EligibilityRule) and named and not any(_meet(each, rule) for each in named):
+                told = f"{_KINDS[kind][0]} {code} 在本条有效期内的任何一天都不存在"
+                yield path, f"{told}，请删去，或改正两者的 valid_from、valid_to。"
 
 
 def benefits_have_items(pack: Contents) -> Iterator[Finding]:
@@ -406,6 +421,7 @@ IN_FORCE: tuple[Check, ...] = (
     alternatives_are_given_alike,
     green_channels_have_an_effect,
     categories_can_be_certified,
+    what_is_named_is_there_in_time,
 )
 
 

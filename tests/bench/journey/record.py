@@ -24,7 +24,7 @@ from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.calendar import local_date
 from libs.common.db import connect
-from libs.common.outbox import message_of
+from libs.common.outbox import TOLD, message_of
 from libs.common.paging import etag
 from libs.common.service import Service
 from libs.common.settings import Settings
@@ -34,10 +34,10 @@ from services.intake.api.group import Wanted, canonical, file_together
 from tests.bench.journey.clerks import CREDITS_EVERYTHING, quota_of
 from tests.bench.journey.people import TREASURIES
 
-_TAKE = """
-    WITH taken AS (DELETE FROM {service}.unpublished RETURNING id)
-    SELECT event_id, topic, key, type, time, traceparent, value FROM taken JOIN {service}.outbox USING (id) ORDER BY id
-"""
+_TAKE = f"""
+    WITH taken AS (DELETE FROM {{service}}.unpublished RETURNING id)
+    SELECT {TOLD}, o.value FROM taken JOIN {{service}}.outbox AS o USING (id) ORDER BY o.id
+"""  # noqa: S608 - columns of the product
 _OPEN_TASKS = "SELECT id, treasury, department FROM workflow.task WHERE state = 'open' ORDER BY id"
 _UNDECIDED = """
     SELECT i.id, i.version, c.treasury FROM workflow.item AS i JOIN workflow.cases AS c USING (application)
