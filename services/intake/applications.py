@@ -149,7 +149,7 @@ class Desk:
         filing = read_correction(filed, raw, pack, today)
         uploaded = await materials.uploaded(tx, row.id)
         entitled = {} if raw.keys().isdisjoint(PEOPLE) else MAY_CORRECT  # who may see it may mend the rest of it
-        asked = Examined(filing, uploaded, entitled, row.employer_seen_at if "employer" not in raw else None)
+        asked = Examined(filing, uploaded, entitled)
         [case] = await examine_all(tx, self.people, pack, [asked], caller=caller, now=now)
         docket = _docket(row)
         await cancel(tx, LAPSE, [str(row.id)])

@@ -387,9 +387,9 @@ def _treasury_on(pack: Pack, affiliations: Sequence[Affiliation], day: date) -> 
 def _standing_on(pack: Pack, affiliations: Sequence[Affiliation], day: date) -> str | None:
     """Where affiliations put an employer on a day, and where they last did on a day of which they say nothing: one that
     has left is nobody's to take."""
-    ended = [it.valid_to for it in affiliations if it.valid_to is not None and it.valid_to < day]
-    stands = _treasury_on(pack, affiliations, day)
-    return stands if stands or not ended else _treasury_on(pack, affiliations, max(ended))
+    ended = {it.valid_to for it in affiliations if it.valid_to is not None and it.valid_to < day}
+    days = [day, *sorted(ended, reverse=True)]  # a tie that decides nothing may be the last to end
+    return next(filter(None, (_treasury_on(pack, affiliations, each) for each in days)), None)
 
 
 def _moved_to(pack: Pack, on_record: Sequence[Affiliation], given: Sequence[Affiliation], on: date) -> set[str | None]:

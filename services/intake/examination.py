@@ -29,13 +29,11 @@ _EARLIER = text("""
 @dataclass(frozen=True, slots=True)
 class Examined:
     """A filing to be examined; `uploaded`: the codes of its materials whose bytes are here; `entitled`: where it must
-    name the person whose own token it comes with, by role; `seen_at`: the treasury at whose window what it states of
-    its employer was seen before."""
+    name the person whose own token it comes with, by role."""
 
     filing: Filing
     uploaded: frozenset[str] = frozenset()
     entitled: Mapping[str, Collection[str]] = field(default_factory=lambda: MAY_FILE)
-    seen_at: str | None = None
 
 
 async def examine_all(
@@ -53,16 +51,15 @@ async def examine_all(
     filings = [one.filing for one in asked]
     named = await _enrol(tx, record, filings, caller)
     await _check_filer(tx, asked, named, caller)
-    windows = [one.seen_at or _window(one.filing, caller) for one in asked]
-    employed = [(it.employer, window) for it, window in zip(filings, windows, strict=True) if it.employer is not None]
+    employed = [(filing.employer, _window(filing, caller)) for filing in filings if filing.employer is not None]
     enrolled = iter(await employers.enrol(tx, employed, today))
     employer = [next(enrolled) if filing.employer is not None else None for filing in filings]
     parties = await _parties(tx, record, filings, named, employer)
     earlier = await _earlier(tx, filings, parties)
     listed = await directories.facts_of(tx, [Asked(pack, _employer_of(filing), today) for filing in filings])
     cases = []
-    found = zip(asked, named, employer, windows, parties, earlier, listed, strict=True)
-    for one, mine, works_at, window, party, known, stands in found:
+    for one, mine, works_at, party, known, stands in zip(asked, named, employer, parties, earlier, listed, strict=True):
+        window = _window(one.filing, caller)
         facts = _known(mine, works_at, one, window=window, certifications=known, listed=stands)
         verdict = examine(pack, one.filing, facts, today)
         items = [pack.item(it.code, today) for it in one.filing.items]

@@ -225,7 +225,6 @@ application = Table(
     Column("handler", UUID, ForeignKey("person.ref")),
     Column("employer", UUID, ForeignKey("employer.ref")),
     Column("employer_kind", Text),
-    Column("employer_seen_at", Text, comment="the treasury at whose window what is stated of the employer was seen"),
     Column("payee_account", UUID, ForeignKey("payee_account.ref")),
     Column("sealed", LargeBinary, nullable=False, comment="the filing as it stands: corrections are made on it"),
     Column("defects", JSONB, nullable=False),

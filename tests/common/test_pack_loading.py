@@ -547,3 +547,11 @@ def test_a_pack_of_before_visits_results_and_remedies_were_told_stays_readable()
     before = "".join(line for line in anyang_text().splitlines(keepends=True) if not line.startswith(told))
     item = Pack.parse(before.encode()).items[0]
     assert (item.visits, item.result) == (0, "办理结果")
+
+
+def test_who_has_a_benefit_that_is_given_no_more_gets_no_other_beside_it() -> None:
+    old, new = one_of("talent_flat", "talent_apartment")
+    later = (old, new.replace("valid_from: 2021-03-23", "valid_from: 2022-01-01"))
+    text = edited(later).replace("    title: 人才公寓\n", "    title: 人才公寓\n    valid_to: 2021-12-31\n")
+    (rule,) = Pack.parse(text.encode()).at_most_one
+    assert rule.benefits == ("talent_flat", "talent_apartment")

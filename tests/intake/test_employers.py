@@ -15,7 +15,7 @@ from libs.common.treasuries import Affiliation, AffiliationKind
 from services.intake import employers
 from services.intake.domain import Known, Verdict, examine
 from services.intake.filing import read_filing
-from tests.common.packs import anyang
+from tests.common.packs import a_pack, anyang
 from tests.intake.builders import COUNTY, DISTRICT, a_filing, an_employer, licences
 from tests.intake.conftest import Caller, House
 
@@ -142,25 +142,6 @@ async def test_an_employer_does_not_move_by_two_filings_of_which_one_ends_the_re
     assert [ties for _, ties in await told(house)][1:] == [
         [(COUNTY, today.isoformat())], [(COUNTY, today.isoformat()), (DISTRICT, None)],
     ]  # fmt: skip
-
-
-async def test_what_was_shown_at_a_window_counts_whoever_completes_the_filing(house: House) -> None:
-    employer = an_employer(affiliations=[tied(COUNTY, "2021-03-23")])
-    await house.portal().file(employer=employer, **CARE)
-    moved = {**employer, "affiliations": [tied(DISTRICT, "2021-03-23")]}
-    unseen = {**moved, "affiliations": [tied(DISTRICT, "2022-01-01")]}
-    outcomes = []
-    for change in ({"employer": unseen}, {}):
-        shown = await house.clerk(DISTRICT).file(channel="on_site", employer=moved, items=CARE["items"], materials=[])
-        assert codes(shown) == ["material-missing"]
-        rows = await house.rows("SELECT beneficiary FROM application WHERE id = :id", id=shown["id"])
-        talent = house.a("talent", person=str(rows[0].beneficiary))
-        completed = {"materials": CARE["materials"], **change}
-        done = (await talent.post(f"/applications/{shown['id']}:correct", completed)).body
-        outcomes.append((done["state"], (done["successor"] or done)["state"]))
-    # What the talent says otherwise goes back to the treasury on record, and waits there for the papers.
-    assert outcomes == [("transferred", "correction"), ("accepted", "accepted")]
-    assert [ties for _, ties in await told(house)][1:] == [[(DISTRICT, None)]]  # with the past that was shown
 
 
 # -- what is told of it
@@ -326,6 +307,14 @@ def test_what_puts_the_employer_elsewhere_today_or_later_is_a_defect(
     known: list[dict[str, Any]], stated: list[dict[str, Any]]
 ) -> None:
     assert [defect.code for defect in judged(on_record(*known), *stated).defects] == ["affiliation-differs"]
+
+
+def test_a_tie_that_decides_nothing_does_not_hide_where_the_employer_last_was() -> None:
+    pack = a_pack(("kinds: [fiscal, administrative, tax, registration]", "kinds: [fiscal, tax]"))
+    known = on_record(tied(COUNTY, last="2026-02-27"), tied(COUNTY, last="2026-02-28", kind="administrative"))
+    stated = a_filing(employer=an_employer(affiliations=[tied(DISTRICT, "2026-03-01")]), **CARE)
+    verdict = examine(pack, read_filing(stated, pack, TODAY), known, TODAY)
+    assert [defect.code for defect in verdict.defects] == ["affiliation-differs"]
 
 
 DAYS = st.dates(TODAY - timedelta(days=40), TODAY + timedelta(days=40)).map(date.isoformat)

@@ -16,6 +16,7 @@ from libs.common.policy.conditions import ConditionWrong, compile_condition
 from libs.common.policy.model import (
     AFFILIATED,
     AffiliationOrder,
+    AtMostOne,
     BenefitAmount,
     BenefitForm,
     CertificationTerm,
@@ -100,12 +101,14 @@ def references_exist(pack: Contents) -> Iterator[Finding]:
 
 def what_is_named_is_there_in_time(pack: Contents) -> Iterator[Finding]:
     """Every item, benefit, category and coverage that a rule of acceptance refers to is in force on some day of the
-    rule; what goes by the day on which an instalment falls due may outlive the benefit."""
+    rule. What goes by the day on which an instalment falls due may outlive the benefit, and so may the rule that who has
+    it gets no other."""
     for path, kind, code in _references(pack):
         if kind in _CODED:
             rule = getattr(pack, str(path[0]))[path[1]]
             named = [each for each in getattr(pack, _KINDS[kind][1]) if each.code == code]
-            if isinstance(rule, EligibilityRule) and named and not any(_meet(each, rule) for each in named):
+            outlives = isinstance(rule, AtMostOne) or not isinstance(rule, EligibilityRule)
+            if named and not outlives and not any(_meet(each, rule) for each in named):
                 told = f"{_KINDS[kind][0]} {code} 在本条有效期内的任何一天都不存在"
                 yield path, f"{told}，请删去，或改正两者的 valid_from、valid_to。"
 
