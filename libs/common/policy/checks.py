@@ -101,8 +101,8 @@ def references_exist(pack: Contents) -> Iterator[Finding]:
 
 def what_is_named_is_there_in_time(pack: Contents) -> Iterator[Finding]:
     """Every item, benefit, category and coverage that a rule of acceptance refers to is in force on some day of the
-    rule. What goes by the day on which an instalment falls due may outlive the benefit, and so may the rule that who has
-    it gets no other."""
+    rule. What goes by the day on which an instalment falls due may outlive the benefit, as may the rule that who has it
+    gets no other."""
     for path, kind, code in _references(pack):
         if kind in _CODED:
             rule = getattr(pack, str(path[0]))[path[1]]
