@@ -109,7 +109,7 @@ async def test_a_batch_that_cannot_be_marked_leaves_no_reading_behind(make_datab
 
     relay = Failing(await make_database(metadata), PostgresBus("postgresql://nobody@127.0.0.1:1/none"))
     going = asyncio.all_tasks()
-    rows: Any = [(n,) for n in range(BATCH + 1)]
+    rows: Any = [(str(n),) for n in range(BATCH + 1)]
     with pytest.raises(OSError, match="the database is away"):
         await relay._flow(rows)
     assert asyncio.all_tasks() == going
