@@ -92,9 +92,6 @@ async def test_a_batch_that_cannot_be_marked_leaves_no_reading_behind(make_datab
     reading = asyncio.Event()
 
     class Failing(Relay):
-        def _message(self, row: Any) -> Any:
-            return row
-
         async def _send(self, _messages: Any, *, after: asyncio.Task[None]) -> None:
             await after
 
@@ -109,7 +106,7 @@ async def test_a_batch_that_cannot_be_marked_leaves_no_reading_behind(make_datab
 
     relay = Failing(await make_database(metadata), PostgresBus("postgresql://nobody@127.0.0.1:1/none"))
     going = asyncio.all_tasks()
-    rows: Any = [(str(n),) for n in range(BATCH + 1)]
+    rows: Any = [(str(n), b"", "a", "a", "Happened", b"", b"", b"{}") for n in range(BATCH + 1)]
     with pytest.raises(OSError, match="the database is away"):
         await relay._flow(rows)
     assert asyncio.all_tasks() == going

@@ -268,11 +268,10 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka pu
 def _packed(producer: Any, messages: Sequence[Message]) -> Sequence[Any]:
     """Messages of one partition as the client's batches, encoded."""
     batches = [producer.create_batch()]
-    for message in messages:
-        if not _add(batches[-1], message):
-            batches.append(producer.create_batch())
-            if not _add(batches[-1], message):
-                raise ValueError(f"an event of {len(message.value)} bytes is larger than a batch")
+    for _, key, own, value, shared in messages:
+        headers = [*_ready(shared), *own]
+        while batches[-1].append(timestamp=None, key=key.encode(), value=value, headers=headers) is None:
+            batches.append(producer.create_batch())  # an empty one takes an event of any size
     return batches
 
 
@@ -285,11 +284,6 @@ async def _append(producer: Any, slots: Mapping[Slot, Sequence[Any]]) -> None:
             if batch
         ]
         await asyncio.gather(*sent)
-
-
-def _add(batch: Any, message: Message) -> bool:
-    headers = [*_ready(message.shared), *message.own]
-    return batch.append(timestamp=None, key=message.key.encode(), value=message.value, headers=headers) is not None
 
 
 @lru_cache

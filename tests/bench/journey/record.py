@@ -24,7 +24,7 @@ from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Record, Slot
 from libs.common.calendar import local_date
 from libs.common.db import connect
-from libs.common.outbox import TOLD, message_of
+from libs.common.outbox import TOLD, messages_of
 from libs.common.paging import etag
 from libs.common.service import Service
 from libs.common.settings import Settings
@@ -36,7 +36,7 @@ from tests.bench.journey.people import TREASURIES
 
 _TAKE = f"""
     WITH taken AS (DELETE FROM {{service}}.unpublished RETURNING id)
-    SELECT {TOLD}, o.value FROM taken JOIN {{service}}.outbox AS o USING (id) ORDER BY o.id
+    SELECT {TOLD} FROM taken JOIN {{service}}.outbox AS o USING (id) ORDER BY o.id
 """  # noqa: S608 - columns of the product
 _OPEN_TASKS = "SELECT id, treasury, department FROM workflow.task WHERE state = 'open' ORDER BY id"
 _UNDECIDED = """
@@ -204,9 +204,8 @@ class Composed:
         for topic, group in _grouped(rows, lambda row: row["topic"]):
             slot = Slot(topic, 0)
             records = []
-            for row in group:
-                headers = message_of(row[:-1], row["value"]).headers
-                records.append(Record(slot, self._ends[slot], row["key"], headers, row["value"]))
+            for message in messages_of(group):
+                records.append(Record(slot, self._ends[slot], message.key, message.headers, message.value))
                 self._ends[slot] += 1
             for part in _parts(records, size):
                 await self._take(slot, part)
