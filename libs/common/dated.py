@@ -1,7 +1,8 @@
 """Effective-dated records: what holds from a first day to a last day, both included."""
 
 import re
-from datetime import date
+from collections.abc import Iterable
+from datetime import date, timedelta
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -53,3 +54,10 @@ class Dated(BaseModel):
     def covers(self, day: date) -> bool:
         """Say whether the record holds on `day`."""
         return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
+
+
+def changes(records: Iterable[Dated]) -> set[date]:
+    """Give the days on which one of the records begins, or holds no more."""
+    records = list(records)
+    ends = {each.valid_to for each in records if each.valid_to is not None and each.valid_to < date.max}
+    return {each.valid_from for each in records} | {day + timedelta(days=1) for day in ends}

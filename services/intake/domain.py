@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from libs.common.calendar import CALENDAR
+from libs.common.dated import changes
 from libs.common.errors import DomainError
 from libs.common.field_errors import OURS
 from libs.common.identity import read_resident_number
@@ -395,9 +396,7 @@ def _standing_on(pack: Pack, affiliations: Sequence[Affiliation], day: date) -> 
 def _moved_to(pack: Pack, on_record: Sequence[Affiliation], given: Sequence[Affiliation], on: date) -> set[str | None]:
     """Where affiliations as given would put an employer from a day on, or since the record ended, otherwise than those
     on record do."""
-    each = (*on_record, *given)
-    ends = {it.valid_to for it in each if it.valid_to is not None and it.valid_to < date.max}
-    days = {on, *(it.valid_from for it in each), *(day + timedelta(days=1) for day in ends)}
+    days = {on} | changes([*on_record, *given, *pack.affiliation_order, *pack.manual_decisions, *pack.treasuries])
     last = max((it.valid_to or date.max for it in on_record), default=date.max)
     since = on if last >= on else last + timedelta(days=1)
     moves = {(_standing_on(pack, on_record, day), _treasury_on(pack, given, day)) for day in days if day >= since}

@@ -40,16 +40,15 @@ _INSERT = text("""
                   CAST(:greens AS boolean[]), CAST(:starts AS date[]))
            AS r (id, application, item, stage, treasury, department, feed_no, title, budget, green, start_on)
 """)
-# A certification goes by the category that it claims; what names an earlier certification by that one's, if it is the
-# beneficiary's and still held on the day of acceptance; all else by what is claimed beside it, which stays as it was
-# filed: whatever is certified afterwards moves no limit.
+# A certification goes by the category that it claims; what names an earlier certification by that one's (intake accepts
+# none but the beneficiary's own, valid on the day); all else by what is claimed beside it, which stays as it was filed:
+# whatever is certified afterwards moves no limit.
 _CATEGORIES = text("""
     SELECT i.id, CASE WHEN i.kind = 'certification' THEN i.category
                       WHEN i.certification IS NULL THEN claimed.category
                       ELSE earlier.category END AS category
-      FROM item AS i JOIN cases AS c USING (application)
+      FROM item AS i
       LEFT JOIN certification AS earlier ON earlier.number = i.certification
-                AND earlier.beneficiary = c.beneficiary AND earlier.valid_to >= c.accepted_on
       LEFT JOIN LATERAL (SELECT s.category FROM item AS s
                           WHERE s.application = i.application AND s.kind = 'certification'
                           ORDER BY s.position LIMIT 1) AS claimed ON true

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.calendar import local_date
-from libs.common.policy import ManualDecision, NoRuleInForce, affiliated_treasury
+from libs.common.policy import ManualDecision, NoRuleInForce, Pack, affiliated_treasury
 from libs.common.treasuries import Affiliation, AffiliationKind
 from services.intake import employers
 from services.intake.domain import Known, Verdict, examine
@@ -263,9 +265,10 @@ def on_record(*ties: dict[str, Any]) -> Known:
     )
 
 
-def judged(known: Known, *ties: dict[str, Any]) -> Verdict:
-    filing = read_filing(a_filing(employer=an_employer(affiliations=list(ties)), **CARE), anyang(), TODAY)
-    return examine(anyang(), filing, known, TODAY)
+def judged(known: Known, *ties: dict[str, Any], pack: Pack | None = None) -> Verdict:
+    pack = pack or anyang()
+    filing = read_filing(a_filing(employer=an_employer(affiliations=list(ties)), **CARE), pack, TODAY)
+    return examine(pack, filing, known, TODAY)
 
 
 @pytest.mark.parametrize(
@@ -312,9 +315,40 @@ def test_what_puts_the_employer_elsewhere_today_or_later_is_a_defect(
 def test_a_tie_that_decides_nothing_does_not_hide_where_the_employer_last_was() -> None:
     pack = a_pack(("kinds: [fiscal, administrative, tax, registration]", "kinds: [fiscal, tax]"))
     known = on_record(tied(COUNTY, last="2026-02-27"), tied(COUNTY, last="2026-02-28", kind="administrative"))
-    stated = a_filing(employer=an_employer(affiliations=[tied(DISTRICT, "2026-03-01")]), **CARE)
-    verdict = examine(pack, read_filing(stated, pack, TODAY), known, TODAY)
+    verdict = judged(known, tied(DISTRICT, "2026-03-01"), pack=pack)
     assert [defect.code for defect in verdict.defects] == ["affiliation-differs"]
+
+
+ORDER = """
+    kinds: [fiscal, administrative, tax, registration]
+    document: anyang-2021-4
+    article: 第二条
+    valid_from: 2021-03-23
+"""
+OTHER_ORDER = """
+  - id: affiliation.order-since-april
+    kinds: [tax, fiscal]
+    document: anyang-2021-4
+    article: 第二条
+    valid_from: 2026-04-01
+    version_by: accepted_on
+    assumption: true
+    note: 供测试。
+
+manual_decisions:
+"""
+
+
+@cache
+def tax_first_since_april() -> Pack:
+    return a_pack((ORDER, f"{ORDER}    valid_to: 2026-03-31\n"), ("\nmanual_decisions:\n", OTHER_ORDER))
+
+
+def test_what_puts_the_employer_elsewhere_once_the_policy_takes_another_order_is_a_defect() -> None:
+    known, stated = on_record(tied(COUNTY)), [tied(COUNTY), tied(DISTRICT, kind="tax")]
+    assert judged(known, *stated).defects == ()
+    later = judged(known, *stated, pack=tax_first_since_april())
+    assert [defect.code for defect in later.defects] == ["affiliation-differs"]
 
 
 DAYS = st.dates(TODAY - timedelta(days=40), TODAY + timedelta(days=40)).map(date.isoformat)
@@ -328,24 +362,25 @@ TIES = st.builds(
 
 
 @settings(deadline=None)
-@given(st.lists(TIES, max_size=3), st.lists(TIES, min_size=1, max_size=3))
+@pytest.mark.parametrize("policy", [anyang, tax_first_since_april])
+@given(known=st.lists(TIES, max_size=3), stated=st.lists(TIES, min_size=1, max_size=3))
 def test_nothing_is_accepted_that_would_put_an_employer_elsewhere_today_or_later_or_since_its_record_ended(
-    known: list[dict[str, Any]], stated: list[dict[str, Any]]
+    policy: Callable[[], Pack], known: list[dict[str, Any]], stated: list[dict[str, Any]]
 ) -> None:
-    before, verdict = on_record(*known), judged(on_record(*known), *stated)
+    before, verdict = on_record(*known), judged(on_record(*known), *stated, pack=policy())
     if verdict.reason is None and not verdict.defects:
         after, stood = on_record(*stated), None
         for day in (TODAY + timedelta(days=days) for days in range(-41, 90)):
-            here, there = (treasury_on(then, day) for then in (before, after))
+            here, there = (treasury_on(policy(), then, day) for then in (before, after))
             has_ended = not any(tie.valid_to is None or tie.valid_to >= day for tie in before.affiliations)
             stood = here or stood
             if day >= TODAY or has_ended:
                 assert None in {stood, there} or stood == there, day
 
 
-def treasury_on(known: Known, day: date) -> str | None:
+def treasury_on(pack: Pack, known: Known, day: date) -> str | None:
     try:
-        return affiliated_treasury(anyang(), known.affiliations, day).code
+        return affiliated_treasury(pack, known.affiliations, day).code
     except ManualDecision:
         return "people decide"
     except NoRuleInForce:

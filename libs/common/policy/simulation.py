@@ -18,7 +18,7 @@ from random import Random
 from typing import NamedTuple
 
 from libs.common.calendar import CALENDAR, Calendar
-from libs.common.dated import Dated
+from libs.common.dated import changes
 from libs.common.policy.conditions import Facts, FactValueType
 from libs.common.policy.decision import Decision, Screening, Verdict
 from libs.common.policy.errors import NoRuleInForce, PolicyError
@@ -206,9 +206,7 @@ def _chosen(pack: Pack, entitled: Sequence[Decision]) -> list[Decision]:
 
 def _starts(pack: Pack) -> list[date]:
     """The days on which a rule begins, or no longer holds."""
-    dated: list[Dated] = [*pack.rules(), *pack.treasuries]
-    ends = {each.valid_to + timedelta(days=1) for each in dated if each.valid_to}
-    return sorted({each.valid_from for each in dated} | ends)
+    return sorted(changes([*pack.rules(), *pack.treasuries]))
 
 
 # -- a population out of nothing
