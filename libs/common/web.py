@@ -50,8 +50,8 @@ _SECONDS_HEADER = {"required": True, "schema": {"type": "integer", "minimum": 1}
 _HEADERS = {401: {"WWW-Authenticate": _TEXT_HEADER}, 429: {"Retry-After": _SECONDS_HEADER}}
 _HEADERS |= {503: _HEADERS[429]}
 # What may answer any operation; one that needs a token, reads a body, has an idempotency key, names a version.
-_REFUSALS = {404: "未找到", 413: "请求内容过大", 422: "请求内容不符合要求", 503: "服务暂时不可用"}
-_OF_TOKEN = {401: "未登录或登录凭证无效", 403: "没有权限", 429: "请求过于频繁"}
+_REFUSALS = {404: "未找到", 413: "请求内容过大", 422: "请求内容不符合要求", 429: "请求过于频繁", 503: "服务暂时不可用"}
+_OF_TOKEN = {401: "未登录或登录凭证无效", 403: "没有权限"}
 _OF_BODY = {400: "请求内容无法解析", 408: "请求内容接收超时", 415: "不支持的内容类型"}
 _OF_KEY = {400: "缺少有效的幂等键，或请求内容无法解析", 409: "幂等键已用于其他内容，或状态冲突"}
 _OF_VERSION = {412: "记录已被他人修改", 428: "缺少版本标识"}
@@ -149,6 +149,8 @@ class GuardedRoute(APIRoute):
             if self.guarding_scope is not None:
                 request.state.principal = await _admitted(request, self.guarding_scope)
                 state.rate_limit.take(request.state.principal.client)
+            else:
+                state.rate_limit.take(_address(request))
             if state.closed and request.method != "GET":
                 raise Unavailable
             if reads_json:
@@ -163,6 +165,11 @@ class GuardedRoute(APIRoute):
             return response
 
         return guarded
+
+
+def _address(request: Request) -> str:
+    """What stands for the client where no token names it; behind a proxy all of its clients are one."""
+    return f"address {request.client.host if request.client else 'unknown'}"
 
 
 def _parts(dependant: Dependant) -> Iterator[Callable[..., Any]]:

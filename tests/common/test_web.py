@@ -417,6 +417,7 @@ async def test_a_client_gone_wild_is_slowed_down_and_others_are_not(settings: Se
         problem(answers[2], 429, "too-many-requests")
         assert answers[2].headers["retry-after"] == "2"
         assert (await http.post("/intake/v1/orders", headers=other)).status_code == 422
+        assert [(await http.get("/intake/v1/orders")).status_code for _ in range(3)] == [200, 200, 429]  # an address
 
 
 @pytest.mark.parametrize("page", ["/intake/docs", "/intake/asyncapi"])

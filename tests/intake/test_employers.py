@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -18,7 +19,7 @@ from services.intake import employers
 from services.intake.domain import Known, Verdict, examine
 from services.intake.filing import read_filing
 from tests.common.packs import a_pack, anyang
-from tests.intake.builders import COUNTY, DISTRICT, a_filing, an_employer, licences
+from tests.intake.builders import CITY, COUNTY, DISTRICT, a_filing, an_employer, licences
 from tests.intake.conftest import Caller, House
 
 TODAY = date(2026, 3, 2)
@@ -310,6 +311,19 @@ def test_what_puts_the_employer_elsewhere_today_or_later_is_a_defect(
     known: list[dict[str, Any]], stated: list[dict[str, Any]]
 ) -> None:
     assert [defect.code for defect in judged(on_record(*known), *stated).defects] == ["affiliation-differs"]
+
+
+def test_an_employer_that_moved_twice_since_its_record_ended_goes_first_where_it_is_now() -> None:
+    before, between = tied(COUNTY, last="2026-02-10"), tied(DISTRICT, "2026-02-11", "2026-02-20")
+    now = tied(CITY, "2026-02-21")
+
+    def at(window: str, known: list[dict[str, Any]], *stated: dict[str, Any]) -> list[str]:
+        return [defect.code for defect in judged(replace(on_record(*known), window=window), *stated).defects]
+
+    for window in (DISTRICT, CITY):
+        assert at(window, [before], between, now) == ["affiliation-differs"]
+    assert at(CITY, [before], now) == []
+    assert at(DISTRICT, [before, now], between, now) == []
 
 
 def test_a_tie_that_decides_nothing_does_not_hide_where_the_employer_last_was() -> None:
