@@ -14,7 +14,7 @@ from sqlalchemy import CursorResult, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.auth import ROLES, Principal
-from libs.common.db import columns
+from libs.common.db import Database, columns
 from libs.common.errors import DomainError, NotFound
 from libs.common.events import EmployerListed, EmployerStruck
 from libs.common.outbox import emit
@@ -205,6 +205,14 @@ async def facts_of(tx: AsyncConnection, asked: Sequence[Asked]) -> Sequence[Fact
             facts, name = places[n - 1]
             facts[name] = True
     return said
+
+
+async def looked_up(database: Database, asked: Sequence[Asked]) -> Sequence[Facts]:
+    """The same outside any transaction; where nobody names an employer, no connection is taken."""
+    if not any(one.credit_code for one in asked):
+        return [{} for _ in asked]
+    async with database.statements() as tx:
+        return await facts_of(tx, asked)
 
 
 async def listed(

@@ -16,7 +16,6 @@ from libs.common.policy import Facts, Pack, Screening
 from libs.common.problems import problem_response
 from libs.common.web import body_limit, guarded_router, requires
 from services.intake.api.desk import AtDesk
-from services.intake.api.directories import looked_up
 from services.intake.api.lines import (
     MAX_FILE_BYTES,
     answered,
@@ -27,7 +26,7 @@ from services.intake.api.lines import (
     validated,
     written,
 )
-from services.intake.directories import Asked
+from services.intake.directories import Asked, looked_up
 from services.intake.eligibility import Candidate, check_facts, entitlement_view
 
 MAX_LINES = 10_000
@@ -89,7 +88,7 @@ async def _screened(request: Request, pack: Pack, day: date) -> list[dict[str, A
     async for turn in _turns(request, pack):
         lines += len(turn)
         asked = [Asked(pack, it.read.employer if isinstance(it.read, Candidate) else None, day) for it in turn]
-        for line, listed in zip(turn, await looked_up(request, asked), strict=True):
+        for line, listed in zip(turn, await looked_up(request.app.state.service.database, asked), strict=True):
             told += _told(screening, line, listed)
         await asyncio.sleep(0)
     refused = sum("problem" in each for each in told)

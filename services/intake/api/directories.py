@@ -1,27 +1,24 @@
 """Directories of employers over HTTP: kept by the department that the policy names, read by everybody who may read."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import Path, Query, Request
+from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from libs.common.bulk import BULK_BYTES, MAX_LINES, BulkReply, bulk_reply, read_lines
 from libs.common.calendar import local_date
 from libs.common.dated import Day
-from libs.common.db import Database
 from libs.common.errors import ContentWrong
 from libs.common.idempotency import IdempotencyKey, Reply, once
 from libs.common.identity import normalise_number
 from libs.common.paging import Page, Paging, page_of
-from libs.common.policy import Facts
 from libs.common.web import Caller, Tx, body_limit, guarded_router, requires
 from libs.common.wire import NO_NUL
 from services.intake import directories
 from services.intake.api.desk import AtDesk
-from services.intake.directories import Asked, DirectoryEntry, Statement
+from services.intake.directories import DirectoryEntry, Statement
 from services.intake.filing import CreditCode, Text, read_credit_code, wrong_field
 
 router = guarded_router("intake", tags=["企业目录"])
@@ -174,13 +171,3 @@ async def show_employer(
     number, today = normalise_number(credit_code), local_date(datetime.now(UTC))
     found = await directories.history(tx, desk.packs, directory, number, wanted, caller=caller, today=today)
     return page_of(found, wanted, lambda one: (one.id,))
-
-
-async def looked_up(request: Request, asked: Sequence[Asked]) -> Sequence[Facts]:
-    """What the directories say of employers (`directories.facts_of`), outside any transaction; where nobody names one,
-    no connection is taken."""
-    if not any(one.credit_code for one in asked):
-        return [{} for _ in asked]
-    database: Database = request.app.state.service.database
-    async with database.statements() as tx:
-        return await directories.facts_of(tx, asked)

@@ -17,8 +17,7 @@ from libs.common.policy.model import AtMostOne, Benefit, ClaimSubject, Directory
 from libs.common.policy.wording import keeper_of
 from libs.common.web import guarded_router, public
 from services.intake.api.desk import AtDesk
-from services.intake.api.directories import looked_up
-from services.intake.directories import Asked
+from services.intake.directories import Asked, looked_up
 from services.intake.eligibility import Eligibility, EligibilityQuestion, answer
 
 MEDIA_TYPE = "application/yaml"  # RFC 9512
@@ -153,7 +152,7 @@ async def check_eligibility(question: EligibilityQuestion, request: Request, des
     pack = desk.packs.find_on(on)
     if pack is None:
         raise NotFound
-    [listed] = await looked_up(request, [Asked(pack, question.employer, on)])
+    [listed] = await looked_up(request.app.state.service.database, [Asked(pack, question.employer, on)])
     return answer(pack, question, on, listed=listed)
 
 
