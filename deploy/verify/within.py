@@ -111,11 +111,11 @@ _LEASES_TOLD = f"""
       FROM outbox WHERE type = 'FlatLeased'
 """  # noqa: S608 - names of our own
 _GRANTED = """
-    SELECT g.number, g.application::text, (g.beneficiary, g.treasury) = (c.beneficiary, c.treasury)
-      FROM (SELECT number, application, beneficiary, treasury FROM certification
-             UNION ALL SELECT a.number, a.application, a.beneficiary, c.treasury
-                         FROM approval AS a JOIN cases AS c USING (application)) AS g
-      JOIN cases AS c USING (application)
+    SELECT g.number, application::text, (g.beneficiary, g.treasury) = (c.beneficiary, c.treasury)
+      FROM certification AS g JOIN cases AS c USING (application)
+     UNION ALL
+    SELECT g.number, application::text, g.beneficiary = c.beneficiary
+      FROM approval AS g JOIN cases AS c USING (application)
 """
 _BENEFITS = """
     SELECT item::text, concat_ws(' ', benefit, beneficiary), NULL::timestamptz, application::text FROM approval
