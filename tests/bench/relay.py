@@ -22,7 +22,7 @@ from tests.conftest import free_port, make_kafka_topic
 
 ROWS = 120_000
 ROWS_TO_KAFKA = 240_000  # in a turn half as long the bare producer's rate differed by a half from one to the next
-WARMING = 4  # turns until a broker that has just started has its code compiled: it gets twice as fast meanwhile
+WARMING = 4  # turns of each until a broker that has just started has its code compiled: it gets twice as fast meanwhile
 TOLD = (1, 2, 3)  # what workflow tells of: assigned, completed, certified
 WORKER = "tests.bench.relay_worker"
 # Every application tells of each of them; ids follow the applications, a batch of the relay holds them mixed.
@@ -65,7 +65,8 @@ async def on_kafka(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
         address = {"kafka": bootstrap}
         contenders = _contenders(ground, outbox, nothing, relay=address, bare=address, rows=ROWS_TO_KAFKA)
         for _ in range(WARMING):
-            await contenders["bare"]()
+            for contender in contenders.values():
+                await contender()
         yield contenders
 
 

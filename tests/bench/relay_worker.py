@@ -18,8 +18,8 @@ from libs.common.outbox import BATCH, TOLD, Relay, messages_of
 from tests.bench.worker import ready, serve
 
 READ = f"""
-    SELECT {TOLD} FROM outbox AS o
-     WHERE o.id = ANY(ARRAY(SELECT id FROM unpublished ORDER BY id LIMIT $1)) ORDER BY o.id
+    SELECT {TOLD}
+      FROM (SELECT id FROM unpublished ORDER BY id LIMIT $1) AS waiting JOIN outbox AS o USING (id) ORDER BY o.id
 """  # noqa: S608 - columns of the product
 MARK = "DELETE FROM unpublished WHERE id = ANY(CAST(string_to_array($1, ',') AS bigint[]))"
 """Columns, and ids as one text, as the product has them (libs/common/outbox.py): the limit must not be held down by the
