@@ -79,10 +79,8 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(default=MIB, gt=0)
     body_seconds: float = Field(default=30, gt=0, description="time a client has for each MiB of a body")
-    requests_per_second: float = Field(
-        default=5_000, gt=0, description="per client, or address without a token; sustained"
-    )
-    requests_burst: int = Field(default=10_000, gt=0, description="per client, or address without a token; at once")
+    requests_per_second: float = Field(default=5_000, gt=0, description="per client (unknown: address), sustained")
+    requests_burst: int = Field(default=10_000, gt=0, description="per client (unknown: address), at once")
 
     @model_validator(mode="after")
     def _derived_defaults(self) -> Self:

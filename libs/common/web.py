@@ -168,7 +168,8 @@ class GuardedRoute(APIRoute):
 
 
 def _address(request: Request) -> str:
-    """What stands for the client where no token names it; behind a proxy all of its clients are one."""
+    """What stands for the client where no token names it: behind a proxy one address for all, unless uvicorn is told to
+    believe its `X-Forwarded-For` (docs/operations.md)."""
     return f"address {request.client.host if request.client else 'unknown'}"
 
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from libs.common.calendar import CALENDAR
-from libs.common.dated import changes
+from libs.common.dated import Dated, changes
 from libs.common.errors import DomainError
 from libs.common.field_errors import OURS
 from libs.common.identity import read_resident_number
@@ -388,15 +388,22 @@ def _treasury_on(pack: Pack, affiliations: Sequence[Affiliation], day: date) -> 
 def _standing_on(pack: Pack, affiliations: Sequence[Affiliation], day: date) -> str | None:
     """Where affiliations put an employer on a day, and where they last did on a day of which they say nothing: one that
     has left is nobody's to take."""
-    ended = {it.valid_to for it in affiliations if it.valid_to is not None and it.valid_to < day}
-    days = [day, *sorted(ended, reverse=True)]  # a tie that decides nothing may be the last to end
+    if (here := _treasury_on(pack, affiliations, day)) is not None:
+        return here
+    changed = sorted((it for it in changes([*affiliations, *_deciding(pack)]) if date.min < it <= day), reverse=True)
+    days = (it - timedelta(days=1) for it in changed)  # what ended last may have decided nothing
     return next(filter(None, (_treasury_on(pack, affiliations, each) for each in days)), None)
+
+
+def _deciding(pack: Pack) -> list[Dated]:
+    """What a policy holds by which affiliations put an employer somewhere."""
+    return [*pack.affiliation_order, *pack.manual_decisions, *pack.treasuries]
 
 
 def _moved_to(pack: Pack, on_record: Sequence[Affiliation], given: Sequence[Affiliation], on: date) -> set[str | None]:
     """Where affiliations as given would put an employer from a day on, or since the record ended, otherwise than those
     on record do."""
-    days = {on} | changes([*on_record, *given, *pack.affiliation_order, *pack.manual_decisions, *pack.treasuries])
+    days = {on} | changes([*on_record, *given, *_deciding(pack)])
     last = max((it.valid_to or date.max for it in on_record), default=date.max)
     since = on if last >= on else last + timedelta(days=1)
     moves = {(_standing_on(pack, on_record, day), _treasury_on(pack, given, day)) for day in days if day >= since}

@@ -367,12 +367,12 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """The certification that a benefit relies on."""
+    """The certification that a benefit relies on. Whose it is intake has seen: it alone knows of two records that they
+    are one person's."""
 
     number: str
     category: str
     valid_to: date
-    same_person: bool
 
 
 OBSTACLES: Final[Mapping[str, tuple[str, str]]] = {
@@ -380,7 +380,7 @@ OBSTACLES: Final[Mapping[str, tuple[str, str]]] = {
         "{task}未通过：{reason}",
         "请核对反馈，提出不予认定或不予批准；反馈确有误的，请受益人重新申请，由该部门重新办理。",
     ),
-    "certification-missing": ("没有可依据的人才认定，或其不属于该受益人", "请先完成人才认定，或核对所填认定编号。"),
+    "certification-missing": ("没有可依据的人才认定", "请先完成人才认定，或核对所填认定编号。"),
     "certification-expired": ("所依据的认定 {number} 已于 {valid_to} 失效", "请受益人重新申请人才认定。"),
     "objection-upheld": (
         "公示期间的异议经核查成立：{finding}",
@@ -416,9 +416,9 @@ def benefit_obstacles(
     Validity counts on the day of acceptance: nobody loses a benefit by our slowness.
     """
     found = []
-    if support is None or not support.same_person:
-        whose = f"所依据的认定 {number} 不存在或不属于该受益人" if number else "没有可依据的人才认定"
-        found.append(Obstacle("certification-missing", whose))
+    if support is None:
+        which = f"所依据的认定 {number} 不存在" if number else "没有可依据的人才认定"
+        found.append(Obstacle("certification-missing", which))
     elif support.valid_to < accepted_on:
         found.append(_obstacle("certification-expired", number=support.number, valid_to=support.valid_to))
     if excluded:

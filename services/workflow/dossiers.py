@@ -79,7 +79,7 @@ class Dossier:
         return proposed and self.notice is None and self.notice_rule is not None
 
     def _excluded(self) -> str | None:
-        if self.support is None or not self.support.same_person:
+        if self.support is None:
             return None
         benefit, category, on = self.item.benefit, self.support.category, self.case.accepted_on
         try:
@@ -216,7 +216,7 @@ def _view(dossier: Dossier, caller: Principal) -> DecisionView:
             by=row.proposed_by,
             at=row.proposed_at,
         )
-    support = dossier.support if dossier.support and dossier.support.same_person else None
+    support = dossier.support
     noticed, whole = dossier.notice, _judges(caller)
     return DecisionView(
         item=row.id,
@@ -325,7 +325,7 @@ async def dossiers_of(tx: AsyncConnection, packs: Packs, rows: Sequence[Row[Any]
                 case=case,
                 pack=pack_of(packs, case),
                 tasks=results[row.id],
-                support=_support(certificates.get(relies_on), case) if row.kind == "benefit" else None,
+                support=_support(certificates.get(relies_on)) if row.kind == "benefit" else None,
                 ready=row.kind != "benefit" or row.certification is not None or row.application not in undecided,
                 approved=own,
                 notices=notices.get(row.id, ()),
@@ -362,7 +362,5 @@ async def _approved(tx: AsyncConnection, persons: Collection[UUID]) -> Mapping[t
     return {(row.beneficiary, row.benefit): row.number for row in await tx.execute(query)}
 
 
-def _support(row: Row[Any] | None, case: Row[Any]) -> Support | None:
-    if row is None:
-        return None
-    return Support(row.number, row.category, row.valid_to, row.beneficiary == case.beneficiary)
+def _support(row: Row[Any] | None) -> Support | None:
+    return Support(row.number, row.category, row.valid_to) if row else None

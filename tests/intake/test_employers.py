@@ -353,16 +353,46 @@ manual_decisions:
 """
 
 
+COUNTY_TREASURY = """
+    regions: [{region: "410522", valid_from: 2021-03-23}]
+    valid_from: 2021-03-23
+"""
+
+
 @cache
-def tax_first_since_april() -> Pack:
-    return a_pack((ORDER, f"{ORDER}    valid_to: 2026-03-31\n"), ("\nmanual_decisions:\n", OTHER_ORDER))
+def tax_first_since_april(kinds: str = "tax, fiscal") -> Pack:
+    other = OTHER_ORDER.replace("tax, fiscal", kinds)
+    return a_pack((ORDER, f"{ORDER}    valid_to: 2026-03-31\n"), ("\nmanual_decisions:\n", other))
+
+
+def tax_alone_since_april() -> Pack:
+    return tax_first_since_april("tax")
+
+
+@cache
+def no_county_since_april() -> Pack:
+    return a_pack((COUNTY_TREASURY, f"{COUNTY_TREASURY}    valid_to: 2026-03-31\n"))
 
 
 def test_what_puts_the_employer_elsewhere_once_the_policy_takes_another_order_is_a_defect() -> None:
     known, stated = on_record(tied(COUNTY)), [tied(COUNTY), tied(DISTRICT, kind="tax")]
     assert judged(known, *stated).defects == ()
-    later = judged(known, *stated, pack=tax_first_since_april())
-    assert [defect.code for defect in later.defects] == ["affiliation-differs"]
+    for policy in (tax_first_since_april(), tax_alone_since_april()):
+        later = judged(known, *stated, pack=policy)
+        assert [defect.code for defect in later.defects] == ["affiliation-differs"]
+
+
+def test_what_names_another_treasury_for_when_that_of_the_record_is_no_more_is_a_defect() -> None:
+    known, stated = on_record(tied(COUNTY)), [tied(COUNTY, last="2026-03-31"), tied(DISTRICT, "2026-04-01")]
+    assert [each.code for each in judged(known, *stated, pack=no_county_since_april()).defects] == [
+        "affiliation-differs"
+    ]
+
+
+def test_what_a_later_order_confirms_is_no_disagreement_with_an_older_place() -> None:
+    ties = [tied(DISTRICT, last="2025-12-31"), tied(COUNTY, "2026-01-01")]
+    stated = [*ties, tied(COUNTY, kind="tax")]
+    assert judged(on_record(*ties), *stated, pack=tax_alone_since_april()).defects == ()
 
 
 DAYS = st.dates(TODAY - timedelta(days=40), TODAY + timedelta(days=40)).map(date.isoformat)
@@ -376,7 +406,7 @@ TIES = st.builds(
 
 
 @settings(deadline=None)
-@pytest.mark.parametrize("policy", [anyang, tax_first_since_april])
+@pytest.mark.parametrize("policy", [anyang, tax_first_since_april, tax_alone_since_april, no_county_since_april])
 @given(known=st.lists(TIES, max_size=3), stated=st.lists(TIES, min_size=1, max_size=3))
 def test_nothing_is_accepted_that_would_put_an_employer_elsewhere_today_or_later_or_since_its_record_ended(
     policy: Callable[[], Pack], known: list[dict[str, Any]], stated: list[dict[str, Any]]

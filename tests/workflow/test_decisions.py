@@ -215,7 +215,7 @@ async def test_a_refused_certification_refuses_the_benefits_filed_with_it(house:
     assert told == [("refused", today()), ("refused", today()), ("done", None)]  # a service is no decision
 
 
-async def test_a_later_benefit_names_a_certification_of_the_same_person(house: House) -> None:
+async def test_a_later_benefit_names_a_certification(house: House) -> None:
     application, number = await certified(house)
     later, item = await later_benefit(house, number, beneficiary=application.beneficiary)
     (await house.decide(item, "approve")).ok()
@@ -223,10 +223,17 @@ async def test_a_later_benefit_names_a_certification_of_the_same_person(house: H
     assert (approved.application, approved.certification) == (later.application, number)
 
 
-async def test_another_persons_or_an_unknown_certification_supports_nothing(house: House) -> None:
+async def test_a_certification_under_a_record_that_was_merged_since_supports_a_benefit(house: House) -> None:
+    """Intake accepts none but the beneficiary's own, and tells nobody else of merges."""
     _, number = await certified(house)
-    wrong = "RD4105222026999999X"
-    for given in (number, wrong, None):
+    _, item = await later_benefit(house, number, beneficiary=uuid4())
+    (await house.decide(item, "approve")).ok()
+    (approved,) = await house.emitted(BenefitApproved)
+    assert approved.certification == number
+
+
+async def test_an_unknown_certification_or_none_supports_nothing(house: House) -> None:
+    for given in ("RD4105222026999999X", None):
         _, item = await later_benefit(house, given)
         shown = (await house.officer().get(f"/items/{item}")).ok()
         assert [each["code"] for each in shown["obstacles"]] == ["certification-missing"]

@@ -88,7 +88,7 @@ def test_a_stretch_begins_neither_before_the_assignment_nor_tomorrow() -> None:
 
 
 def _obstacles(**changes: Any) -> list[str]:
-    support = Support("RD1", "master", date(2026, 3, 2), same_person=True)
+    support = Support("RD1", "master", date(2026, 3, 2))
     given: dict[str, Any] = {
         "number": None,
         "support": support,
@@ -99,12 +99,9 @@ def _obstacles(**changes: Any) -> list[str]:
     return [each.code for each in benefit_obstacles(**given | changes)]
 
 
-def test_a_benefit_needs_a_valid_certification_of_the_same_person_once() -> None:
+def test_a_benefit_needs_a_valid_certification_and_is_approved_once() -> None:
     assert _obstacles() == []
     assert _obstacles(support=None) == ["certification-missing"]
-    assert _obstacles(support=Support("RD1", "master", date(2030, 1, 1), same_person=False)) == [
-        "certification-missing"
-    ]
     assert _obstacles(accepted_on=date(2026, 3, 3)) == ["certification-expired"]
     assert _obstacles(excluded="不享受", approved="DX1") == ["category-excluded", "benefit-already-approved"]
 
