@@ -208,7 +208,7 @@ async def facts_of(tx: AsyncConnection, asked: Sequence[Asked]) -> Sequence[Fact
 
 
 async def looked_up(database: Database, asked: Sequence[Asked]) -> Sequence[Facts]:
-    """The same outside any transaction; where nobody names an employer, no connection is taken."""
+    """What `facts_of` gives, outside any transaction; where nobody names an employer, no connection is taken."""
     if not any(one.credit_code for one in asked):
         return [{} for _ in asked]
     async with database.statements() as tx:
