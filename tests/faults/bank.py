@@ -51,11 +51,14 @@ class Batch:
 
 
 class Bank:
-    """Takes batch files and answers them. `received` and `credited` count each payment's reference."""
+    """Takes batch files and answers them. `received` and `credited` count each payment's reference, `sums` are what was
+    to be paid, in fen; `violations` are batches that came again with other contents."""
 
     def __init__(self) -> None:
         self.received: Counter[str] = Counter()
         self.credited: Counter[str] = Counter()
+        self.sums: dict[str, int] = {}
+        self.violations: list[str] = []
         self._mood = Mood.PROMPT
         self._batches: dict[str, Batch] = {}
 
@@ -71,13 +74,16 @@ class Bank:
     def give(self, file: bytes) -> None:
         """Pay a batch. The same number once more is known, and not paid again."""
         told = read(file)
-        if told.number in self._batches:
+        if known := self._batches.get(told.number):
+            if known.file != file:
+                self.violations.append(f"batch {told.number} came to the bank again with other contents")
             return
         config = NOTHING_SAID if self._mood is Mood.NEVER else CONFIG
         on, ready = local_date(datetime.now(UTC)), time.monotonic() + LATE_SECONDS * (self._mood is Mood.LATE)
         copies = 2 if self._mood is Mood.TWICE else 1
         self._batches[told.number] = Batch(told.number, told.treasury, file, on, ready, copies, config)
         self.received.update(one.reference for one in told.instructions)
+        self.sums |= {one.reference: one.fen for one in told.instructions}
         sums = {(one.reference, str(one.fen)) for one in told.instructions}
         for final in (False, True):
             lines = answer(file, config, on=on, final_round=final).decode(ENCODING).splitlines()

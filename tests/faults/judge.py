@@ -16,7 +16,7 @@ _LEADERS = """
      WHERE datname = $1 AND locktype = 'advisory' AND granted AND classid = 0 AND objid = $2
 """
 _PAID = """
-    SELECT o.id::text AS id, o.state, array_agg(l.reference) AS refs
+    SELECT o.id::text AS id, o.state, o.public_fen, array_agg(l.reference) AS refs
       FROM payout_order AS o JOIN batch_line AS l ON l.order_id = o.id GROUP BY o.id
 """
 
@@ -34,17 +34,19 @@ async def verified(system: System) -> tuple[list[dict[str, object]], list[str]]:
 
 
 async def acknowledged(load: Load) -> list[str]:
-    """What was acknowledged is there, came to its end, and nothing else is there."""
+    """What was acknowledged is there and nothing else, every application came to its end, every command is known."""
     states = await states_of(load.supervisor)
     filings = load.portal.filings
     ours = filings.applications()
+    forgotten = await load.answers.forgotten(load.system)
     missing = [f"application {each} was acknowledged and is not there" for each in sorted(ours - states.keys())]
     strange = [f"application {each} was filed by nobody" for each in sorted(states.keys() - ours)]
-    return [*load.violations, *missing, *strange, *filings.ends(states)]
+    return [*load.violations, *forgotten, *missing, *strange, *filings.ends(states)]
 
 
 async def as_the_bank_says(load: Load) -> list[str]:
-    """Each settled order was credited once by the bank, no other was, and no payment came to the bank twice."""
+    """Each settled order was credited once by the bank, no other was, and no payment came to the bank twice, or with
+    another sum than its order's."""
     bank = load.bank
     found = [f"payment {ref} came to the bank {n} times" for ref, n in bank.received.items() if n > 1]
     connection = await load.system.postgres.connect("finance")
@@ -58,6 +60,8 @@ async def as_the_bank_says(load: Load) -> list[str]:
         credited = sum(bank.credited[ref] for ref in row["refs"])
         if credited != (row["state"] == "settled"):
             found.append(f"order {row['id']} is {row['state']}, the bank credited it {credited} times")
+        if (sums := {bank.sums.get(ref, row["public_fen"]) for ref in row["refs"]}) != {row["public_fen"]}:
+            found.append(f"order {row['id']} is of {row['public_fen']} fen, the bank was told to pay {sums}")
     found += [f"payment {ref} is known to the bank alone" for ref in bank.received if ref not in known]
     found += [f"payment {ref} never came to the bank" for ref in known if ref not in bank.received]
     return found

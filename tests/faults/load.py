@@ -17,6 +17,7 @@ from libs.common.auth import TokenIssuer
 from libs.common.bus.protocol import Slot
 from libs.common.settings import Settings
 from tests.faults import log
+from tests.faults.answers import Answers
 from tests.faults.bank import Bank
 from tests.faults.departments import departments
 from tests.faults.engines import AWAY
@@ -50,6 +51,7 @@ class Load:
 
     system: System
     at: Platform
+    answers: Answers
     bank: Bank
     portal: Portal
     offices: Offices
@@ -58,10 +60,11 @@ class Load:
 
     @property
     def violations(self) -> list[str]:
-        """What somebody was refused that had to be possible, and who stopped working."""
+        """What somebody was refused that had to be possible or told wrongly, and who stopped working."""
         ended = [task for task in (self.filing, *self.working) if task.done() and not task.cancelled()]
         failed = [f"{task.get_name()} ended: {error!r}" for task in ended if (error := task.exception())]
-        return [*failed, *self.portal.violations, *self.offices.violations]
+        told = (self.answers, self.bank, self.portal, self.offices)
+        return [*failed, *(violation for each in told for violation in each.violations)]
 
     @property
     def supervisor(self) -> Desk:
@@ -125,11 +128,13 @@ class Load:
 @asynccontextmanager
 async def loaded(system: System, seed: int, rate: float) -> AsyncIterator[Load]:
     """The load for as long as this lasts; `rate` is in filings a second."""
-    issuer = TokenIssuer(Settings(home=system.home))
+    issuer, answers = TokenIssuer(Settings(home=system.home)), Answers()
     limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE, keepalive_expiry=IDLE_SECONDS)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(
-            httpx.AsyncClient(timeout=ANSWER_SECONDS, transport=Doubting(limits=limits))
+            httpx.AsyncClient(
+                timeout=ANSWER_SECONDS, transport=Doubting(limits=limits), event_hooks={"response": [answers.hear]}
+            )
         )
         at = Platform(http, system.ports.front, issuer, asyncio.Semaphore(AT_ONCE))
         bank, portal = Bank(), Portal(at, seed, rate)
@@ -142,7 +147,7 @@ async def loaded(system: System, seed: int, rate: float) -> AsyncIterator[Load]:
             asyncio.create_task(everybody.run(), name="departments"),
         ]
         try:
-            yield Load(system, at, bank, portal, offices, filing, working)
+            yield Load(system, at, answers, bank, portal, offices, filing, working)
         finally:
             for task in (filing, *working):
                 task.cancel()
