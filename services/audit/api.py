@@ -27,8 +27,9 @@ from services.audit.overdue import Overdue, Summary, Wanted
 from services.audit.supervision import ClockKind
 from services.audit.verifier import Anchor, Entry
 
-router = guarded_router("audit")
+router = guarded_router("audit", tags=["审计"])
 
+JSON_LINES = "application/x-ndjson"
 MAX_ANCHORS = 10_000
 VERIFY_BYTES = 2 * MIB
 
@@ -125,12 +126,16 @@ async def list_trail(
 
 
 @router.get(
-    "/trail:export", summary="导出审计链", dependencies=[requires("audit:read")], response_class=StreamingResponse
+    "/trail:export",
+    summary="导出审计链",
+    dependencies=[requires("audit:read")],
+    response_class=StreamingResponse,
+    responses={200: {"description": "每行一条记录", "content": {JSON_LINES: {"schema": {"type": "string"}}}}},
 )
 async def export_trail(service: TheService) -> StreamingResponse:
     """导出全链（每行一个 JSON），供 `services/audit/verifier.py` 离线核验。"""
     headers = {"Content-Disposition": 'attachment; filename="trail.ndjson"'}
-    return StreamingResponse(_lines(service.database), media_type="application/x-ndjson", headers=headers)
+    return StreamingResponse(_lines(service.database), media_type=JSON_LINES, headers=headers)
 
 
 async def _lines(database: Database) -> AsyncIterator[bytes]:

@@ -21,7 +21,7 @@ from services.housing.domain import FlatStatus, HoldState
 from services.housing.stock import FlatFilter, FlatIn, FlatOut
 from services.housing.views import EligibilityOut, HoldOut, LeaseOut
 
-router = guarded_router("housing")
+router = guarded_router("housing", tags=["人才住房"])
 
 BATCH_BYTES = 4 * MIB
 

@@ -54,7 +54,7 @@ def _refused_line_by_line(failure: Failure, case: Sent, response: Response) -> b
     """Of many lines in one request each is answered for itself: a bad one harms no other, so the whole is a 200."""
     if not isinstance(failure, AcceptedNegativeData) or response.status_code != 200:
         return False
-    if case.media_type == LINES:
+    if response.headers["content-type"] == [LINES]:
         return any("problem" in json.loads(line) for line in response.content.splitlines())
     told = response.json()
     return isinstance(told, dict) and set(told) == {"lines", "succeeded", "refused"} and told["refused"] > 0

@@ -68,6 +68,16 @@ def test_every_operation_documents_the_refusals_that_follow_from_what_it_takes(a
     assert missing == {}
 
 
+def test_generators_of_clients_know_a_body_of_every_operation_and_what_comes_back(app: Any) -> None:
+    """As openapi-python-client 0.29 does: an operation with no body that it knows is dropped."""
+    known = {"application/json", "application/octet-stream", "multipart/form-data"}
+    for name, operation in operations(app.openapi()):
+        assert "requestBody" not in operation or known & set(operation["requestBody"]["content"]), name
+        assert operation["tags"], name
+        done = {status: told for status, told in operation["responses"].items() if status.startswith("2")}
+        assert all(told.get("content") for status, told in done.items() if status != "204"), name
+
+
 def examples_of(document: dict[str, Any], media: dict[str, Any]) -> list[Any]:
     given = [each["value"] for each in media.get("examples", {}).values()]
     schemas = [media["schema"], *media["schema"].get("anyOf", ())]

@@ -84,5 +84,10 @@ async def test_a_line_refused_for_its_form_repeats_its_key(house: House) -> None
     assert [(one["status"], one.get("idempotency_key")) for one in told] == [(422, "k1"), (422, None)]
 
 
+async def test_a_client_that_knows_no_json_lines_sends_the_file_as_bytes(house: House) -> None:
+    told = results(await send(house.portal(), a_line("k1"), media_type="application/octet-stream"))
+    assert [one["status"] for one in told] == [201]
+
+
 async def test_another_media_type_is_refused(house: House) -> None:
     (await send(house.portal(), a_line("k1"), media_type="text/plain")).problem(415, "unsupported-media-type")

@@ -216,6 +216,7 @@ async def list_batches(tx: Tx, caller: Caller, page: Paging) -> Page[BatchOut]:
 @router.get(
     "/batches/{batch_id}/file",
     response_class=Response,
+    responses={200: {"description": "银行文件（GB18030）", "content": {"text/plain": {"schema": {"type": "string"}}}}},
     dependencies=[requires("finance:pay")],
     summary="取出银行文件（逐次留痕）",
 )
