@@ -62,7 +62,7 @@ def explain(
         else:
             decision = decide(loaded, item=item, category=category, facts=facts, on=on)
     except PolicyError as error:
-        refuse(str(error))
+        refuse(error.told)
     if of_instalment and not decision.clauses:
         refuse(f"{on} 受理的“{decision.item.title}”没有发放前须复核的条件，各期到期自动生成支付令。")
     described = json.dumps(_described(loaded, decision, of_instalment), ensure_ascii=False)
@@ -85,7 +85,8 @@ def decide_cases(
     loaded, folder = load(pack), cases or pack.parent / "cases"
     files = sorted(folder.glob("*.yaml"))
     if not files:
-        refuse(f"{folder} 中没有案例，请按 docs/policy-cases.md 编写。")
+        what = "中没有案例" if folder.is_dir() else "不是文件夹"
+        refuse(f"{folder} {what}，请检查 --cases；案例按 docs/policy-cases.md 写在 *.yaml 文件中。")
     try:
         runs = {path: run_cases(loaded, path.read_bytes(), str(path)) for path in files}
     except PackRefused as error:
@@ -122,7 +123,7 @@ def write_guide(
         if document is not None:
             document.write_bytes(as_document(made))
     except PolicyError as error:
-        refuse(str(error))
+        refuse(error.told)
     except OSError as error:
         refuse(f"{error.filename} 无法写入，请检查路径和权限（{error.strerror}）。")
     if page is None and document is None:

@@ -99,7 +99,7 @@ def diff(
     try:
         found = differences(*packs)
     except PolicyError as error:
-        refuse(str(error))
+        refuse(error.told)
     if as_json:
         typer.echo(json.dumps([_difference_as_json(each) for each in found], ensure_ascii=False))
         return
@@ -137,7 +137,7 @@ def split(
 ) -> None:
     """Show who bears what of a benefit: the employer and each treasury (第五条).
 
-    A central or provincial unit bears no share by rule: exit 2, "manual decision".
+    A central or provincial unit bears no share by rule: exit 2, 须人工决定.
     """
     loaded = load(pack)
     try:
@@ -150,7 +150,7 @@ def split(
             employer_kind=employer_kind,
         )
     except PolicyError as error:
-        refuse(str(error))
+        refuse(error.told)
     typer.echo(json.dumps(described, ensure_ascii=False) if as_json else _split_for_people(loaded, described))
 
 
@@ -215,11 +215,11 @@ class Checked(TypedDict):
 
 def _checked(path: Path) -> Checked:
     try:
-        pack = _read(path)
+        pack = load_pack(path)
     except PackRefused as error:
-        return Checked(
-            file=str(path), defects=error.defects, policy=None, title="", cited=0, assumptions=[], overridings=[]
-        )
+        return _refused(path, error.defects)
+    except OSError as error:
+        return _refused(path, [Defect(0, "", _unreadable(error))])
     cited, numbers = dict(pack.cited()), {document.id: document.number for document in pack.documents}
     places = [(document.id, article) for document in pack.documents for article in (*document.articles, None)]
     assumed = [(name, each) for name, each in cited.items() if each.assumption]
@@ -236,6 +236,14 @@ def _checked(path: Path) -> Checked:
         assumptions=assumptions,
         overridings=[_overriding(pack, over, under) for over, under in pack.overridings],
     )
+
+
+def _refused(path: Path, defects: Sequence[Defect]) -> Checked:
+    return Checked(file=str(path), defects=defects, policy=None, title="", cited=0, assumptions=[], overridings=[])
+
+
+def _unreadable(error: OSError) -> str:
+    return f"无法读取，请检查路径和权限（{error.strerror}）。"
 
 
 def _overriding(pack: Pack, over: Rule, under: Rule) -> Overriding:
@@ -312,20 +320,14 @@ def _turned(name: str, was: str | None, becomes: str | None) -> str:
     return f"   {name}：{was} → {becomes or '不再适用'}"
 
 
-def _read(path: Path) -> Pack:
-    """Raises PackRefused; a file that cannot be read ends the command."""
-    try:
-        return load_pack(path)
-    except OSError as error:
-        refuse(f"{path} 无法读取，请检查路径和权限（{error.strerror}）。")
-
-
 def load(path: Path) -> Pack:
     """Read a pack; one that cannot be read ends the command."""
     try:
-        return _read(path)
+        return load_pack(path)
     except PolicyError as error:
-        refuse(str(error))
+        refuse(error.told)
+    except OSError as error:
+        refuse(f"{path} {_unreadable(error)}")
 
 
 def _described(deadline: Deadline) -> dict[str, object]:

@@ -130,23 +130,27 @@ def _run(packs: Sequence[Pack], crowd: Iterator[tuple[int, People]], whole: int)
                 if n % 1000 == 0:
                     progress.update(bar, completed=done)
         except PolicyError as error:
-            refuse(str(error))
+            refuse(error.told)
     return simulations
 
 
 def _read(packs: Sequence[Pack], file: BinaryIO, path: Path, span: range) -> Iterator[tuple[int, People]]:
-    done = 0
+    done, found = 0, False
     for number, raw in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b""), 1):
         done += len(raw)
         if len(raw) <= MAX_LINE_BYTES and not raw.strip():
             continue
+        found = True
         try:
             yield done, _people(packs, raw, span)
         except ValidationError as error:
             wrong = (f"{'.'.join(map(str, each['loc'])) or '整行'}：{sentence(each)}" for each in error.errors())
             refuse("\n".join(f"{path}：第 {number} 行：{each}" for each in wrong))
         except (PolicyError, ValueError) as error:
-            refuse(f"{path}：第 {number} 行：{error}")
+            told = error.told if isinstance(error, PolicyError) else error
+            refuse(f"{path}：第 {number} 行：{told}")
+    if not found:
+        refuse(f"{path} 中没有人，请检查文件：每行写一个人。")
 
 
 def _people(packs: Sequence[Pack], raw: bytes, span: range) -> People:

@@ -193,7 +193,10 @@ def share(
         try:
             settlement_route(policy.paying, treasury=treasury, on=due_on)
         except (NoRuleInForce, UnknownCode) as none:
-            raise ManualDecision(f"manual decision: {treasury} has no settlement on {due_on} ({none})") from none
+            raise ManualDecision(
+                f"manual decision: {treasury} has no settlement on {due_on} ({none})",
+                f"须人工决定：财政 {treasury} 在 {due_on} 没有结算路径。",
+            ) from none
     return parts
 
 
@@ -229,7 +232,10 @@ def _employer_kind(event: BenefitApproved) -> EmployerKind:
     if event.employer_kind is not None:
         return EmployerKind(event.employer_kind)
     if event.employer is not None:
-        raise ManualDecision(f"the approval of item {event.item} does not say what kind its employer is")
+        raise ManualDecision(
+            f"the approval of item {event.item} does not say what kind its employer is",
+            f"须人工决定：事项 {event.item} 的批准没有写明单位性质。",
+        )
     return EmployerKind.OWN_STARTUP  # nobody employs the person, so there is no employer's third
 
 

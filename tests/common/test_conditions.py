@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.policy.conditions import ConditionWrong, FactValueType, compile_condition, in_words
+from libs.common.policy.conditions import ConditionWrong, FactValueType, compile_condition, in_words, without_value
 from libs.common.policy.model import Fact, FactFrom, FactType, FactValue
 from tests.common.packs import anyang
 
@@ -86,6 +86,23 @@ def test_what_is_missing_counts_only_where_it_could_matter(
     compiled = compile_condition("person.degree == 'master' && person.age < 40 || person.settled", FACTS)
     assert compiled.uses == ("person.degree", "person.age", "person.settled")
     assert compiled.holds(facts) is holds
+
+
+@pytest.mark.parametrize(
+    ("source", "undecided"),
+    [
+        ("person.degree == 'master' && person.age < 40 || person.settled", None),
+        ("person.age > 0 && 100 / person.age > 2", None),
+        ("person.settled && 100 / person.age > 2", {"person.age": 0, "person.settled": True}),
+        ("100 % (person.age - 18) == 0", {"person.age": 18}),
+        ("person.age * 100000000 > 1", {"person.age": 10**12}),
+        ("[1][5] == 1", {}),
+    ],
+)
+def test_a_condition_that_says_neither_yes_nor_no_of_what_is_known_is_found(
+    source: str, undecided: Mapping[str, FactValueType] | None
+) -> None:
+    assert without_value(source, FACTS) == undecided
 
 
 ATOMS = st.sampled_from(

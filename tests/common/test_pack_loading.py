@@ -346,6 +346,18 @@ WRONG = {
         "when: person.degree == 3",
         "第 15 列：== 不能用于（文本、整数）",
     ),
+    "a condition that divides by zero": (
+        "when: person.degree == 'doctor'",
+        "when: person.degree == 'doctor' && 1 / 0 == 1",
+        "when: person.degree == 'doctor'",
+        'person.degree 为 "doctor" 时，此条件得不出是或否',
+    ),
+    "an item that outlives its benefit": (
+        "assumption: true\n    note: 补贴出自第五条；按人申领为假定。",
+        "valid_to: 2025-12-31\n    assumption: true\n    note: 补贴出自第五条；按人申领为假定。",
+        "- id: item.living-allowance",
+        "事项 living_allowance 在 2026-01-01 没有有效的待遇（benefits）",
+    ),
     "a condition on a value that no fact has": (
         "when: person.degree == 'doctor'",
         "when: person.degree == 'docter'",

@@ -83,7 +83,7 @@ def test_a_review_has_cases_of_its_own_and_wants_one_either_way() -> None:
         (ALLOWANCE + "  隶属财政: 滑县财政\n  单位性质: 公司\n  分担: {用人单位: 1.00}\n", "没有单位性质“公司”"),
         (
             ALLOWANCE + "  隶属财政: 滑县财政\n  单位性质: 中央、省驻市单位\n  分担: {用人单位: 1.00}\n",
-            "manual decision",
+            "须人工决定",
         ),
     ],
 )

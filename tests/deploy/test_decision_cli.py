@@ -70,8 +70,8 @@ def test_a_benefit_whose_instalments_nobody_reviews_says_so() -> None:
         (f"{MASTER} --fact employer.good_standing=yes", "请填 true 或 false"),
         (f"{MASTER} --fact person.beauty=true", "person.beauty"),
         (f"{MASTER} --fact person.degree", "NAME=VALUE"),
-        ("--item none --category master --on 2026-03-02", "knows no item none"),
-        ("--item living_allowance --category master --on 2021-03-22", "holds no Item"),
+        ("--item none --category master --on 2026-03-02", "没有 none，可用："),
+        ("--item living_allowance --category master --on 2021-03-22", "没有在 2021-03-22 有效的规定"),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_refused(line: str, told: str) -> None:
@@ -113,6 +113,8 @@ def test_a_changed_rule_is_caught_by_a_case_and_an_untested_one_is_told(tmp_path
 def test_without_cases_or_with_a_broken_file_it_refuses(tmp_path: Path) -> None:
     without = run(f"policy test --cases {tmp_path}")
     assert (without.exit_code, "没有案例" in without.stderr) == (2, True)
+    nowhere = run(f"policy test --cases {tmp_path / 'none'}")
+    assert (nowhere.exit_code, "不是文件夹" in nowhere.stderr) == (2, True)
     (tmp_path / "one.yaml").write_text("- 案例: 一例\n", encoding="utf-8")
     broken = run(f"policy test --cases {tmp_path}")
     assert broken.exit_code == 2

@@ -101,7 +101,7 @@ def test_what_a_pack_says_cannot_become_markup() -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (["--on", "2021-03-22"], "holds no CorrectionTerms"),
+        (["--on", "2021-03-22"], "没有在 2021-03-22 有效的规定，请换一个日期"),
         (["--page", "/nowhere/guide.html"], "/nowhere/guide.html 无法写入"),
     ],
 )

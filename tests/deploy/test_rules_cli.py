@@ -68,16 +68,16 @@ def test_a_split_for_people_names_treasuries_articles_and_assumptions() -> None:
 def test_a_central_or_provincial_unit_is_a_manual_decision(line: str, form: str) -> None:
     result = split(f"--benefit living_allowance --on 2026-03-02 --fen 100 {line} {form}")
     assert result.exit_code == 2
-    assert "manual decision" in result.stderr
+    assert "须人工决定" in result.stderr
     assert result.stdout == ""
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("--benefit rent --treasury 410500 --on 2026-03-02 --fen 1", "knows no benefit rent"),
-        ("--benefit talent_flat --treasury 410500 --on 2026-03-02 --fen 1", "in kind"),
-        ("--benefit living_allowance --treasury 999999 --on 2026-03-02 --fen 1", "knows no treasury"),
+        ("--benefit rent --treasury 410500 --on 2026-03-02 --fen 1", "没有 rent，可用："),
+        ("--benefit talent_flat --treasury 410500 --on 2026-03-02 --fen 1", "没有资金分担"),
+        ("--benefit living_allowance --treasury 999999 --on 2026-03-02 --fen 1", "没有财政 999999"),
         ("--benefit living_allowance --treasury 410500 --on 2020-03-02 --fen 1", "2020-03-02"),
         ("--benefit living_allowance --treasury 410500 --on 2026-02-30 --fen 1", "--on"),
         ("--benefit living_allowance --treasury 410500 --on 2026-03-02 --fen 0", "--fen"),
@@ -199,10 +199,11 @@ def test_diff_refuses_packs_of_two_cities(tmp_path: Path) -> None:
     assert "不属同一城市" in result.stderr
 
 
-def test_check_of_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
-    result = run(f"policy check {tmp_path / 'none.yaml'}")
-    assert result.exit_code == 2
-    assert "无法读取" in said(result)
+def test_a_file_that_cannot_be_read_is_refused_and_hides_no_other(tmp_path: Path) -> None:
+    result = run(f"policy check {tmp_path / 'none.yaml'} {ANYANG}")
+    assert result.exit_code == 1
+    assert "整个文件：无法读取" in result.stdout
+    assert f"{ANYANG}：通过" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_two_packs_side_by_side_and_their_difference_also_as_a_workbook(
         ("{", "第 1 行：整行：不是有效的 JSON"),
         (json.dumps(LINE | {"accepted_on": "2026-02-30"}), "第 1 行：accepted_on：应为日期"),
         (json.dumps(LINE | {"accepted_on": "2025-12-31"}), "不在 2026 至 2035 年"),
-        (json.dumps(LINE | {"treasury": "999999"}), "第 1 行：anyang/2021-4.4 knows no treasury 999999"),
+        (json.dumps(LINE | {"treasury": "999999"}), "没有财政 999999，可用："),
         (json.dumps(LINE | {"number": 0}), "第 1 行：number：数值过小，应不小于 1。"),
         (json.dumps(LINE | {"number": "5"}), "第 1 行：number：应为整数"),
         (json.dumps(LINE | {"facts": {"employer.kind": "enterprise"}}), "由 employer_kind 得出"),
@@ -110,8 +110,10 @@ def test_who_files_must_be_said_once_and_readable(people: Path, tmp_path: Path) 
         assert (refused.exit_code, refused.stdout) == (2, "")
         assert "--people FILE 或 --draw N" in refused.stderr
     assert "无法读取" in run("--people", str(tmp_path / "none")).stderr
+    (tmp_path / "nobody").write_text("\n", encoding="utf-8")
+    assert "中没有人" in run("--people", str(tmp_path / "nobody")).stderr
     assert "无法写入" in run("--draw", "1", "--book", str(tmp_path / "none" / "x.xlsx")).stderr
-    assert "has no treasury on 2020-01-01: begin later" in run("--draw", "50", "--from-year", "2020").stderr
+    assert "在 2020-01-01 没有有效的财政，请把起始年推后" in run("--draw", "50", "--from-year", "2020").stderr
     elsewhere = tmp_path / "elsewhere.yaml"
     elsewhere.write_text(edited(("city: anyang\n", "city: elsewhere\n")), encoding="utf-8")
     assert "属于另一城市" in run("--draw", "1", "--against", str(elsewhere)).stderr

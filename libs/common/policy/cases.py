@@ -99,7 +99,7 @@ def _run(pack: Pack, case: Case, line: int) -> Run:
             decision = decide(pack, item=item, category=category, facts=facts, on=case.on)
         return Run(line, case, decision, tuple(_differs(pack, case, decision)))
     except (_NotSo, PolicyError) as error:
-        return Run(line, case, None, (str(error),))
+        return Run(line, case, None, (error.told if isinstance(error, PolicyError) else str(error),))
 
 
 class _NotSo(Exception):

@@ -5,6 +5,7 @@ A reason is a Chinese sentence for whoever writes the pack: what is wrong, and w
 Everything within one record is checked by its model; here stands what no record can see by itself.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
 from datetime import date, timedelta
@@ -12,7 +13,7 @@ from typing import TypeAlias
 
 from libs.common.dated import Dated
 from libs.common.money import parse_share
-from libs.common.policy.conditions import ConditionWrong, compile_condition
+from libs.common.policy.conditions import ConditionWrong, compile_condition, without_value
 from libs.common.policy.model import (
     AFFILIATED,
     AffiliationOrder,
@@ -123,6 +124,16 @@ def benefits_have_items(pack: Contents) -> Iterator[Finding]:
     for i, benefit in enumerate(pack.benefits):
         if benefit.code not in items:
             yield ("benefits", i, "code"), f"没有 kind 为 benefit 的事项 {benefit.code}，请在 items 中补上。"
+
+
+def benefits_last_as_long_as_their_items(pack: Contents) -> Iterator[Finding]:
+    """On every day on which a benefit can be asked for it is there."""
+    for i, item in enumerate(pack.items):
+        versions = [benefit for benefit in pack.benefits if benefit.code == item.code]
+        gap = versions and _first_gap(versions, max(item.valid_from, pack.in_force_from), item.valid_to)
+        if gap:
+            told = f"事项 {item.code} 在 {gap} 没有有效的待遇（benefits），无从办理"
+            yield ("items", i), f"{told}，请补上，或改正两者的 valid_from、valid_to。"
 
 
 def benefits_in_kind_are_flats(pack: Contents) -> Iterator[Finding]:
@@ -378,13 +389,20 @@ def categories_can_be_certified(pack: Contents) -> Iterator[Finding]:
 
 
 def conditions_are_sound(pack: Contents) -> Iterator[Finding]:
-    """Every condition compiles against the declared facts, and every fact is used by one."""
+    """Every condition compiles against the declared facts, says yes or no of whoever they are known of, and every fact
+    is used by one."""
     used: set[str] = set()
     for i, rule in enumerate(pack.conditions):
         try:
             used.update(compile_condition(rule.when, pack.facts).uses)
+            undecided = without_value(rule.when, pack.facts)
         except ConditionWrong as error:
             yield ("conditions", i, "when"), str(error)
+            continue
+        if undecided is not None:
+            known = "、".join(f"{name} 为 {json.dumps(value)}" for name, value in undecided.items())
+            told = f"{known} 时，此条件" if known else "此条件"
+            yield ("conditions", i, "when"), f"{told}得不出是或否（除以零、数值过大等），请改写，或先排除这种情况。"
     for i, fact in enumerate(pack.facts):
         if fact.name not in used:
             yield ("facts", i), f"没有条件用到情况 {fact.name}，请删去，或写入某个条件。"
@@ -410,6 +428,7 @@ AS_WRITTEN: tuple[Check, ...] = (
 )
 IN_FORCE: tuple[Check, ...] = (
     benefits_have_items,
+    benefits_last_as_long_as_their_items,
     benefits_in_kind_are_flats,
     notices_are_of_certifications,
     narrower_plans_say_so,

@@ -6,8 +6,11 @@ value, so what is missing never turns into a no. https://github.com/cel-expr/cel
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import product
+from math import prod
+from random import Random
 from typing import Any, NamedTuple, TypeAlias
 
 from cel_expr_python import cel
@@ -48,6 +51,10 @@ _WORDS = {
     ">": "大于",
     ">=": "不小于",
 }
+_NUMBER = re.compile(r"(?<![\w.])\d{1,15}(?![\w.])")
+_LARGE = 10**12
+_MOST_TRIED = 256
+_MOST_TOLD = 40
 _LITERAL = re.compile(r"""(?<![rRbB])(?:'([^'\\\n]*)'|"([^"\\\n]*)")""")
 
 
@@ -85,6 +92,34 @@ def compile_condition(source: str, facts: tuple[Fact, ...]) -> Compiled:
     except RuntimeError as error:
         raise ConditionWrong("条件的运算量过大，请不要对列表逐项循环。") from error
     return Compiled(expression, uses)
+
+
+def without_value(source: str, facts: tuple[Fact, ...]) -> Facts | None:
+    """Values of all facts that a condition uses for which it says neither yes nor no, as it divides by zero: what is
+    told then would ask for what is known. None where none of those that are tried is such. Raises ConditionWrong."""
+    compiled = compile_condition(source, facts)
+    numbers = sorted({n + near for n in (0, *map(int, _NUMBER.findall(source))) for near in (-1, 0, 1)} | {_LARGE})
+    ranges = [_values(fact, numbers) for fact in facts if fact.name in compiled.uses]
+    tried = (dict(zip(compiled.uses, values, strict=True)) for values in _combinations(source, ranges))
+    return next((known for known in tried if compiled.holds(known) is None), None)
+
+
+def _values(fact: Fact, numbers: Sequence[int]) -> Sequence[FactValueType]:
+    match fact.type:
+        case FactType.BOOL:
+            return (False, True)
+        case FactType.INT:
+            return numbers
+        case FactType.STRING:
+            return [value.code for value in fact.values]
+
+
+def _combinations(seed: str, ranges: Sequence[Sequence[FactValueType]]) -> Iterator[tuple[FactValueType, ...]]:
+    """All, or some by chance where there are many."""
+    if prod(map(len, ranges)) <= _MOST_TRIED:
+        return product(*ranges)
+    chance = Random(seed)
+    return (tuple(map(chance.choice, ranges)) for _ in range(_MOST_TRIED))
 
 
 def in_words(source: str, facts: Collection[Fact]) -> str:
@@ -158,6 +193,7 @@ def _check_literals(source: str, used: Collection[Fact]) -> None:
                 found.start() - source.rfind("\n", 0, found.start()),
             )
             known = "、".join(sorted(values)) or "无"
+            told = literal if len(literal) <= _MOST_TOLD else f"{literal[:_MOST_TOLD]}…"
             raise ConditionWrong(
-                f"条件第 {line} 行第 {column} 列：所用的情况都没有值 '{literal}'，请改正，可用：{known}。"
+                f"条件第 {line} 行第 {column} 列：所用的情况都没有值 '{told}'，请改正，可用：{known}。"
             )

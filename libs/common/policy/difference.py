@@ -44,7 +44,8 @@ class Difference(NamedTuple):
 def differences(before: Pack, after: Pack) -> list[Difference]:
     """What `after` says otherwise than `before`: by kind of rule, in each by day. Raises NotOfOneCity."""
     if before.city != after.city:
-        raise NotOfOneCity(f"{before.identity} 与 {after.identity} 不属同一城市，无法比较，请检查文件。")
+        told = f"{before.identity} 与 {after.identity} 不属同一城市，无法比较，请检查文件。"
+        raise NotOfOneCity(told, told)
     kinds = [*(_of_rules(kind, before, after) for kind in WORDINGS), _of_treasuries(before, after)]
     kinds.append(_of_regions(before, after))
     return [each for found in kinds for each in sorted(_together(found), key=lambda each: each.since)]

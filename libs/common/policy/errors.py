@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 
 class PolicyError(Exception):
-    """Base of all that the rules raise; the message is for operators and developers, save that of PackRefused."""
+    """Base of all that the rules raise: the message is for operators and developers, `told` says the same to a policy
+    office, in Chinese."""
+
+    def __init__(self, message: str, told: str) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class ManualDecision(PolicyError):
@@ -35,10 +40,10 @@ class Defect:
 
 
 class PackRefused(PolicyError):
-    """A pack was refused at load; `defects` lists everything found wrong, in the order of the file. The message is for
-    whoever wrote the pack."""
+    """A pack was refused at load; `defects` lists everything found wrong, in the order of the file."""
 
     def __init__(self, name: str, defects: Sequence[Defect]) -> None:
         self.name = name
         self.defects = tuple(sorted(defects, key=lambda defect: defect.line))
-        super().__init__("\n".join([f"{name} 未通过检查：", *(f"  {defect}" for defect in self.defects)]))
+        told = "\n".join([f"{name} 未通过检查：", *(f"  {defect}" for defect in self.defects)])
+        super().__init__(told, told)

@@ -81,7 +81,10 @@ def amount_of(pack: Pack, *, benefit: str, category: str, on: date) -> int:
     """
     excluded = exclusion(pack, benefit=benefit, category=category, on=on)
     if excluded is not None:
-        raise NoRuleInForce(f"{category} is excluded from {benefit} ({excluded.id}, {excluded.article})")
+        raise NoRuleInForce(
+            f"{category} is excluded from {benefit} ({excluded.id}, {excluded.article})",
+            f"类别 {category} 不享受待遇 {benefit}（{pack.citation(excluded)}）。",
+        )
     return pack.rule(BenefitAmount, benefit, category, on=on).fen
 
 

@@ -160,18 +160,28 @@ class Pack(Contents):
         """Give a treasury as it is on a day. Raises UnknownCode, or NoRuleInForce before or after its days."""
         versions = [treasury for treasury in self.treasuries if treasury.code == code]
         if not versions:
-            raise UnknownCode(f"{self.city}/{self.version} knows no treasury {code}")
+            known = "、".join(sorted({treasury.code for treasury in self.treasuries}))
+            raise UnknownCode(
+                f"{self.city}/{self.version} knows no treasury {code}",
+                f"{self.identity} 没有财政 {code}，可用：{known}。",
+            )
         for treasury in versions:
             if treasury.covers(on):
                 return treasury
-        raise NoRuleInForce(f"the treasury {code} {versions[0].title} does not exist on {on}")
+        raise NoRuleInForce(
+            f"the treasury {code} {versions[0].title} does not exist on {on}",
+            f"财政 {code}（{versions[0].title}）在 {on} 不存在，请换一个日期。",
+        )
 
     def city_treasury(self, on: date) -> PackTreasury:
         """Give the treasury of the city level. Raises NoRuleInForce outside its days."""
         for treasury in self.treasuries:
             if treasury.kind is TreasuryKind.CITY_LEVEL and treasury.covers(on):
                 return treasury
-        raise NoRuleInForce(f"{self.city}/{self.version} has no city-level treasury on {on}")
+        raise NoRuleInForce(
+            f"{self.city}/{self.version} has no city-level treasury on {on}",
+            f"{self.identity} 在 {on} 没有市本级财政，请换一个日期。",
+        )
 
     def by_subject(self, rule_type: type[R]) -> Iterator[tuple[Subject, Sequence[R]]]:
         """Go through what rules of a type are about, each with all its versions."""
@@ -215,7 +225,11 @@ class Pack(Contents):
 
     def _coded(self, rule_type: type[C], code: str, on: When) -> C:
         if (rule_type, (code,)) not in self._index:
-            raise UnknownCode(f"{self.city}/{self.version} knows no {rule_type.__name__.lower()} {code}")
+            known = "、".join(subject[0] for subject, _ in self.by_subject(rule_type))
+            raise UnknownCode(
+                f"{self.city}/{self.version} knows no {rule_type.__name__.lower()} {code}",
+                f"{self.identity} 没有 {code}，可用：{known}。",
+            )
         return self.rule(rule_type, code, on=on)
 
 
@@ -284,8 +298,11 @@ def _first_found(pack: Pack, rule_type: type[R], subjects: Sequence[Subject], on
 
 
 def _none_in_force(pack: Pack, rule_type: type[Rule], subject: Subject, on: When) -> NoRuleInForce:
-    about = f" on {', '.join(subject)}" if subject else ""
-    return NoRuleInForce(f"{pack.city}/{pack.version} holds no {rule_type.__name__}{about} for {on}")
+    about, whose = (f" on {', '.join(subject)}", f"对 {'、'.join(subject)} ") if subject else ("", "")
+    return NoRuleInForce(
+        f"{pack.city}/{pack.version} holds no {rule_type.__name__}{about} for {on}",
+        f"{pack.identity}（自 {pack.in_force_from} 起施行）{whose}没有在 {day_due(on)} 有效的规定，请换一个日期。",
+    )
 
 
 def load_pack(path: FilePath) -> Pack:

@@ -71,10 +71,13 @@ def affiliated_treasury(pack: Rulebook, affiliations: Iterable[Affiliation], on:
     for kind in pack.rule(AffiliationOrder, on=on).kinds:
         codes = sorted({affiliation.treasury for affiliation in held if affiliation.kind is kind})
         if len(codes) > 1:
-            raise ManualDecision(f"manual decision: two {kind} affiliations on {day}: {', '.join(codes)}")
+            raise ManualDecision(
+                f"manual decision: two {kind} affiliations on {day}: {', '.join(codes)}",
+                f"须人工决定：{day} 有两个同类（{kind}）隶属关系：{'、'.join(codes)}。",
+            )
         if codes:
             return _below_province(pack, codes[0], on)
-    raise NoRuleInForce(f"the employer has no affiliation on {day}")
+    raise NoRuleInForce(f"the employer has no affiliation on {day}", f"用人单位在 {day} 没有有效的隶属关系。")
 
 
 def platform_for(pack: Pack, affiliations: Iterable[Affiliation], on: date) -> Platform:
@@ -95,7 +98,7 @@ def treasury_of_region(pack: Pack, region: str, on: date) -> PackTreasury:
     for treasury in pack.treasuries:
         if treasury.covers(on) and any(s.region == region and s.covers(on) for s in treasury.regions):
             return treasury
-    raise NoRuleInForce(f"no treasury serves the region {region} on {on}")
+    raise NoRuleInForce(f"no treasury serves the region {region} on {on}", f"{on} 没有财政服务行政区划 {region}。")
 
 
 def tasks_for(pack: Pack, item: str, on: date) -> tuple[tuple[Task, ...], ...]:
@@ -114,5 +117,8 @@ def task_treasury(pack: Pack, task: Task, affiliated: str, on: date) -> str:
 def _below_province(pack: Rulebook, code: str, on: When) -> PackTreasury:
     treasury = pack.treasury(code, day_due(on))
     if pack.find_rule(ManualDecisionRule, treasury.kind, on=on) is not None:
-        raise ManualDecision(f"manual decision: {treasury.title} ({code}) is above the city")
+        raise ManualDecision(
+            f"manual decision: {treasury.title} ({code}) is above the city",
+            f"须人工决定：{treasury.title}（{code}）不属本市财政。",
+        )
     return treasury

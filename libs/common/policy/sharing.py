@@ -122,7 +122,10 @@ def treasury_of_payment(
         return granted
     treasury = affiliated_treasury(policy, affiliations, on)
     if treasury.code != granted and _sharing_plan(policy, benefit, treasury, on).version_by is VersionBy.ACCEPTED_ON:
-        raise ManualDecision(f"manual decision: {treasury.code} by the day due, its ratio by the day of acceptance")
+        raise ManualDecision(
+            f"manual decision: {treasury.code} by the day due, its ratio by the day of acceptance",
+            f"须人工决定：应付日隶属 {treasury.code}，而其分担比例按受理日确定，两者不是同一日。",
+        )
     return treasury.code
 
 
@@ -175,16 +178,24 @@ def _affiliated(pack: Rulebook, code: str, on: When) -> PackTreasury:
     treasury = pack.treasury(code, day_due(on))
     manual = pack.find_rule(ManualDecisionRule, treasury.kind, on=on)
     if manual is not None:
-        raise ManualDecision(f"manual decision: {treasury.title} ({code}) bears no shares by rule ({manual.id})")
+        raise ManualDecision(
+            f"manual decision: {treasury.title} ({code}) bears no shares by rule ({manual.id})",
+            f"须人工决定：{treasury.title}（{code}）不按本政策分担（规则 {manual.id}）。",
+        )
     return treasury
 
 
 def _employer_rule(pack: Rulebook, benefit: str, kind: EmployerKind, on: When) -> EmployerShareRule:
     manual = pack.find_rule(ManualDecisionRule, kind, on=on)
     if manual is not None:
-        raise ManualDecision(f"manual decision: an employer of kind {kind} is not decided by rule ({manual.id})")
+        raise ManualDecision(
+            f"manual decision: an employer of kind {kind} is not decided by rule ({manual.id})",
+            f"须人工决定：单位性质为 {kind} 的用人单位不按本政策分担（规则 {manual.id}）。",
+        )
     if pack.benefit(benefit, on).form is not BenefitForm.MONEY:
-        raise NoRuleInForce(f"{benefit} is a benefit in kind: there is no money to share")
+        raise NoRuleInForce(
+            f"{benefit} is a benefit in kind: there is no money to share", f"{benefit} 是实物待遇，没有资金分担。"
+        )
     return pack.rule(EmployerShareRule, benefit, kind, on=on)
 
 

@@ -173,7 +173,7 @@ class Simulation:
                 calendar=self._calendar,
             )
         except (PolicyError, ValueError) as error:  # ValueError: behind the last day of the calendar
-            return str(error)
+            return error.told if isinstance(error, PolicyError) else str(error)
 
     def _bear(self, payment: _Payment) -> Split | str:
         try:
@@ -186,7 +186,7 @@ class Simulation:
                 employer_kind=payment.employer_kind,
             )
         except PolicyError as error:
-            return str(error)
+            return error.told
 
 
 def _promised(pack: Pack, decision: Decision) -> int:
@@ -224,7 +224,10 @@ def drawn(pack: Pack, number: int, *, first_year: int, years: int, seed: int) ->
         bearing = [each.code for each in pack.treasuries if each.kind is not TreasuryKind.PROVINCE and each.covers(day)]
         known = {name: value(rng) for name, value in facts if rng.random() < _KNOWN}
         if not bearing:
-            raise NoRuleInForce(f"{pack.city}/{pack.version} has no treasury on {day}: begin later")
+            raise NoRuleInForce(
+                f"{pack.city}/{pack.version} has no treasury on {day}: begin later",
+                f"{pack.identity} 在 {day} 没有有效的财政，请把起始年推后。",
+            )
         yield People(day, rng.choice(bearing), EmployerKind(rng.choice(kinds)), known)
 
 
