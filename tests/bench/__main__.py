@@ -1,5 +1,5 @@
 """`make bench`: every benchmark in turn on one PostgreSQL. Exit 0: every floor held; 1: one was missed on its worst
-round; 2: asked for a benchmark that there is not."""
+round, or could not be judged on this machine; 2: asked for a benchmark that there is not."""
 
 import os
 import subprocess
@@ -30,16 +30,18 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 console = Console(width=160 if not sys.stdout.isatty() else None)
 
 
-async def run(names: list[str], rounds: int, home: Path) -> list[Measured]:
-    """Measure these benchmarks one after another; what this machine cannot run is said and left out."""
-    done = []
+async def run(names: list[str], rounds: int, home: Path) -> tuple[list[Measured], list[str]]:
+    """Measure these benchmarks one after another; what this machine cannot run is said and left out: the second
+    list."""
+    done, skipped = [], []
     async with standing(home) as ground:
         for name in names:
             try:
                 done.append(await measure(BENCHMARKS[name], ground, rounds, console.print))
             except Skipped as why:
                 console.print(f"{name} SKIPPED: {why}", style="yellow")
-    return done
+                skipped.append(name)
+    return done, skipped
 
 
 def main(
@@ -53,12 +55,15 @@ def main(
         raise typer.Exit(2)
     home = Path(os.environ.get("HUANQUAN_BENCH_HOME", ".huanquan-bench")).resolve()
     home.mkdir(parents=True, exist_ok=True)
-    measured = uvloop.run(run(names, rounds, home))
+    measured, skipped = uvloop.run(run(names, rounds, home))
     report.write(measured)
     report.show(measured, console)
     draw()
-    if missed := report.missed(measured):
-        console.print(f"floors missed: {'; '.join(missed)}", style="red")
+    missed = report.missed(measured)
+    for word, found in (("floors missed", missed), ("not judged", skipped)):
+        if found:
+            console.print(f"{word}: {'; '.join(found)}", style="red")
+    if missed or skipped:
         raise typer.Exit(1)
 
 

@@ -56,7 +56,7 @@ def noise(measured: Sequence[Measured]) -> dict[str, dict[str, float]]:
 
 def missed(measured: Sequence[Measured]) -> list[str]:
     """The names of the floors that were missed."""
-    return [judged.name for judged, values in _judged(measured) if min(values) < judged.floor]
+    return [judged.name for judged, values in _judged(measured) if not _held(judged, values)]
 
 
 def show(measured: Sequence[Measured], console: Console) -> None:
@@ -90,7 +90,11 @@ def _judged(measured: Sequence[Measured]) -> Iterator[tuple[Judged, list[float]]
             yield judged, [judged.value(done) for done in one.rounds]
 
 
+def _held(judged: Judged, values: Sequence[float]) -> bool:
+    return all(value >= judged.floor for value in values)  # what is no number holds nothing
+
+
 def _word(judged: Judged, values: Sequence[float]) -> str:
-    if min(values) < judged.floor:
+    if not _held(judged, values):
         return "[red]missed[/red]"
     return "[green]aim[/green]" if min(values) >= judged.aim else "held"
