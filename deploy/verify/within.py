@@ -7,7 +7,7 @@ from libs.common.settings import SERVICES
 from libs.common.ticker import PARKED_PREFIX, RELEASE
 from services.finance.entitlements import INSTALMENT
 from services.finance.payouts import DEADLINE as PAYOUT_DEADLINE
-from services.housing.allocation import HOLD_EXPIRY, LEASE_END
+from services.housing.allocation import HOLD_EXPIRY, LEASE_END, TICKER
 from services.intake.app import EMITS as INTAKE_EMITS
 from services.intake.notices import NOTICE_END
 from services.intake.promises import PROMISE
@@ -212,6 +212,30 @@ _HOLDS = f"""
       FROM hold AS h JOIN eligibility AS e ON e.id = h.eligibility LEFT JOIN lease AS l ON l.hold = h.id
 """  # noqa: S608 - names of our own
 
+# -- nothing that a day brings about came before it, but for a clock that is somewhat ahead
+
+
+def _over(day: str, at: str) -> str:
+    """A condition: a day was over at a moment."""
+    return f"{at} >= {_end_of(day)} - interval '15 minutes'"
+
+
+_LAPSED = "SELECT id::text, id::text, decided_on > answer_by FROM application WHERE state = 'lapsed'"
+_BREACHES = f"""
+    SELECT b.task::text, t.application::text, {_over("b.due_on", "b.announced_at")}
+      FROM breach AS b JOIN task AS t ON t.id = b.task
+"""  # noqa: S608 - names of our own
+_LATE = f"""
+    SELECT o.id::text, o.application::text, {_over("o.due_on", "h.recorded_at")}
+      FROM order_history AS h JOIN payout_order AS o ON o.id = h.order_id WHERE h.action = 'breach'
+"""  # noqa: S608 - names of our own
+_EXPIRED = f"""
+    SELECT h.hold::text, e.application::text,
+           CASE h.move WHEN 'end' THEN {_over("l.to_day", "h.at")} ELSE h.at >= o.held_until - interval '15 minutes' END
+      FROM hold_history AS h JOIN hold AS o ON o.id = h.hold JOIN eligibility AS e ON e.id = o.eligibility
+      LEFT JOIN lease AS l ON l.hold = o.id WHERE h.move IN ('expire', 'end') AND h.by = '{TICKER}'
+"""  # noqa: S608 - names of our own
+
 # -- states are as history and parts say
 
 _CASE_STATES = """
@@ -316,6 +340,10 @@ WITHIN: tuple[Mirrored | Each, ...] = (
     Each("every unpaid order is watched until its day", "finance", _UNPAID),
     Each("every later instalment has its order, or the day of it, or waits for its review", "finance", _INSTALMENTS),
     Each("every hold and every lease is watched until its end", "housing", _HOLDS),
+    Each("no correction lapsed before its last day was over", "intake", _LAPSED),
+    Each("no task was said to be late before its limit had passed", "workflow", _BREACHES),
+    Each("no payment was said to be late before its day was over", "finance", _LATE),
+    Each("no hold and no lease ended by itself before its time", "housing", _EXPIRED),
     Each("every case is where its items are", "workflow", _CASE_STATES),
     Each("every item is where its tasks and its decision are", "workflow", _ITEM_STATES),
     Each("nobody is certified while on public notice, or against an objection", "workflow", _NOTICED),

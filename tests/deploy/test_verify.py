@@ -429,6 +429,43 @@ DAMAGES = (
                ON CONFLICT (kind, key) DO UPDATE SET at = excluded.at""",
         "SELECT id::text FROM payout_order",
     ),
+    # before its time
+    damage(
+        "no correction lapsed before its last day was over",
+        "intake",
+        """UPDATE application SET state = 'lapsed', reason = 'lapsed', accepted_on = NULL, decided_on = now(),
+                                  answer_by = now() RETURNING id::text""",
+    ),
+    damage(
+        "no task was said to be late before its limit had passed",
+        "workflow",
+        "INSERT INTO breach (task, due_on, announced_at) SELECT min(id::text)::uuid, now(), now() FROM task",
+        "SELECT task::text FROM breach",
+    ),
+    damage(
+        "no payment was said to be late before its day was over",
+        "finance",
+        """INSERT INTO order_history (order_id, action, state, attempt, actor)
+           SELECT id, 'breach', state, attempt, 'x' FROM payout_order WHERE due_on >= now() LIMIT 1
+           RETURNING order_id::text""",
+    ),
+    damage(
+        "no hold and no lease ended by itself before its time",
+        "housing",
+        *A_FLAT,
+        """INSERT INTO hold_history (hold, at, move, state, by)
+           SELECT id, now(), 'expire', 'released', 'ticker' FROM hold""",
+        "SELECT min(hold::text) FROM hold_history",
+    ),
+    damage(
+        "no hold and no lease ended by itself before its time",
+        "housing",
+        *A_FLAT,
+        """INSERT INTO lease (id, hold, from_day, to_day, signed_at, signed_by)
+           SELECT id, id, now(), now(), now(), 'x' FROM hold""",
+        "INSERT INTO hold_history (hold, at, move, state, by) SELECT id, now(), 'end', 'ended', 'ticker' FROM hold",
+        "SELECT min(hold::text) FROM hold_history",
+    ),
     # states
     damage(
         "every case is where its items are",
