@@ -31,8 +31,10 @@ def _served(folder: Path) -> tuple[Path, Pack]:
 def _one_citys(packs: Sequence[Pack], folder: Path, day: date) -> Pack:
     cities = sorted({pack.city for pack in packs})
     where = f"{variable('policies')}: {folder}"
-    if len(cities) != 1:
-        raise Refusal(f"{where} holds policies of {', '.join(cities) or 'no city'}; a deployment serves one")
+    if not cities:
+        raise Refusal(f"{where} holds no policy: put the packs of a city into a folder of its own there, as CITY/*.yaml")
+    if len(cities) > 1:
+        raise Refusal(f"{where} holds policies of {', '.join(cities)}; a deployment serves one")
     pack = in_force(packs, day)
     if pack is None:
         raise Refusal(f"{where} holds no policy that is in force on {day}")

@@ -133,7 +133,7 @@ def test_a_deployment_serves_the_city_of_its_folder(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_folder_of_two_cities_or_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="holds policies of no city; a deployment serves one"):
+    with pytest.raises(Refusal, match="holds no policy: put the packs of a city into a folder of its own"):
         served_policy(tmp_path)
     for path in (ANYANG, LANTING):
         (tmp_path / path.parent.name).mkdir()
