@@ -32,7 +32,7 @@ def _one_citys(packs: Sequence[Pack], folder: Path, day: date) -> Pack:
     cities = sorted({pack.city for pack in packs})
     where = f"{variable('policies')}: {folder}"
     if not cities:
-        raise Refusal(f"{where} holds no policy: put the packs of a city into a folder of its own there, as CITY/*.yaml")
+        raise Refusal(f"{where} holds no policy: put the packs of a city into a folder of its own there, CITY/*.yaml")
     if len(cities) > 1:
         raise Refusal(f"{where} holds policies of {', '.join(cities)}; a deployment serves one")
     pack = in_force(packs, day)

@@ -5,7 +5,7 @@ from math import nan
 import pytest
 
 from tests.bench import report
-from tests.bench.harness import Benchmark, Judged, Measured, ratio
+from tests.bench.harness import Benchmark, Judged, Measured, Round, ratio
 from tests.bench.relay import BENCHMARKS
 
 
@@ -14,6 +14,6 @@ from tests.bench.relay import BENCHMARKS
 )
 def test_a_floor_is_held_by_every_round_or_missed(rates: tuple[float, float], missed: list[str]) -> None:
     judged = Judged("a ÷ b", ratio("a", "b", "n/s"), floor=0.5, aim=0.9)
-    rounds = [{"a": {"n/s": rate}, "b": {"n/s": 1.0}} for rate in rates]
+    rounds: list[Round] = [{"a": {"n/s": rate}, "b": {"n/s": 1.0}} for rate in rates]
     one = Measured(Benchmark("one", BENCHMARKS[0].prepared, [judged]), rounds)
     assert report.missed([one]) == missed
