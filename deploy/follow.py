@@ -24,12 +24,14 @@ _TOLD = text("""
       FROM outbox WHERE key = :key ORDER BY id
 """)
 _TAKEN = text("SELECT event_id, taken_at FROM inbox WHERE event_id = ANY(CAST(:ids AS uuid[]))")
+_PARKED = text("SELECT headers ->> 'ce_id' AS id FROM parked WHERE headers ->> 'ce_id' = ANY(CAST(:ids AS text[]))")
 _BY_NUMBER = text("SELECT id FROM application WHERE case_no = :number")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One event of an application. Instants are UTC; `taken` maps each service that took it to when it did."""
+    """One event of an application. Instants are UTC; `taken` maps each service that took it to when it did, `parked`
+    names those that have set it aside."""
 
     service: str
     event_id: UUID
@@ -38,6 +40,7 @@ class Step:
     told_at: datetime
     published: bool
     taken: dict[str, datetime] = field(default_factory=dict)
+    parked: list[str] = field(default_factory=list)
 
     @property
     def last_at(self) -> datetime:
@@ -68,6 +71,9 @@ async def follow(settings: Settings, application: str) -> list[Step]:
             async with database.engine.connect() as connection:
                 for event_id, at in await connection.execute(_TAKEN, {"ids": list(by_id)}):
                     by_id[event_id].taken[service] = at
+                for row in await connection.execute(_PARKED, {"ids": [str(event_id) for event_id in by_id]}):
+                    by_id[UUID(row.id)].taken.pop(service, None)
+                    by_id[UUID(row.id)].parked.append(service)
     finally:
         for database in databases.values():
             await database.close()
@@ -94,7 +100,7 @@ def traces(steps: Sequence[Step]) -> list[list[Step]]:
 
 
 def as_text(steps: Sequence[Step]) -> str:
-    """A line an event: when it was told, by whom, and how long after taken by whom."""
+    """A line an event: when it was told, by whom, and how long after taken by whom, or set aside."""
     lines: list[str] = []
     for trace in traces(steps):
         lines.append(f"trace {trace[0].trace} began {trace[0].told_at:%Y-%m-%d %H:%M:%S}Z")
@@ -104,6 +110,7 @@ def as_text(steps: Sequence[Step]) -> str:
 
 def _line(step: Step, began: datetime) -> str:
     taken = [f"{service} {_ms(step.told_at, at)}" for service, at in sorted(step.taken.items(), key=lambda it: it[1])]
+    taken += [f"{service} has parked it" for service in step.parked]
     if not taken:
         taken = ["not taken yet" if step.published else "not published yet"]
     when = f"+{_ms(began, step.told_at)}"

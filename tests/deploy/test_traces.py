@@ -13,6 +13,7 @@ import pytest
 from services.intake.api.examples import FILING
 from tests.collector import Collector, Told
 from tests.conftest import System
+from tests.deploy.conftest import as_superuser
 from tests.deploy.test_cli import huanquan
 from tests.steps import desks_of, named_in
 
@@ -120,6 +121,22 @@ def test_the_command_follows_an_application_from_the_databases_alone(paid: tuple
     assert re.search(r"\+\d ms +intake +ApplicationAccepted +.*workflow \d+ ms", first), first
     settled = next(line for line in lines if "PayoutSettled" in line)
     assert re.search(r"finance .* intake \d+ ms", settled), settled
+
+
+def test_the_command_says_who_has_parked_an_event(paid: tuple[System, str]) -> None:
+    system, application = paid
+    accepted = f"SELECT event_id FROM outbox WHERE key = '{application}' AND type = 'ApplicationAccepted'"
+    event = asyncio.run(as_superuser(system, "intake", accepted, "SELECT 1"))
+    park = f"""INSERT INTO parked (topic, partition, "offset", key, record_key, headers, value, reason)
+               VALUES ('application.received', 0, 999999, 'k', 'k', '{{"ce_id": "{event}"}}', '', 'x')"""
+    asyncio.run(as_superuser(system, "workflow", "SELECT 1", park))
+    try:
+        told = huanquan(system, "trace", application).stdout
+    finally:
+        asyncio.run(as_superuser(system, "workflow", "SELECT 1", "DELETE FROM parked WHERE key = 'k'"))
+    [line] = [each for each in told.splitlines() if "ApplicationAccepted" in each]
+    assert line.endswith("workflow has parked it")
+    assert "workflow " not in line.removesuffix("workflow has parked it")
 
 
 def test_the_command_draws_what_it_tells(paid: tuple[System, str], tmp_path: Path) -> None:
