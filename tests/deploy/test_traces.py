@@ -125,10 +125,10 @@ def test_the_command_follows_an_application_from_the_databases_alone(paid: tuple
 
 def test_the_command_says_who_has_parked_an_event(paid: tuple[System, str]) -> None:
     system, application = paid
-    accepted = f"SELECT event_id FROM outbox WHERE key = '{application}' AND type = 'ApplicationAccepted'"
+    accepted = f"SELECT event_id FROM outbox WHERE key = '{application}' AND type = 'ApplicationAccepted'"  # noqa: S608 - ours
     event = asyncio.run(as_superuser(system, "intake", accepted, "SELECT 1"))
     park = f"""INSERT INTO parked (topic, partition, "offset", key, record_key, headers, value, reason)
-               VALUES ('application.received', 0, 999999, 'k', 'k', '{{"ce_id": "{event}"}}', '', 'x')"""
+               VALUES ('application.received', 0, 999999, 'k', 'k', '{{"ce_id": "{event}"}}', '', 'x')"""  # noqa: S608
     asyncio.run(as_superuser(system, "workflow", "SELECT 1", park))
     try:
         told = huanquan(system, "trace", application).stdout
