@@ -20,6 +20,7 @@ from deploy.example_department.department import Platform as DepartmentPlatform
 from deploy.sample.client import AT_ONCE, IDLE_SECONDS, Platform, Refused, all_of, key_of
 from deploy.sample.generate import anyang
 from libs.common.calendar import local_date
+from tests.faults.answers import Answers
 from tests.faults.system import System
 from tests.faults.work import Waiting
 
@@ -107,8 +108,9 @@ class Departments:
 
 
 @asynccontextmanager
-async def departments(system: System, at: Platform) -> AsyncIterator[Departments]:
-    """The departments, not yet at work."""
+async def departments(system: System, at: Platform, answers: Answers) -> AsyncIterator[Departments]:
+    """The departments, not yet at work; `answers` hears what they are answered."""
     limits = httpx.Limits(max_connections=2 * AT_ONCE, keepalive_expiry=IDLE_SECONDS)
-    async with httpx.AsyncClient(timeout=POLL_SECONDS + 15, limits=limits) as http:
+    hooks = {"response": [answers.hear]}
+    async with httpx.AsyncClient(timeout=POLL_SECONDS + 15, limits=limits, event_hooks=hooks) as http:
         yield Departments(system, at, http)

@@ -131,16 +131,15 @@ async def loaded(system: System, seed: int, rate: float) -> AsyncIterator[Load]:
     issuer, answers = TokenIssuer(Settings(home=system.home)), Answers()
     limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE, keepalive_expiry=IDLE_SECONDS)
     async with AsyncExitStack() as stack:
+        transport, hooks = Doubting(limits=limits), {"response": [answers.hear]}
         http = await stack.enter_async_context(
-            httpx.AsyncClient(
-                timeout=ANSWER_SECONDS, transport=Doubting(limits=limits), event_hooks={"response": [answers.hear]}
-            )
+            httpx.AsyncClient(timeout=ANSWER_SECONDS, transport=transport, event_hooks=hooks)
         )
         at = Platform(http, system.ports.front, issuer, asyncio.Semaphore(AT_ONCE))
         bank, portal = Bank(), Portal(at, seed, rate)
         offices = Offices(system, at, portal.filings, bank)
         await offices.prepare()
-        everybody = await stack.enter_async_context(departments(system, at))
+        everybody = await stack.enter_async_context(departments(system, at, answers))
         filing = asyncio.create_task(portal.run(), name="filing")
         working = [
             asyncio.create_task(offices.run(), name="offices"),
