@@ -33,6 +33,7 @@ IN_FLIGHT = (
     _fault(1, "kill postgres in flight", "postgres", seconds=3, size=150),
     _fault(2, "kill postgres in flight", "postgres", seconds=3, size=150),
 )
+ANSWERED = tuple(_fault(n, "kill postgres in flight", "postgres", seconds=4, size=400) for n in range(1, 6))
 UNPUBLISHED = (
     _fault(1, "kill leader in flight", "workflow", seconds=3),
     _fault(2, "kill leader in flight", "intake", seconds=3),
@@ -43,6 +44,7 @@ SESSIONS_LOST = (_fault(1, "kill backend", "workflow"),)
 POISON = (_fault(1, "poison", "dept.completed"),)
 PAID = (_fault(1, "bank never", "bank", seconds=10),)
 SABOTAGE: Mapping[str, Sequence[Fault]] = {
+    "answered-before-commit": ANSWERED,
     "offset-before-effects": IN_FLIGHT,
     "inbox-skipped": TWICE,
     "marked-before-publish": UNPUBLISHED,
@@ -55,7 +57,7 @@ SABOTAGE: Mapping[str, Sequence[Fault]] = {
 }
 """Each patch with the faults that bring it out."""
 
-EVERY_FAULT = (*IN_FLIGHT[:1], *UNPUBLISHED[:1], *TWICE, *TAKEN_OVER, *SESSIONS_LOST, *POISON, *PAID)
+EVERY_FAULT = (*IN_FLIGHT[:1], *ANSWERED[:1], *UNPUBLISHED[:1], *TWICE, *TAKEN_OVER, *SESSIONS_LOST, *POISON, *PAID)
 
 
 @contextmanager
