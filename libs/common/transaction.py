@@ -163,6 +163,7 @@ class Pool:
         self.size = size
         self.lent = 0
         self._engine = engine
+        self._closed = False
         self._idle: list[Transaction] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -205,6 +206,8 @@ class Pool:
         finally:
             self._idle.append(tx)
             self._free()
+        if self._closed:
+            await self.close()
 
     def _free(self) -> None:
         """Pass the place on to who waits longest."""
@@ -216,7 +219,9 @@ class Pool:
         self.lent -= 1
 
     async def close(self) -> None:
-        """Close what is idle. Where that is broken off, for the server does not answer, it is cut off."""
+        """Close what is idle; what is lent is closed when it comes back. Where that is broken off, for the server does
+        not answer, it is cut off."""
+        self._closed = True
         try:
             for tx in self._idle:
                 await tx.driver.close()

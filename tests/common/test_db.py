@@ -156,3 +156,13 @@ async def test_who_waits_for_a_connection_gets_it_in_turn_and_who_gave_up_waitin
     for tx in held:
         await pool.give_back(tx)
     assert pool.lent == 0
+
+
+async def test_a_connection_that_comes_back_after_the_close_is_closed_too(database: Database) -> None:
+    late = Database(database.url.render_as_string(hide_password=False))
+    tx = await late.pool.take()
+    await late.close()
+    await tx.command("SELECT 1")
+    await late.pool.give_back(tx)
+    assert tx.driver.is_closed()
+    assert late.pool.lent == 0

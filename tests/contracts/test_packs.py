@@ -116,6 +116,7 @@ async def test_a_published_pack_is_taken_in_while_the_service_runs_and_wakes_wha
     following = asyncio.create_task(packs.follow())
     await until(taken_in, 20)
     following.cancel()
+    await asyncio.wait([following])
     assert packs.on(date(2026, 3, 2)).version == "2030-1"
     async with database.transaction() as tx:
         assert (await tx.execute(text("SELECT key FROM due"))).scalars().all() == ["toy a"]
