@@ -2,8 +2,9 @@
 
 A benchmark is a module with a `BENCHMARK`. Its `prepared` makes data and processes, gives the contenders by name, and
 clears away when the block ends. One round lets every contender work once, or as many turns as the benchmark says, in
-order (A B C A B C …); a contender gives its figures for each turn, and its figures of the round are their medians. What
-is judged is a ratio of figures of one round, so that whatever slows the machine for a while slows both sides.
+order (A B C A B C …); a contender gives its figures for each turn, and those of the round are what its turns came to
+together. What is judged is a ratio of figures of one round, so that whatever slows the machine for a while slows both
+sides.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import harmonic_mean, mean
 from typing import Any
 
 from tests.bench.ground import Ground
@@ -69,9 +70,14 @@ def ratio(of: str, by: str, figure: str) -> Callable[[Round], float]:
     return lambda done: done[of][figure] / done[by][figure]
 
 
-def medians(turns: Sequence[Figures]) -> Figures:
-    """The median of each figure over the turns of a round; a figure of one turn stays as it is."""
-    return {figure: median(turn[figure] for turn in turns) for figure in turns[0]}
+def together(turns: Sequence[Figures]) -> Figures:
+    """What the turns of a round, all of the same work, came to: rates are all of the work by all of the time, which is
+    their harmonic mean; of anything else the mean. A median would follow whichever of two speeds the machine had in one
+    turn more than half."""
+    return {
+        figure: (harmonic_mean if figure.endswith("/s") else mean)([turn[figure] for turn in turns])
+        for figure in turns[0]
+    }
 
 
 async def measure(benchmark: Benchmark, ground: Ground, rounds: int, say: Callable[[str], None]) -> Measured:
@@ -87,7 +93,7 @@ async def measure(benchmark: Benchmark, ground: Ground, rounds: int, say: Callab
                     taken[name].append(await contender())
                     told = ", ".join(f"{figure} {value:,.4g}" for figure, value in taken[name][-1].items())
                     say(f"{benchmark.name} {number}/{rounds}  {name}: {told}")
-            measured.rounds.append({name: medians(turns) for name, turns in taken.items()})
+            measured.rounds.append({name: together(turns) for name, turns in taken.items()})
     return measured
 
 
