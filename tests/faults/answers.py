@@ -1,10 +1,15 @@
 """What commands were answered: that is a promise. It is done, once, and the same again is answered alike."""
 
-from collections import defaultdict
+import re
+from collections import defaultdict, deque
 
 import httpx
 
 from tests.faults.system import System
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+LAST = 40
+"""So many commands of a kind are asked again at the end."""
 
 _KEPT = "SELECT key FROM idempotency WHERE status IS NOT NULL AND key = ANY($1)"
 
@@ -16,6 +21,7 @@ class Answers:
         self.violations: list[str] = []
         self._bodies: dict[tuple[str, str], bytes] = {}
         self._done: set[tuple[str, str]] = set()
+        self._asked: dict[str, deque[httpx.Request]] = defaultdict(lambda: deque(maxlen=LAST))
 
     async def hear(self, response: httpx.Response) -> None:
         """Keep an answer; a hook of httpx."""
@@ -29,6 +35,18 @@ class Answers:
             if command in self._done:
                 self.violations.append(f"{command[0]} under key {key} was done twice")
             self._done.add(command)
+        self._asked[_ID.sub("{id}", command[0])].append(response.request)
+
+    async def again(self, http: httpx.AsyncClient) -> list[str]:
+        """Ask the last commands of each kind again, as somebody does who lost the answers; `http` tells what it hears
+        to `hear`. Gives what is refused now: what became of the record since is no reason."""
+        found = []
+        for request in [request for asked in self._asked.values() for request in asked]:
+            response = await http.send(request)
+            if not response.is_success:
+                key = request.headers["Idempotency-Key"]
+                found.append(f"{request.url.path} under key {key} was done and is refused now: {response.text}")
+        return found
 
     async def forgotten(self, system: System) -> list[str]:
         """Commands that were answered and of which the service knows nothing."""

@@ -34,11 +34,12 @@ async def verified(system: System) -> tuple[list[dict[str, object]], list[str]]:
 
 
 async def acknowledged(load: Load) -> list[str]:
-    """What was acknowledged is there and nothing else, every application came to its end, every command is known."""
+    """What was acknowledged is there and nothing else, every application came to its end, every command is known, and
+    answered again as it was."""
     states = await states_of(load.supervisor)
     filings = load.portal.filings
     ours = filings.applications()
-    forgotten = await load.answers.forgotten(load.system)
+    forgotten = [*await load.answers.forgotten(load.system), *await load.answers.again(load.at.http)]
     missing = [f"application {each} was acknowledged and is not there" for each in sorted(ours - states.keys())]
     strange = [f"application {each} was filed by nobody" for each in sorted(states.keys() - ours)]
     return [*load.violations, *forgotten, *missing, *strange, *filings.ends(states)]

@@ -45,6 +45,7 @@ POISON = (_fault(1, "poison", "dept.completed"),)
 PAID = (_fault(1, "bank never", "bank", seconds=10),)
 SABOTAGE: Mapping[str, Sequence[Fault]] = {
     "answered-before-commit": ANSWERED,
+    "command-done-again": TAKEN_OVER,
     "offset-before-effects": IN_FLIGHT,
     "inbox-skipped": TWICE,
     "marked-before-publish": UNPUBLISHED,

@@ -37,6 +37,30 @@ def test_a_command_is_done_once_and_answered_alike(answers: list[httpx.Response]
     assert heard.violations == said
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (REPEATED, []),
+        (DONE, ["/finance/v1/batches under key k-1 was done twice"]),
+        (OTHERWISE, ["/finance/v1/batches under key k-1 was answered otherwise the second time"]),
+        (
+            REFUSED,
+            ['/finance/v1/batches under key k-1 was done and is refused now: {"code":"not-possible-now"}'],
+        ),
+    ],
+)
+def test_a_command_that_was_done_is_asked_again_at_the_end(answer: httpx.Response, said: list[str]) -> None:
+    heard, answers = Answers(), [DONE, answer]
+
+    async def asked_twice() -> list[str]:
+        transport = httpx.MockTransport(lambda _: answers.pop(0))
+        async with httpx.AsyncClient(transport=transport, event_hooks={"response": [heard.hear]}) as http:
+            await http.post("http://at/finance/v1/batches", headers={"Idempotency-Key": "k-1"}, json={})
+            return await heard.again(http)
+
+    assert [*asyncio.run(asked_twice()), *heard.violations] == said
+
+
 def test_a_batch_that_comes_again_is_paid_once_and_must_be_the_same() -> None:
     bank = Bank()
     for fen in (100, 100, 101):
