@@ -143,6 +143,7 @@ class _Arrival:
     event_id: UUID
     matter: Event | Record
     handler: EventHandler
+    place: int  # in what is handled together, where each key has its order
 
     @property
     def key(self) -> str:
@@ -158,13 +159,19 @@ class _Refusal:
 
 
 class _Refusals(dict[UUID, _Refusal]):
-    """The refused events of a batch, and the keys that no later event of the batch may overtake."""
+    """The refused events of what is handled together, which no later event of their key may overtake."""
 
-    def keys_of(self) -> set[str]:
-        return {refusal.key for refusal in self.values()}
+    def __init__(self) -> None:
+        super().__init__()
+        self._first: dict[str, int] = {}
 
     def add(self, arrival: _Arrival, reason: str, waiting_for: str | None = None) -> None:
         self[arrival.event_id] = _Refusal(arrival.record, arrival.key, reason, waiting_for)
+        self._first[arrival.key] = min(arrival.place, self._first.get(arrival.key, arrival.place))
+
+    def before(self, arrival: _Arrival) -> bool:
+        """Whether an earlier event of its key is among them. A later one holds up nothing."""
+        return self._first.get(arrival.key, arrival.place) < arrival.place
 
 
 def cause(event_type: type[Event] | str, key: str) -> str:
@@ -291,9 +298,9 @@ class Inbox:
     def _decode(self, records: Sequence[Record]) -> tuple[list[_Arrival], list[_Refusal]]:
         arrivals: list[_Arrival] = []
         undecodable: list[_Refusal] = []
-        for record in records:
+        for place, record in enumerate(records):
             try:
-                arrival = self._arrival(record)
+                arrival = self._arrival(record, place)
             except (ValueError, KeyError) as error:  # ValidationError is a ValueError
                 where = f"partition {record.slot.partition} offset {record.offset}"
                 undecodable.append(_Refusal(record, where, f"cannot be decoded: {_why(error)}"[:2000]))
@@ -302,9 +309,9 @@ class Inbox:
                 arrivals.append(arrival)
         return arrivals, undecodable
 
-    def _arrival(self, record: Record) -> _Arrival | None:
+    def _arrival(self, record: Record, place: int) -> _Arrival | None:
         if self._every is not None:
-            return _Arrival(record, identity_of(record), record, self._every)
+            return _Arrival(record, identity_of(record), record, self._every, place)
         event_type = BY_TYPE.get(record.headers["ce_type"])
         handler = self._handlers.get(event_type) if event_type else None
         if event_type is None or handler is None:
@@ -317,7 +324,7 @@ class Inbox:
         if event.key != record.key:
             message = f"the record's key is {record.key!r}, the event's {event.key!r}"
             raise ValueError(message)
-        return _Arrival(record, event.id, event, handler)
+        return _Arrival(record, event.id, event, handler, place)
 
     # -- handling
 
@@ -479,11 +486,10 @@ async def wake(tx: AsyncConnection, causes: Collection[str]) -> None:
 
 def _behind(group: Sequence[_Arrival], refusals: _Refusals) -> list[_Arrival]:
     """The arrivals that may go on; the others join the refused event of their key."""
-    keys = refusals.keys_of()
     for arrival in group:
-        if arrival.key in keys and arrival.event_id not in refusals:
+        if refusals.before(arrival):
             refusals.add(arrival, "behind a parked event of its key")
-    return [arrival for arrival in group if arrival.key not in keys]
+    return [arrival for arrival in group if arrival.event_id not in refusals]
 
 
 def _waves(arrivals: Sequence[_Arrival]) -> list[list[_Arrival]]:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from libs.common.bus.protocol import Record, Slot
 from libs.common.db import Database, passing
 from libs.common.db import metadata as make_metadata
-from libs.common.inbox import Inbox, Outcome
+from libs.common.inbox import Early, Inbox, Outcome, cause
 from libs.common.outbox import message
 from libs.common.replay import rebuild, replay
 from libs.common.ticker import Due, Ticker, schedule
@@ -59,6 +59,38 @@ async def test_an_event_that_breaks_a_deferred_constraint_is_parked_alone(make_d
     records = records_of([event(policy=PACK, of=key, number=n) for key, n in (("a", 1), ("b", 3), ("c", 2))])
     assert await taken(database, inbox, records) == Outcome(handled=2, parked=1)
     assert [key for key, _, _ in await effects(database)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("why", ["early", "refused"])
+async def test_what_cannot_be_handled_holds_up_later_events_of_its_key_and_no_earlier_one(
+    make_database: MakeDatabase, why: str
+) -> None:
+    """Else the earlier one would stand in front of it for good, and an operator who discards give up a good event."""
+    event, recorder = happened_on("toy.between"), Recorder()
+    database, missing = await make_database(metadata), {3, 6}
+
+    async def between(tx: AsyncConnection, events: Sequence[Any]) -> None:
+        hit = [e for e in events if e.number in missing]
+        if hit and why == "early":
+            raise Early({e.id: cause(event, "a cause") for e in hit})
+        if hit:
+            raise ValueError("refused")
+        await recorder.on_happened(tx, events)
+
+    inbox = Inbox({event: between})
+    records = records_of([event(policy=PACK, of="ab"[n % 2], number=n) for n in range(8)])
+    assert await taken(database, inbox, records) == Outcome(handled=4, parked=4)
+    async with database.transaction() as tx:
+        parked = (await tx.execute(text('SELECT key, "offset" FROM parked ORDER BY id'))).all()
+        await inbox.release(tx, event.topic, "b")  # still refused: it stays, and so does what is behind it
+    assert [tuple(row) for row in parked] == [("b", 3), ("b", 5), ("a", 6), ("b", 7)]
+    missing.clear()
+    async with database.transaction() as tx:
+        for key in "ab":
+            await inbox.release(tx, event.topic, key)
+    done = [number for _, number, _ in await effects(database)]
+    assert [n for n in done if n % 2] == [1, 3, 5, 7]
+    assert [n for n in done if not n % 2] == [0, 2, 4, 6]
 
 
 async def test_due_work_that_breaks_a_deferred_constraint_is_parked_alone(make_database: MakeDatabase) -> None:
