@@ -432,22 +432,26 @@ class Inbox:
         if rows[0].record_key != key:  # could not be decoded when it came, so the inbox has not seen its id yet
             await self._unpark(tx, topic, key, [row.id for row in rows])
             return await self.apply(tx, records)
+        arrivals, _ = self._decode(records)
+        # What this process cannot read any more, being older than the one that parked it, waits for a newer one, and
+        # so does what is behind it.
+        known = [arrival for n, arrival in enumerate(arrivals) if arrival.place == n]
         refusals = _Refusals()
-        arrivals, undecodable = self._decode(records)
-        await self._handle(tx, arrivals, refusals)
-        refused = {refusal.record.offset: refusal for refusal in [*undecodable, *refusals.values()]}
-        stuck = [row for row in rows if row.offset in refused]
-        done = [row.id for row in rows if row.offset not in refused]
-        if not stuck:
+        await self._handle(tx, known, refusals)
+        done = [row.id for row, arrival in zip(rows, known, strict=False) if arrival.event_id not in refusals]
+        if len(done) == len(rows):
             await self._unpark(tx, topic, key, done)
             return Outcome(handled=len(done))
         await tx.execute(_UNPARK, {"ids": done})
-        first = refused[stuck[0].offset]
-        await tx.execute(_REASON, {"id": stuck[0].id, "reason": first.reason})
-        await tx.execute(_STILL_PARKED, {"topic": topic, "key": key, "waiting_for": first.waiting_for})
-        if first.waiting_for:
+        waiting_for = locked.waiting_for
+        if refusals:  # whatever is behind the first is refused too, so `done` stands before it
+            first = refusals[known[len(done)].event_id]
+            await tx.execute(_REASON, {"id": rows[len(done)].id, "reason": first.reason})
+            waiting_for = first.waiting_for
+        await tx.execute(_STILL_PARKED, {"topic": topic, "key": key, "waiting_for": waiting_for})
+        if waiting_for:
             await retry(tx, [(topic, key)], min(LONGEST_WAIT, timedelta(seconds=2 ** min(locked.attempts, 6))))
-        return Outcome(handled=len(done), parked=len(stuck))
+        return Outcome(handled=len(done), parked=len(rows) - len(done))
 
     async def discard(self, tx: AsyncConnection, topic: str, key: str, *, by: str, because: str) -> Outcome:
         """Give up the oldest parked event of a key, writing down who and why, and release the rest in order. It counts

@@ -93,6 +93,53 @@ async def test_what_cannot_be_handled_holds_up_later_events_of_its_key_and_no_ea
     assert [n for n in done if not n % 2] == [0, 2, 4, 6]
 
 
+async def test_a_key_waits_for_the_cause_of_its_first_event_and_then_for_the_next(make_database: MakeDatabase) -> None:
+    event, recorder, came = happened_on("toy.causes"), Recorder(), set[int]()
+    database = await make_database(metadata)
+
+    async def one_cause_a_time(tx: AsyncConnection, events: Sequence[Any]) -> None:
+        for number in (3, 2):  # the later one is told of first
+            early = [e for e in events if e.number == number and number not in came]
+            if early:
+                raise Early({e.id: cause(event, f"{number}") for e in early})
+        await recorder.on_happened(tx, events)
+
+    inbox, waits = Inbox({event: one_cause_a_time}), list[Any]()
+
+    async def look(tx: AsyncConnection) -> None:
+        waits.append((await tx.execute(text("SELECT waiting_for FROM parked_key"))).scalars().all())
+
+    await taken(database, inbox, records_of([event(policy=PACK, of="a", number=n) for n in (1, 2, 3)]))
+    async with database.transaction() as tx:
+        await look(tx)
+    for number in (2, 3):
+        came.add(number)
+        async with database.transaction() as tx:
+            await inbox.release(tx, event.topic, "a")
+            await look(tx)
+            due = (await tx.execute(text("SELECT count(*) FROM due"))).scalar_one()
+    assert waits == [["Happened:2"], ["Happened:3"], []]
+    assert due == 1, "a waiting key is tried again by itself too"
+    assert [number for _, number, _ in await effects(database)] == [1, 2, 3]
+
+
+async def test_a_process_that_is_older_than_a_parked_event_leaves_it_and_its_wait_to_a_newer_one(
+    make_database: MakeDatabase,
+) -> None:
+    event, recorder = happened_on("toy.older"), Recorder()
+    database = await make_database(metadata)
+
+    async def early(_tx: AsyncConnection, events: Sequence[Any]) -> None:
+        raise Early({e.id: cause(event, "a cause") for e in events})
+
+    await taken(database, Inbox({event: early}), records_of([event(policy=PACK, of="a", number=n) for n in (1, 2)]))
+    async with database.transaction() as tx:
+        assert await Inbox({}).release(tx, event.topic, "a") == Outcome(parked=2)
+        assert (await tx.execute(text("SELECT waiting_for FROM parked_key"))).scalar_one() == "Happened:a cause"
+        assert await Inbox({event: recorder.on_happened}).release(tx, event.topic, "a") == Outcome(handled=2)
+    assert [number for _, number, _ in await effects(database)] == [1, 2]
+
+
 async def test_due_work_that_breaks_a_deferred_constraint_is_parked_alone(make_database: MakeDatabase) -> None:
     database = await make_database(strict)
 
