@@ -435,17 +435,17 @@ class Inbox:
         arrivals, _ = self._decode(records)
         # What this process cannot read any more, being older than the one that parked it, waits for a newer one, and
         # so does what is behind it.
-        known = [arrival for n, arrival in enumerate(arrivals) if arrival.place == n]
+        readable = [arrival for n, arrival in enumerate(arrivals) if arrival.place == n]
         refusals = _Refusals()
-        await self._handle(tx, known, refusals)
-        done = [row.id for row, arrival in zip(rows, known, strict=False) if arrival.event_id not in refusals]
+        await self._handle(tx, readable, refusals)
+        done = [row.id for row, arrival in zip(rows, readable, strict=False) if arrival.event_id not in refusals]
         if len(done) == len(rows):
             await self._unpark(tx, topic, key, done)
             return Outcome(handled=len(done))
         await tx.execute(_UNPARK, {"ids": done})
         waiting_for = locked.waiting_for
         if refusals:  # whatever is behind the first is refused too, so `done` stands before it
-            first = refusals[known[len(done)].event_id]
+            first = refusals[readable[len(done)].event_id]
             await tx.execute(_REASON, {"id": rows[len(done)].id, "reason": first.reason})
             waiting_for = first.waiting_for
         await tx.execute(_STILL_PARKED, {"topic": topic, "key": key, "waiting_for": waiting_for})

@@ -206,8 +206,8 @@ class Pool:
         finally:
             self._idle.append(tx)
             self._free()
-        if self._closed:
-            await self.close()
+            if self._closed:
+                await self.close()
 
     def _free(self) -> None:
         """Pass the place on to who waits longest."""

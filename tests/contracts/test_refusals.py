@@ -140,6 +140,20 @@ async def test_a_process_that_is_older_than_a_parked_event_leaves_it_and_its_wai
     assert [number for _, number, _ in await effects(database)] == [1, 2]
 
 
+async def test_what_an_older_process_cannot_decode_is_not_overtaken_by_what_is_behind_it(
+    make_database: MakeDatabase,
+) -> None:
+    event, recorder = happened_on("toy.form"), Recorder()
+    database, inbox = await make_database(metadata), Inbox({event: recorder.on_happened})
+    recorder.refuse = {("a", 1)}
+    await taken(database, inbox, records_of([event(policy=PACK, of="a", number=n) for n in (1, 2, 3)]))
+    recorder.refuse = set()
+    async with database.transaction() as tx:
+        await tx.execute(text("""UPDATE parked SET value = '{"form": "later"}' WHERE "offset" = 1"""))
+        assert await inbox.release(tx, event.topic, "a") == Outcome(handled=1, parked=2)
+    assert [number for _, number, _ in await effects(database)] == [1]
+
+
 async def test_due_work_that_breaks_a_deferred_constraint_is_parked_alone(make_database: MakeDatabase) -> None:
     database = await make_database(strict)
 
