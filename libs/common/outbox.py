@@ -68,13 +68,19 @@ driver takes for what they are made of. `textsend` is what it sends a text by, h
 # all else that it does for a batch.
 _UNPUBLISHED = f"""
     SELECT {TOLD}
-      FROM (SELECT id FROM unpublished
-             -- a subquery, for an array is searched from its beginning for each row
-             WHERE id NOT IN (SELECT unnest(CAST(string_to_array($1, ',') AS bigint[])))
-             ORDER BY id LIMIT $2) AS waiting
-      JOIN outbox AS o USING (id) ORDER BY o.id
+      FROM outbox AS o
+     WHERE o.id = ANY(ARRAY(  -- two thirds of the time of a join
+           SELECT id FROM unpublished
+            -- a subquery, for an array is searched from its beginning for each row
+            WHERE id NOT IN (SELECT unnest(CAST(string_to_array($1, ',') AS bigint[])))
+            ORDER BY id LIMIT $2))
+     ORDER BY o.id
 """  # noqa: S608 - columns of our own
-_PUBLISHED = "DELETE FROM unpublished WHERE id = ANY(CAST(string_to_array($1, ',') AS bigint[]))"
+# Not waited for at the disk: a mark that a crash forgets is an event that is published again, as after any crash.
+_PUBLISHED = """
+    DELETE FROM unpublished USING set_config('synchronous_commit', 'off', true)
+     WHERE id = ANY(CAST(string_to_array($1, ',') AS bigint[]))
+"""
 
 
 Told = Iterable[Any]

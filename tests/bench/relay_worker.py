@@ -22,8 +22,9 @@ READ = f"""
       FROM (SELECT id FROM unpublished ORDER BY id LIMIT $1) AS waiting JOIN outbox AS o USING (id) ORDER BY o.id
 """  # noqa: S608 - columns of the product
 MARK = "DELETE FROM unpublished WHERE id = ANY(CAST(string_to_array($1, ',') AS bigint[]))"
-"""Columns, and ids as one text, as the product has them (libs/common/outbox.py): the limit must not be held down by the
-driver."""
+"""The plain statements: a join, and a mark that is on the disk when it is answered; docs/benchmarks.md has the drain by
+the relay's own two beside it. Columns, and ids as one text, are the product's (libs/common/outbox.py): the limit must
+not be held down by the driver."""
 
 
 async def relay(*, outbox: str, rows: int, postgres: str = "", kafka: str = "") -> dict[str, float]:
@@ -40,7 +41,7 @@ async def relay(*, outbox: str, rows: int, postgres: str = "", kafka: str = "") 
 
 
 async def drain(*, outbox: str, rows: int) -> dict[str, float]:
-    """The same statements by the bare driver, 500 events each, onto nothing."""
+    """Read and marked by the bare driver, 500 events at a time, onto nothing."""
     connection = await connect(outbox)
 
     async def empty() -> int:
@@ -69,7 +70,7 @@ async def producer(*, outbox: str, rows: int, kafka: str) -> dict[str, float]:
         for at in range(0, len(messages), BATCH):
             slots: dict[tuple[str, int], Any] = defaultdict(made.create_batch)
             for topic, key, headers, value in messages[at : at + BATCH]:
-                batch = slots[topic, partition_of(key, partitions[topic])]
+                batch = slots[topic, partition_of(key.encode(), partitions[topic])]
                 encoded = [(name, text.encode()) for name, text in headers.items()]
                 batch.append(timestamp=None, key=key.encode(), value=value, headers=encoded)
             sent = [await made.send_batch(batch, topic, partition=number) for (topic, number), batch in slots.items()]
