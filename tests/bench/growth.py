@@ -76,11 +76,11 @@ async def _worked(job: str, url: str, size: int) -> Figures:
 
 
 def exponent(job: str, done: Round) -> float:
-    """The slope of log time over log size: least squares through all sizes."""
-    xs = [math.log10(size) for size in SIZES]
-    ys = [math.log10(done[f"{job} {size}"]["seconds"]) for size in SIZES]
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / sum((x - mean_x) ** 2 for x in xs)
+    """The slope of log time over log size: of the line fitted to all sizes, or of the last step where that is steeper.
+    Least squares through three sizes at equal steps are the line from the first to the last: what costs the same at
+    every size, and is most of the smallest, would hide what grows between the others."""
+    times = [math.log10(done[f"{job} {size}"]["seconds"]) for size in SIZES]
+    return max((times[2] - times[0]) / 2, times[2] - times[1])
 
 
 def _kept_speed(job: str) -> Callable[[Round], float]:

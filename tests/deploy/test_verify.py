@@ -439,7 +439,8 @@ DAMAGES = (
     damage(
         "no task was said to be late before its limit had passed",
         "workflow",
-        "INSERT INTO breach (task, due_on, announced_at) SELECT min(id::text)::uuid, now(), now() FROM task",
+        """INSERT INTO breach (task, due_on, announced_at)
+           SELECT min(id::text)::uuid, now() + interval '1 day', now() FROM task""",
         "SELECT task::text FROM breach",
     ),
     damage(
@@ -462,7 +463,7 @@ DAMAGES = (
         "housing",
         *A_FLAT,
         """INSERT INTO lease (id, hold, from_day, to_day, signed_at, signed_by)
-           SELECT id, id, now(), now(), now(), 'x' FROM hold""",
+           SELECT id, id, now(), now() + interval '1 day', now(), 'x' FROM hold""",
         "INSERT INTO hold_history (hold, at, move, state, by) SELECT id, now(), 'end', 'ended', 'ticker' FROM hold",
         "SELECT min(hold::text) FROM hold_history",
     ),

@@ -62,7 +62,7 @@ _MOVE_ALL = text("""
 
 
 async def step(tx: AsyncConnection, number: int, case: UUID) -> None:
-    """One step of one case, as an operation behind a route takes it."""
+    """One step of one case, in one statement that is a transaction."""
     _, before, state = STEPS[number]
     opened = Write(_OPEN, {"case": case, "state": state})
     moved = Write(_MOVE, {"case": case, "state": state, "before": before})

@@ -10,7 +10,7 @@ together ("Transactions & Datasources"). In its favour:
 - Two processes, for one interpreter lock would leave a core idle.
 - Threads and psycopg, not asyncio: its asynchronous datasource asks its system database in a thread at every step, and
   was slower when both were tried.
-- Rows are written by the same SQL as everybody's, without an ORM, and an event costs nothing to build.
+- Rows are written by the three statements that `pgbench` has too, without an ORM, and an event costs nothing to build.
 """
 
 import threading

@@ -8,8 +8,8 @@ person's, in whatever process the request comes to. In its favour:
 - The specification stays in memory, where the example application reads it anew with every instance.
 - Two processes, for one interpreter lock would leave a core idle; four threads each, for the engine is pure Python and
   more of them only hand the lock around.
-- psycopg with prepared statements, one connection a thread, rows by the same SQL as everybody's, and an event costs
-  nothing to build.
+- psycopg with prepared statements, one connection a thread, rows by the three statements that `pgbench` has too, and
+  an event costs nothing to build.
 """
 
 import re
