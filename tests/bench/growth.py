@@ -3,8 +3,8 @@ screening and simulation, of as many people.
 
 Each size is worked by a process of its own, which tells its time and its peak memory; the largest once, in the first
 round, whose figures stand for it in all. Judged is, as ratios that fall where growth is worse than asked: the speed
-that is kept from one power of ten to the next, fitted over all sizes (1 is linear growth, 10^-0.1 an exponent of 1.1);
-and the memory of 10^5 rows by that of 10^6.
+that is kept from one power of ten to the next, fitted over all sizes or, where that is less, over the last two (1 is
+linear growth, 10^-0.1 an exponent of 1.1); and the memory of 10^5 rows by that of 10^6.
 """
 
 import math
