@@ -65,12 +65,12 @@ class Tape:
         """Write down what this service commits from now on, unless it only reads."""
         pool = service.database.pool
         take = pool.take
-        watched: set[int] = set()
+        watched: dict[int, Transaction] = {}  # held, or another one might get its number
 
         async def taken() -> Transaction:
             tx = await take()
             if id(tx) not in watched:
-                watched.add(id(tx))
+                watched[id(tx)] = tx
                 self._watch(tx, service.name)
             return tx
 
@@ -113,26 +113,31 @@ class Composed:
         self._superuser = superuser
         self._looking: asyncpg.Connection[asyncpg.Record] | None = None
         self._issuer = TokenIssuer(settings)
-        self.services: Mapping[str, Service] = {name: create(name, settings) for name in SERVICES}
+        self.services: Mapping[str, Service] = {}
+        self._clients: Mapping[str, httpx.AsyncClient] = {}
+        self._ends: dict[Slot, int] = defaultdict(int)
+        self._positions: set[tuple[str, Slot]] = set()
+
+    async def open(self) -> None:
+        """Make the services; again after `close`."""
+        self.services = {name: create(name, self._settings) for name in SERVICES}
         self._clients = {
             name: httpx.AsyncClient(transport=httpx.ASGITransport(each.app), base_url="http://bench")
             for name, each in self.services.items()
         }
         intake = httpx.ASGITransport(self.services["intake"].app)
-        self.services["finance"].app.state.payees = Payees(settings, intake)
-        self._ends: dict[Slot, int] = defaultdict(int)
-        self._positions: set[tuple[str, Slot]] = set()
-
-    async def start(self) -> None:
-        """Read the packs; give the quotas."""
+        self.services["finance"].app.state.payees = Payees(self._settings, intake)
         for service in self.services.values():
             await service.packs.load()
+
+    async def give_quotas(self) -> None:
+        """Each treasury's, for the year."""
         for treasury in TREASURIES:
             officer = self._token("treasury", f"{treasury}/finance")
             await self._post("/finance/v1/quotas", officer, json=quota_of(treasury))
 
     async def close(self) -> None:
-        """Give every connection back; they come anew when they are needed."""
+        """Give every connection back."""
         for service in self.services.values():
             await service.database.close()
         if self._looking is not None:

@@ -87,7 +87,8 @@ async def recordings(ground: Ground) -> AsyncIterator[tuple[Recorded, Recorded]]
     folder.mkdir()
     async with ground.empty_database() as name:
         composed = Composed(await _settings(ground, name, folder), ground.postgres.url(name))
-        await composed.start()
+        await composed.open()
+        await composed.give_quotas()
         await composed.journey(filings(0, KNOWN), BATCH)  # employers, accounts, feeds: as in a system at work
         await composed.close()
         async with ground.empty_database(template=name) as base:
@@ -103,6 +104,7 @@ async def _recorded(composed: Composed) -> tuple[list[Transactions], list[Transa
     """The transactions of an application for each client to begin with, of each application alone, and of each BATCH of
     them, all of one treasury."""
     tape = Tape()
+    await composed.open()
     for service in composed.services.values():
         tape.listen(service)
     alone = [filings(KNOWN + n, 1) for n in range(CLIENTS + SINGLY)]
