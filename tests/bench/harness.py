@@ -71,9 +71,9 @@ def ratio(of: str, by: str, figure: str) -> Callable[[Round], float]:
 
 
 def together(turns: Sequence[Figures]) -> Figures:
-    """What the turns of a round, all of the same work, came to: rates are all of the work by all of the time, which is
-    their harmonic mean; of anything else the mean. A median would follow whichever of two speeds the machine had in one
-    turn more than half."""
+    """What the turns of a round came to: rates of turns of the same work are all of the work by all of the time, which
+    is their harmonic mean (of turns of the same time it is a little less, on both sides); of anything else the mean. A
+    median would follow whichever of two speeds the machine had in one turn more than half."""
     return {
         figure: (harmonic_mean if figure.endswith("/s") else mean)([turn[figure] for turn in turns])
         for figure in turns[0]

@@ -151,4 +151,5 @@ BENCHMARK = Benchmark(
             aim=8,
         ),
     ),
+    turns=3,  # of one, whoever meets a slow moment of the machine has it for the whole round
 )
