@@ -14,9 +14,11 @@ INVARIANTS: tuple[tuple[str, str], ...] = (
     (
         "every transfer balances in every book",
         """
-        SELECT t.key AS record, a.treasury, t.month, sum(e.fen) = 0 AS ok, 'sums to ' || sum(e.fen) AS detail
-          FROM transfer AS t JOIN entry AS e ON e.transfer_id = t.id JOIN account AS a ON a.id = e.account_id
-         GROUP BY t.id, a.treasury
+        SELECT t.key AS record, e.treasury, t.month, e.fen = 0 AS ok, 'sums to ' || e.fen AS detail
+          FROM (SELECT e.transfer_id, a.treasury, sum(e.fen) AS fen
+                  FROM entry AS e JOIN account AS a ON a.id = e.account_id
+                 GROUP BY e.transfer_id, a.treasury) AS e
+          JOIN transfer AS t ON t.id = e.transfer_id
         """,
     ),
     (
