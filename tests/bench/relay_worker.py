@@ -77,7 +77,7 @@ async def producer(*, outbox: str, rows: int, kafka: str) -> dict[str, float]:
         for at in range(0, len(messages), BATCH):
             slots: dict[tuple[str, int], Any] = defaultdict(made.create_batch)
             for topic, key, shared, own, value in messages[at : at + BATCH]:
-                batch = slots[topic, partition_of(key.encode(), partitions[topic])]
+                batch = slots[topic, partition_of(key, partitions[topic])]
                 headers = [*shared, *[(name, text.encode()) for name, text in own]]
                 batch.append(timestamp=None, key=key.encode(), value=value, headers=headers)
             sent = [await made.send_batch(batch, topic, partition=number) for (topic, number), batch in slots.items()]

@@ -9,4 +9,4 @@ from libs.common.bus.protocol import partition_of
 
 @given(key=st.text(max_size=80), partitions=st.integers(min_value=1, max_value=1000))
 def test_a_key_goes_where_kafkas_own_clients_send_it(key: str, partitions: int) -> None:
-    assert partition_of(key.encode(), partitions) == (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+    assert partition_of(key, partitions) == (murmur2(key.encode()) & 0x7FFFFFFF) % partitions

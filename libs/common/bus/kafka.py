@@ -27,8 +27,8 @@ from libs.common.bus.protocol import (
     Record,
     Shared,
     Slot,
+    by_slot,
     encoded,
-    partition_of,
 )
 from libs.common.tasks import being_stopped
 
@@ -89,7 +89,7 @@ class KafkaBus:
             producer = await self._ready_producer()
             topics = {message.topic for message in messages}
             partitions = {topic: len(await producer.partitions_for(topic)) for topic in topics}
-            slots = _packed(producer, messages, partitions)
+            slots = {slot: _packed(producer, batch) for slot, batch in by_slot(messages, partitions).items()}
             if after is not None:
                 await after
             async with asyncio.timeout(PUBLISH_SECONDS):
@@ -265,27 +265,22 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka pu
         await self._on_assigned(frozenset(Slot(tp.topic, tp.partition) for tp in assigned))
 
 
-def _packed(
-    producer: Any, messages: Sequence[Message], partitions: Mapping[str, int]
-) -> Mapping[tuple[str, int], Sequence[Any]]:
-    """Messages as the client's batches, encoded, by topic and partition; `partitions` says how many each topic has."""
-    slots: dict[tuple[str, int], list[Any]] = {}
-    for topic, text, own, value, shared in messages:  # in one pass: 1.9 instead of 2.4 µs each
-        key = text.encode()
-        slot = topic, partition_of(key, partitions[topic])
-        batches = slots.get(slot) or slots.setdefault(slot, [producer.create_batch()])
+def _packed(producer: Any, messages: Sequence[Message]) -> Sequence[Any]:
+    """Messages of one partition as the client's batches, encoded."""
+    batches = [producer.create_batch()]
+    for _, key, own, value, shared in messages:
         headers = [*_ready(shared), *own]
-        while batches[-1].append(timestamp=None, key=key, value=value, headers=headers) is None:
+        while batches[-1].append(timestamp=None, key=key.encode(), value=value, headers=headers) is None:
             batches.append(producer.create_batch())  # an empty one takes an event of any size
-    return slots
+    return batches
 
 
-async def _append(producer: Any, slots: Mapping[tuple[str, int], Sequence[Any]]) -> None:
+async def _append(producer: Any, slots: Mapping[Slot, Sequence[Any]]) -> None:
     """The first batch of every partition, when all are confirmed the second, and so on: mostly there is but one."""
     for batches in zip_longest(*slots.values()):
         sent = [
-            await producer.send_batch(batch, topic, partition=partition)
-            for (topic, partition), batch in zip(slots, batches, strict=True)
+            await producer.send_batch(batch, slot.topic, partition=slot.partition)
+            for slot, batch in zip(slots, batches, strict=True)
             if batch
         ]
         await asyncio.gather(*sent)

@@ -132,10 +132,10 @@ def by_slot(messages: Sequence[Message], partitions: Mapping[str, int]) -> dict[
     """Messages by the partition they belong to, in their order; `partitions` says how many each topic has."""
     found: dict[tuple[str, int], list[Message]] = defaultdict(list)
     for message in messages:
-        found[message.topic, partition_of(message.key.encode(), partitions[message.topic])].append(message)
+        found[message.topic, partition_of(message.key, partitions[message.topic])].append(message)
     return {Slot(*place): each for place, each in found.items()}
 
 
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key, as it is on the wire: Kafka's own default, in both drivers."""
-    return (murmurhash2(key, KAFKA_SEED) & 0x7FFFFFFF) % partitions
+def partition_of(key: str, partitions: int) -> int:
+    """The partition of a key: Kafka's own default, in both drivers."""
+    return (murmurhash2(key.encode(), KAFKA_SEED) & 0x7FFFFFFF) % partitions
