@@ -315,15 +315,18 @@ async def report(connection: AsyncConnection, *, month: str | None = None, treas
 
 
 def summary(sql: str) -> str:
-    """One row over an invariant's query: `checked`, `violations`, `first`, `detail`. Parameters `month`, `treasury`."""
+    """One row over an invariant's query: `checked`, `violations`, `first`, `detail`. Parameters `month`, `treasury`.
+
+    In one pass, so that nothing is kept of a row that is sound: the first of the others is the least pair of record and
+    detail, which is made only where a row is not `ok`.
+    """
     return f"""
-        WITH looked AS (SELECT record, detail, ok FROM ({sql}) AS every
-                         WHERE (CAST(:month AS text) IS NULL OR month IS NULL OR month = :month)
-                           AND (CAST(:treasury AS text) IS NULL OR treasury = :treasury)),
-             wrong AS (SELECT record, detail FROM looked WHERE ok IS NOT TRUE ORDER BY record LIMIT 1)
-        SELECT count(*) AS checked, count(*) FILTER (WHERE ok IS NOT TRUE) AS violations,
-               (SELECT record FROM wrong) AS first, (SELECT detail FROM wrong) AS detail
-          FROM looked
+        SELECT checked, violations, wrong[1] AS first, wrong[2] AS detail
+          FROM (SELECT count(*) AS checked, count(*) FILTER (WHERE ok IS NOT TRUE) AS violations,
+                       min(ARRAY[record, detail]) FILTER (WHERE ok IS NOT TRUE) AS wrong
+                  FROM ({sql}) AS every
+                 WHERE (CAST(:month AS text) IS NULL OR month IS NULL OR month = :month)
+                   AND (CAST(:treasury AS text) IS NULL OR treasury = :treasury)) AS looked
     """  # noqa: S608 - the queries are those above
 
 

@@ -14,9 +14,11 @@ BOTH = CITYS + COUNTYS
 ENTRIES = 5  # of each payout
 A_FILE = 5_000
 PACK = "'bench', '1', repeat('0', 64)"
+# As finance's own ids are (UUIDv7, RFC 9562): in the order in which they were made, here one a millisecond.
 ID = """
     CREATE FUNCTION bench_id(kind text, n bigint) RETURNS uuid IMMUTABLE LANGUAGE sql
-    RETURN CAST(md5(kind || n) AS uuid)
+    RETURN CAST(lpad(to_hex(1767225600000 + n), 12, '0') || '7' || left(md5(kind || n), 3)
+                || '8' || right(md5(kind || n), 15) AS uuid)
 """
 OPENED = """
     INSERT INTO period (treasury, month) VALUES ('{county}', '{month}');
