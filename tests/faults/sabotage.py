@@ -55,6 +55,9 @@ SABOTAGE: Mapping[str, Sequence[Fault]] = {
     "parked-key-overtaken": POISON,
     "balance-not-updated": PAID,
     "unknown-paid-again": PAID,
+    "early-dropped": POISON,
+    "poison-dropped": POISON,
+    "backwards": UNPUBLISHED,
 }
 """Each patch with the faults that bring it out."""
 

@@ -151,5 +151,5 @@ BENCHMARK = Benchmark(
             aim=8,
         ),
     ),
-    turns=3,  # of one, whoever meets a slow moment of the machine has it for the whole round
+    turns=6,  # of few, whoever meets a slow moment of the machine has it for the whole round
 )

@@ -5,7 +5,7 @@ peers have an environment of their own.
 """
 
 CLIENTS = 32
-SECONDS = 5.0
+SECONDS = 3.0
 ACTOR = "talent_office/officer-1"
 
 STEPS = (  # action, state before, state after
