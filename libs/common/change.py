@@ -1,7 +1,7 @@
 """A change in one statement: rows that change, what is written beside them, and the events that tell of it.
 
 Apart they are three messages to the server and three answers, and each takes as long as the work itself
-(docs/benchmarks.md). Such a statement is atomic by itself, so on a connection without a transaction
+(docs/benchmarks-tuning.md). Such a statement is atomic by itself, so on a connection without a transaction
 (`Database.statements`) it is a whole one: no BEGIN, no COMMIT.
 """
 

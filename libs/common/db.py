@@ -117,7 +117,7 @@ class Database:
 class _Lent:
     """A connection lent for a block; who waits for what the block left is called when it is given back.
 
-    A class, for the generator of a context manager takes a tenth of a step's own time (docs/benchmarks.md).
+    A class, for the generator of a context manager takes a tenth of a step's own time (docs/benchmarks-tuning.md).
     """
 
     __slots__ = ("_on_emitted", "_on_scheduled", "_pool", "_tx")

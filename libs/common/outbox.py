@@ -218,7 +218,7 @@ class Relay:
         again under the same event ids, which the inbox of each reader knows.
 
         While one batch is on its way to the bus, the one before is marked, and the one behind is read and made ready as
-        far as the bus can (docs/benchmarks.md). Each leaves only when the one before has been confirmed.
+        far as the bus can (docs/benchmarks-tuning.md). Each leaves only when the one before has been confirmed.
         """
         total = 0
         while found := await self._unpublished():

@@ -2,9 +2,9 @@
 
 Nearly every statement of the product is a `text()` constant with plain parameters. SQLAlchemy takes such a statement
 through a greenlet, its cache of compiled forms, an adapter that looks like a DBAPI cursor and a result described anew:
-five times the work of the driver (docs/benchmarks.md). Here it goes to the driver straight, with the same answer and
-the same errors. Everything else (a `select()`, a savepoint, a stream) SQLAlchemy runs, on the same connection in the
-same transaction; so its engine must be one with `isolation_level="AUTOCOMMIT"` and `Database` begins and commits.
+five times the work of the driver (docs/benchmarks-tuning.md). Here it goes to the driver straight, with the same answer
+and the same errors. Everything else (a `select()`, a savepoint, a stream) SQLAlchemy runs, on the same connection in
+the same transaction; so its engine must be one with `isolation_level="AUTOCOMMIT"` and `Database` begins and commits.
 """
 
 import asyncio

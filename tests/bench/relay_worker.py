@@ -24,9 +24,9 @@ READ = f"""
       FROM (SELECT id FROM unpublished ORDER BY id LIMIT $1) AS waiting JOIN outbox AS o USING (id) ORDER BY o.id
 """  # noqa: S608 - columns of the product
 MARK = "DELETE FROM unpublished WHERE id = ANY(CAST(string_to_array($1, ',') AS bigint[]))"
-"""The plain statements: a join, and a mark that is on the disk when it is answered; docs/benchmarks.md has the drain by
-the relay's own two beside it. Columns, and ids as one text, are the product's (libs/common/outbox.py): the limit must
-not be held down by the driver."""
+"""The plain statements: a join, and a mark that is on the disk when it is answered; docs/benchmarks-tuning.md has the
+drain by the relay's own two beside it. Columns, and ids as one text, are the product's (libs/common/outbox.py): the
+limit must not be held down by the driver."""
 
 
 async def relay(*, outbox: str, rows: int, postgres: str = "", kafka: str = "") -> dict[str, float]:

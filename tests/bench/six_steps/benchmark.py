@@ -62,9 +62,9 @@ async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
             share = {"url": url, "clients": CLIENTS // PROCESSES, "events": _events()}
             return await _together("dbos_peer", [share | {"name": str(n)} for n in range(PROCESSES)], PEERS_PYTHON)
 
-        async def on_spiff() -> Figures:
+        async def on_spiff(*, kept: bool) -> Figures:
             url = ground.postgres.url(spiff, "bench_owner").replace("+asyncpg", "")
-            share = {"url": url, "clients": SPIFF_THREADS, "events": _events()}
+            share = {"url": url, "clients": SPIFF_THREADS, "events": _events(), "kept": kept}
             return await _together("spiff_peer", [share] * PROCESSES, PEERS_PYTHON)
 
         yield {
@@ -72,7 +72,8 @@ async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
             "pgbench": partial(limit, one_statement),
             "pgbench, three statements a step": partial(limit, three_statements),
             "DBOS": on_dbos,
-            "SpiffWorkflow": on_spiff,
+            "SpiffWorkflow": partial(on_spiff, kept=False),
+            "SpiffWorkflow, specification kept": partial(on_spiff, kept=True),
             "ours in batches": in_batches,
         }
 

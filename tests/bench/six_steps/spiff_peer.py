@@ -1,11 +1,12 @@
 """Contender: the same case on SpiffWorkflow, as its documentation has it.
 
 One BPMN process of six user tasks. SpiffWorkflow keeps nothing by itself; its documentation's example application
-stores the specification once, and at each step reads the instance, completes the task and writes the instance, both by
-`BpmnWorkflowSerializer`. So does this, in the transaction that changes the case's rows: the next step is another
-person's, in whatever process the request comes to. In its favour:
+stores the specification once, and at each step reads the instance with it, completes the task and writes the instance,
+all by `BpmnWorkflowSerializer`. So does this, in the transaction that changes the case's rows: the next step is another
+person's, in whatever process the request comes to. As a second contender, `kept`, with the specification in memory all
+the time, as one would tune it. In favour of both:
 
-- The specification stays in memory, where the example application reads it anew with every instance.
+- One statement reads instance and specification; the example application also asks what depends on them.
 - Two processes, for one interpreter lock would leave a core idle; four threads each, for the engine is pure Python and
   more of them only hand the lock around.
 - psycopg with prepared statements, one connection a thread, rows by the three statements that `pgbench` has too, and
@@ -44,14 +45,20 @@ def _percent(sql: str) -> str:
 
 _OPEN, _MOVE, _TELL, _APPEND = map(_percent, (OPEN, MOVE, TELL, APPEND))
 _CREATE = "INSERT INTO workflow (id, workflow_spec_id, serialization) VALUES (%s, %s, %s)"
+_SPEC = "SELECT serialization FROM workflow_spec WHERE id = %s"
 _READ = "SELECT serialization FROM workflow WHERE id = %s FOR UPDATE"
+_READ_WITH_SPEC = """
+    SELECT w.serialization || jsonb_build_object('spec', s.serialization)
+      FROM workflow AS w JOIN workflow_spec AS s ON s.id = w.workflow_spec_id
+     WHERE w.id = %s FOR UPDATE OF w
+"""
 _UPDATE = "UPDATE workflow SET serialization = %s WHERE id = %s"
 
 
 class WithoutSpec(BpmnWorkflowConverter):  # type: ignore[misc]  # SpiffWorkflow publishes no types
     """An instance without its specification, which is stored once, like the example application's converter."""
 
-    spec: Any
+    spec: Any = None
 
     def to_dict(self, workflow: BpmnWorkflow) -> dict[str, Any]:
         """What changes from step to step."""
@@ -59,17 +66,17 @@ class WithoutSpec(BpmnWorkflowConverter):  # type: ignore[misc]  # SpiffWorkflow
         return made | {"bpmn_events": self.registry.convert(workflow.bpmn_events), "subprocesses": {}}
 
     def from_dict(self, stored: dict[str, Any]) -> BpmnWorkflow:
-        """The instance, on the specification in memory."""
-        return super().from_dict(stored | {"spec": self.spec})
+        """The instance, on the specification that was read with it or is kept in memory."""
+        return super().from_dict({"spec": self.spec} | stored)
 
 
 class Client:
     """One thread's connection and what it has done."""
 
-    def __init__(self, url: str, spec: Any, spec_id: UUID, events: list[list[str]]) -> None:
+    def __init__(self, url: str, kept: Any, spec_id: UUID, events: list[list[str]]) -> None:
         self.connection = psycopg.connect(url, prepare_threshold=1)
-        self.spec, self.spec_id, self.events = spec, spec_id, events
-        WithoutSpec.spec = spec
+        self.kept, self.spec_id, self.events = kept, spec_id, events
+        WithoutSpec.spec = kept
         registry = BpmnWorkflowSerializer.configure({**DEFAULT_CONFIG, BpmnWorkflow: WithoutSpec})
         self.serializer = BpmnWorkflowSerializer(registry)
         self.taken = 0
@@ -87,7 +94,7 @@ class Client:
     def _step(self, cursor: Any, number: int, case: UUID) -> None:
         action, before, state = STEPS[number]
         topic, kind, trace, body = self.events[number]
-        workflow = self._read(cursor, case) if before else self._begun()
+        workflow = self._read(cursor, case) if before else self._begun(cursor)
         workflow.get_next_task(state=TaskState.READY, manual=True).run()
         _run_engine_steps(workflow)
         instance = Jsonb(self.serializer.to_dict(workflow))
@@ -107,13 +114,16 @@ class Client:
         else:
             cursor.execute(_CREATE, (case, self.spec_id, instance))
 
-    def _begun(self) -> BpmnWorkflow:
-        workflow = BpmnWorkflow(self.spec)
+    def _begun(self, cursor: Any) -> BpmnWorkflow:
+        workflow = BpmnWorkflow(self.kept or self._restored(cursor, _SPEC, self.spec_id))
         _run_engine_steps(workflow)
         return workflow
 
     def _read(self, cursor: Any, case: UUID) -> BpmnWorkflow:
-        return self.serializer.from_dict(cursor.execute(_READ, (case,)).fetchone()[0])
+        return self._restored(cursor, _READ if self.kept else _READ_WITH_SPEC, case)
+
+    def _restored(self, cursor: Any, sql: str, key: UUID) -> Any:
+        return self.serializer.from_dict(cursor.execute(sql, (key,)).fetchone()[0])
 
 
 def _run_engine_steps(workflow: BpmnWorkflow) -> None:
@@ -121,8 +131,9 @@ def _run_engine_steps(workflow: BpmnWorkflow) -> None:
         task.run()
 
 
-def work(*, url: str, clients: int, events: list[list[str]]) -> dict[str, float]:
-    """Take cases through their steps with so many threads; `events` holds what each step tells."""
+def work(*, url: str, clients: int, events: list[list[str]], kept: bool) -> dict[str, float]:
+    """Take cases through their steps with so many threads; `events` holds what each step tells; the specification is
+    `kept` in memory or read anew at each step."""
     parser = BpmnParser()
     parser.add_bpmn_file(str(MODEL))
     spec, spec_id = parser.get_spec("six_steps"), uuid4()
@@ -131,7 +142,7 @@ def work(*, url: str, clients: int, events: list[list[str]]) -> dict[str, float]
         connection.execute(TABLES)
         stored = Jsonb(BpmnWorkflowSerializer().to_dict(spec))
         connection.execute("INSERT INTO workflow_spec (id, serialization) VALUES (%s, %s)", (spec_id, stored))
-    each = [Client(url, spec, spec_id, events) for _ in range(clients)]
+    each = [Client(url, spec if kept else None, spec_id, events) for _ in range(clients)]
     _together(each, 1.0)  # statements are prepared
     ready()
     own, began = time.process_time(), time.perf_counter()
