@@ -19,7 +19,7 @@ PROCESSES = 2
 FUNCTION = """
     CREATE FUNCTION post_one(n bigint) RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
-        made uuid := gen_random_uuid();
+        made uuid := uuidv7();
         ids bigint[] := ARRAY(SELECT id FROM account ORDER BY id FOR NO KEY UPDATE);
     BEGIN
         INSERT INTO transfer (id, key, kind, treasury, month, posted_on, order_id, attempt)

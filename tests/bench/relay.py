@@ -7,7 +7,9 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from deploy.forms import CLUSTER
@@ -27,7 +29,7 @@ WORKER = "tests.bench.relay_worker"
 # Every application tells of each of them; ids follow the applications, a batch of the relay holds them mixed.
 FILL = """
     INSERT INTO outbox (event_id, topic, key, type, time, traceparent, value)
-    SELECT gen_random_uuid(), topic, md5(n::text)::uuid::text, type, time, traceparent, body::bytea
+    SELECT uuidv7(), topic, md5(n::text)::uuid::text, type, time, traceparent, body::bytea
       FROM generate_series(1, {applications}) AS r (n), (VALUES {kinds}) AS k (topic, type, time, traceparent, body)
      ORDER BY n / 100, topic
 """
@@ -96,11 +98,11 @@ def _contenders(
 ) -> Mapping[str, Contender]:
     url = ground.postgres.url(outbox, "bench_app")
 
-    async def turn(contender: str, **addresses: str) -> Figures:
+    async def turn(contender: str, **given: Any) -> Figures:
         await reset()
         await ground.execute(outbox, "TRUNCATE outbox, unpublished", fill(ROWS), WAIT, "VACUUM ANALYZE")
         await ground.settle()  # nobody but the filling has to bring its pages to the disk
-        return (await in_processes(WORKER, {"contender": contender, "outbox": url, "rows": ROWS, **addresses}))[0]
+        return (await in_processes(WORKER, {"contender": contender, "outbox": url, "rows": ROWS, **given}))[0]
 
     async def ours() -> Figures:
         return await turn("relay", **relay)
@@ -108,7 +110,8 @@ def _contenders(
     async def nothing_around() -> Figures:
         return await turn("producer" if bare else "drain", **bare)
 
-    return {"relay": ours, "bare": nothing_around}
+    contenders = {"relay": ours, "bare": nothing_around}
+    return contenders if bare else {**contenders, "bare, by the relay's statements": partial(turn, "drain", own=True)}
 
 
 def fill(rows: int) -> str:

@@ -16,7 +16,7 @@ from libs.common.bus.kafka import MAX_BATCH_BYTES, KafkaBus
 from libs.common.bus.postgres import PostgresBus
 from libs.common.bus.protocol import encoded, partition_of
 from libs.common.db import Database, connect
-from libs.common.outbox import BATCH, TOLD, Relay, messages_of
+from libs.common.outbox import _PUBLISHED, _UNPUBLISHED, BATCH, TOLD, Relay, messages_of
 from tests.bench.worker import ready, serve
 
 READ = f"""
@@ -24,9 +24,8 @@ READ = f"""
       FROM (SELECT id FROM unpublished ORDER BY id LIMIT $1) AS waiting JOIN outbox AS o USING (id) ORDER BY o.id
 """  # noqa: S608 - columns of the product
 MARK = "DELETE FROM unpublished WHERE id = ANY(CAST(string_to_array($1, ',') AS bigint[]))"
-"""The plain statements: a join, and a mark that is on the disk when it is answered; docs/benchmarks-tuning.md has the
-drain by the relay's own two beside it. Columns, and ids as one text, are the product's (libs/common/outbox.py): the
-limit must not be held down by the driver."""
+"""The plain statements: a join, and a mark that is on the disk when it is answered. Columns, and ids as one text, are
+the product's (libs/common/outbox.py): the limit must not be held down by the driver."""
 
 
 async def relay(*, outbox: str, rows: int, postgres: str = "", kafka: str = "") -> dict[str, float]:
@@ -42,14 +41,16 @@ async def relay(*, outbox: str, rows: int, postgres: str = "", kafka: str = "") 
         await database.close()
 
 
-async def drain(*, outbox: str, rows: int) -> dict[str, float]:
-    """Read and marked by the bare driver, 500 events at a time, onto nothing."""
+async def drain(*, outbox: str, rows: int, own: bool = False) -> dict[str, float]:
+    """Read and marked by the bare driver, 500 events at a time, onto nothing; by plain statements, or the relay's own:
+    by an array, with a mark that a crash may forget."""
     connection = await connect(outbox)
+    read, mark, given = (_UNPUBLISHED, _PUBLISHED, ("",)) if own else (READ, MARK, ())
 
     async def empty() -> int:
         total = 0
-        while found := await connection.fetch(READ, BATCH):
-            await connection.execute(MARK, ",".join([row[0] for row in found]))
+        while found := await connection.fetch(read, *given, BATCH):
+            await connection.execute(mark, ",".join([row[0] for row in found]))
             total += len(found)
         return total
 
@@ -57,14 +58,14 @@ async def drain(*, outbox: str, rows: int) -> dict[str, float]:
 
 
 async def producer(*, outbox: str, rows: int, kafka: str) -> dict[str, float]:
-    """aiokafka's producer alone, set like the product's, with the same messages in memory, of which the headers of a
-    whole type are bytes already: it encodes each message's own, finds the partitions, and sends a batch for each, like
-    the relay 500 messages at a time; as its documentation sends batches, one after another."""
+    """aiokafka's producer alone, set like the product's, with the same messages in memory, keys and headers bytes
+    already: it finds the partitions and sends a batch for each, like the relay 500 messages at a time; as its
+    documentation sends batches, one after another."""
     connection = await connect(outbox)
     found = await connection.fetch(f"SELECT {TOLD} FROM outbox AS o ORDER BY o.id")  # noqa: S608 - as above
     ready_headers = lru_cache(lambda shared: encoded(from_json(shared)))
     messages = [
-        (topic, key, ready_headers(shared), [(name, text.decode()) for name, text in own], value)
+        (topic, key, key.encode(), value, [*ready_headers(shared), *own])
         for topic, key, own, value, shared in messages_of(found)
     ]
     made = AIOKafkaProducer(
@@ -76,10 +77,9 @@ async def producer(*, outbox: str, rows: int, kafka: str) -> dict[str, float]:
     async def send() -> int:
         for at in range(0, len(messages), BATCH):
             slots: dict[tuple[str, int], Any] = defaultdict(made.create_batch)
-            for topic, key, shared, own, value in messages[at : at + BATCH]:
-                batch = slots[topic, partition_of(key, partitions[topic])]
-                headers = [*shared, *[(name, text.encode()) for name, text in own]]
-                batch.append(timestamp=None, key=key.encode(), value=value, headers=headers)
+            for topic, name, key, value, headers in messages[at : at + BATCH]:
+                batch = slots[topic, partition_of(name, partitions[topic])]
+                batch.append(timestamp=None, key=key, value=value, headers=headers)
             sent = [await made.send_batch(batch, topic, partition=number) for (topic, number), batch in slots.items()]
             await asyncio.gather(*sent)
         return len(messages)

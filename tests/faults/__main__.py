@@ -50,6 +50,7 @@ def run_drill(
     telemetry.configure(level="CRITICAL")
     faults_planned = plan(seed, faults, tuple(only or KINDS))
     print_plan(console, seed, faults_planned)
+    json_file.unlink(missing_ok=True)  # of an earlier run: whoever stops this one must not take it for its result
     result = _run(drill(seed, faults_planned, base=port, rate=rate, say=say, patience=Patience().times(patience)))
     json_file.write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
     print_result(console, result)
@@ -66,6 +67,7 @@ def run_sabotage(
     """Run the drill on copies of the code that are broken on purpose. Exit 1 where one is not caught, where a patch no
     longer applies, or where the unbroken code is found broken; 2 where the drill cannot be run."""
     telemetry.configure(level="CRITICAL")
+    json_file.unlink(missing_ok=True)
     results: dict[str, list[str]] = {}
     for name in (UNBROKEN, *(only or SABOTAGE)):
         say(f"--- {name}")

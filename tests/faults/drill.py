@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,12 +74,17 @@ async def drill(
     patience: Patience = Patience(),
 ) -> Result:
     """Run the faults against the code in `tree`, on a hundred ports from `base` on, at `rate` filings a second. Raises
-    Refusal where the drill itself cannot be done."""
+    Refusal where the engines or services of the drill do not start. What breaks it off later is a violation: the load
+    asks for nothing that a platform under faults may refuse."""
     began, result = time.monotonic(), Result(seed)
     async with running(base, tree) as system:
         say(f"up after {time.monotonic() - began:.0f} s: ten processes, three brokers, PostgreSQL; {system.folder}")
-        async with loaded(system, seed, rate) as load:
-            await _Drill(load, result, patience, say).run(faults)
+        try:
+            async with loaded(system, seed, rate) as load:
+                await _Drill(load, result, patience, say).run(faults)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a result
+            say(traceback.format_exc())
+            result.violations.append(f"the drill broke off: {error!r}")
         if result.violations:
             system.keep()
             say(f"violated, first: {result.violations[0]}; logs and data stay in {system.folder}")
@@ -95,6 +101,12 @@ class _Drill:
 
     async def run(self, faults: Sequence[Fault]) -> None:
         """The calm look, the faults, the calm look again, the judgement."""
+        try:
+            await self._faults_and_judgement(faults)
+        finally:
+            self._violated(self._load.violations)
+
+    async def _faults_and_judgement(self, faults: Sequence[Fault]) -> None:
         self._result.calm_seconds = await self._calm("before any fault") or 0.0
         start = time.monotonic()
         for fault in faults:

@@ -42,7 +42,7 @@ async def acknowledged(load: Load) -> list[str]:
     forgotten = [*await load.answers.forgotten(load.system), *await load.answers.again(load.at.http)]
     missing = [f"application {each} was acknowledged and is not there" for each in sorted(ours - states.keys())]
     strange = [f"application {each} was filed by nobody" for each in sorted(states.keys() - ours)]
-    return [*load.violations, *forgotten, *missing, *strange, *filings.ends(states)]
+    return [*forgotten, *missing, *strange, *filings.ends(states)]
 
 
 async def as_the_bank_says(load: Load) -> list[str]:

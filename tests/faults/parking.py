@@ -65,13 +65,16 @@ async def overtook(system: System, bus: KafkaBus, mark: str) -> list[str]:
 
 
 async def until_read(system: System, bus: KafkaBus, topic: str) -> None:
-    """Wait until every service has read what a topic holds now. Raises TimeoutError."""
+    """Wait until every service has read what a topic holds now. Raises TimeoutError, which says so."""
     ends = {slot.partition: end for slot, end in (await log.ends(bus)).items() if slot.topic == topic}
 
     async def read() -> bool:
         return all([await _has_read(system, service, topic, ends) for service in SERVICES])
 
-    await until(read, seconds=READ_SECONDS)
+    try:
+        await until(read, seconds=READ_SECONDS)
+    except TimeoutError:
+        raise TimeoutError(f"{topic} was not read to its end by every service within {READ_SECONDS:.0f} s") from None
 
 
 async def _has_read(system: System, service: str, topic: str, ends: dict[int, int]) -> bool:

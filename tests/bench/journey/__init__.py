@@ -4,22 +4,17 @@ Saturated, a closed loop keeps so many applications on their way; at a tenth and
 in an open loop, however long the earlier ones take. Beside it the limit: the journey's own SQL on bare PostgreSQL.
 """
 
-import asyncio
-import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
-from deploy.forms import CLUSTER
 from deploy.topics import apply_topics
 from tests.bench.ground import Ground
-from tests.bench.harness import Benchmark, Contender, Figures, Judged, Round, in_processes
+from tests.bench.harness import Benchmark, Contender, Figures, Judged, Round, Skipped, in_processes
 from tests.bench.journey.people import WARM
 from tests.bench.journey.replay import recordings
 from tests.bench.journey.system import System, deployed
-from tests.conftest import free_port
+from tests.bench.relay import broker
 
 APPLICATIONS = 1_200
 IN_FLIGHT = 600
@@ -84,34 +79,16 @@ async def prepared(ground: Ground) -> AsyncIterator[Mapping[str, Contender]]:
             "at 10 %": partial(turns.steady, TENTH),
             "at 70 %": partial(turns.steady, SEVENTY),
         }
-        if shutil.which("java"):
-            kafka = await stack.enter_async_context(_broker(ground))
+        with suppress(Skipped):  # the relay's benchmark says so
+            kafka = await stack.enter_async_context(broker(ground.folder / "kafka"))
+            await apply_topics(kafka)
             on_kafka = Turns(await stack.enter_async_context(deployed(ground, "journey-kafka", kafka=kafka)))
             contenders |= {
                 "Kafka, saturated": on_kafka.saturated,
+                "Kafka, at 10 %": partial(on_kafka.steady, TENTH),
                 "Kafka, at 70 %": partial(on_kafka.steady, SEVENTY),
             }
         yield contenders
-
-
-@asynccontextmanager
-async def _broker(ground: Ground) -> AsyncIterator[str]:
-    """The address of a broker with the product's topics; stopped and gone when the block ends."""
-    home = ground.folder / "kafka"
-    given = {**os.environ, "KAFKA_HOME": str(home), "KAFKA_PORT": str(free_port())}
-
-    async def cluster(*arguments: str) -> str:
-        done = await asyncio.to_thread(
-            subprocess.run, [str(CLUSTER), *arguments], env=given, check=True, stdout=subprocess.PIPE, text=True
-        )
-        return done.stdout.strip()
-
-    try:
-        address = await cluster("up", "1")
-        await apply_topics(address)
-        yield address
-    finally:
-        await cluster("wipe")
 
 
 def _told_later(done: Round) -> float:

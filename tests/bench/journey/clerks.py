@@ -4,6 +4,7 @@ Each works as a program would: it takes all that waits, in bulk, answers, and lo
 """
 
 import asyncio
+import json
 import uuid
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -104,8 +105,8 @@ class Clerks:
             file = await line.send(request("GET", batch["file"], token))
             told = answer(file, CREDITS_EVERYTHING, on=local_date(datetime.now(UTC)))
             kind = "application/octet-stream"
-            await line.send(request("POST", "/finance/v1/bank-results", token, body=told, key=_key(), kind=kind))
-            self._settled(batch["lines"])
+            done = await line.send(request("POST", "/finance/v1/bank-results", token, body=told, key=_key(), kind=kind))
+            self._settled(json.loads(done)["verdicts"].get("settle", 0))
 
 
 def quota_of(treasury: str) -> dict[str, Any]:

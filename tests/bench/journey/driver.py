@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -112,6 +113,7 @@ async def load(
         await _worked(journey, addresses, issuer, rate)
         ended, used = time.time(), time.process_time() - used
         events = await _told(databases, journey.posted)
+    _settled_once(journey.posted, events)
     done = {
         "applications/s": count / (ended - began),
         "rest_ms": (time.time() - ended) * 1000,
@@ -146,6 +148,13 @@ async def _told(databases: Sequence[str], posted: Mapping[str, float]) -> list[t
             if len(taken) == len(told):
                 return [(told[event_id]["type"], told[event_id]["key"], at) for event_id, at in taken.items()]
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def _settled_once(posted: Mapping[str, float], events: Sequence[tuple[str, str, float]]) -> None:
+    """Raises RuntimeError where what was filed is not what was settled."""
+    settled = Counter(key for kind, key, _ in events if kind == "PayoutSettled")
+    if settled != Counter(posted.keys()):
+        raise RuntimeError(f"{len(posted)} filed, of {len(settled)} {settled.total()} payments settled")
 
 
 def _quantiles(posted: Mapping[str, float], events: Sequence[tuple[str, str, float]]) -> dict[str, float]:

@@ -3,9 +3,9 @@
 The five services' tables lie in five schemas of one database, so that one client of pgbench takes an application
 through all its steps, as it goes in life. Each statement is prepared once in each session, as the services' driver
 does, and executed with the recorded values. Fair to the limit: nothing but SQL is timed (all sessions have connected,
-prepared, and taken one application along before the first step), nobody waits for an event, and audit's lock on its
-chain is left out, which alone would let one transaction at a time pass: the places in the chain are recorded, so
-nothing needs it.
+prepared, and taken applications along before the first step, one by one so many that plans are made), nobody waits for
+an event, and audit's lock on its chain is left out, which alone would let one transaction at a time pass: the places in
+the chain are recorded, so nothing needs it.
 """
 
 import asyncio
@@ -29,6 +29,9 @@ from tests.bench.journey.people import TREASURIES, filings
 from tests.bench.journey.record import Composed, Statement, Tape
 
 SINGLY, CLIENTS = 96, 32
+WARM_EACH = 6
+"""So many a client takes along first: PostgreSQL plans the first five executions of a prepared statement anew."""
+
 PARTS, BATCH = 4, 500
 KNOWN = 1_000
 """So many are there before: on tables of a few pages a session would plan to read all of them, and keep to it."""
@@ -101,18 +104,18 @@ async def recordings(ground: Ground) -> AsyncIterator[tuple[Recorded, Recorded]]
 
 
 async def _recorded(composed: Composed) -> tuple[list[Transactions], list[Transactions], list[Transactions]]:
-    """The transactions of an application for each client to begin with, of each application alone, and of each BATCH of
-    them, all of one treasury."""
+    """The transactions of WARM_EACH applications for each client to begin with, of each application alone, and of each
+    BATCH of them, all of one treasury."""
     tape = Tape()
     await composed.open()
     for service in composed.services.values():
         tape.listen(service)
-    alone = [filings(KNOWN + n, 1) for n in range(CLIENTS + SINGLY)]
+    alone = [filings(KNOWN + n, 1) for n in range(CLIENTS * WARM_EACH + SINGLY)]
     first = KNOWN + len(alone)
     parts = [filings(first + n * BATCH, BATCH, TREASURIES[n % len(TREASURIES)]) for n in range(PARTS)]
     singly, together = await _taken(composed, tape, alone, 1), await _taken(composed, tape, parts, BATCH)
     await composed.close()
-    return singly[:CLIENTS], singly[CLIENTS:], together
+    return singly[:-SINGLY], singly[-SINGLY:], together
 
 
 async def _taken(composed: Composed, tape: Tape, parts: Sequence[Sequence[bytes]], size: int) -> list[Transactions]:
@@ -149,8 +152,8 @@ async def _settings(ground: Ground, database: str, home: Path) -> Settings:
 
 
 def _written(file: Path, warm: Sequence[Transactions], parts: Sequence[Transactions], clients: int) -> Path:
-    """A script of which each client prepares all, takes one application along, waits for the others, and then runs its
-    own share of the parts, in order."""
+    """A script of which each client prepares all, takes its share of the warm ones along, waits for the others, and
+    then runs its own share of the parts, in order."""
     names: dict[tuple[str, str], str] = {}
     for statement in (each for part in [*warm, *parts] for transaction in part for each in transaction):
         if _replayed(statement) and _prepared(statement):
@@ -158,7 +161,7 @@ def _written(file: Path, warm: Sequence[Transactions], parts: Sequence[Transacti
     with file.open("w") as out:
         for (service, text), name in names.items():
             out.write(f"SET search_path = {service};\nPREPARE {name} AS {text.strip()};\n")
-        _write_shares(out, [[part] for part in warm[:clients]], names)
+        _write_shares(out, [warm[client::CLIENTS] for client in range(clients)], names)
         out.write(f"SELECT pg_advisory_lock_shared({GATE});\n")
         _write_shares(out, [parts[client::clients] for client in range(clients)], names)
     return file

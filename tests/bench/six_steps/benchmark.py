@@ -32,7 +32,7 @@ from tests.bench.six_steps.statements import (
 PROCESSES = 2  # of each service, as in the distributed form; and of each peer
 BATCH = 500
 SPIFF_THREADS = 4
-OPENED = OPEN.replace(":case", "gen_random_uuid()")
+OPENED = OPEN.replace(":case", "uuidv7()")
 PEERS_PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)
 
 
@@ -116,7 +116,7 @@ def _filled(number: int, sql: str) -> str:
         "before": f"'{before}'",
         "action": f"'{action}'",
         "actor": f"'{ACTOR}'",
-        "event": "gen_random_uuid()",
+        "event": "uuidv7()",
         "key": "CAST(:case AS text)",
         "topic": f":topic{number}",
         "type": f":type{number}",

@@ -3,9 +3,11 @@
 One workflow a case, six transactions of a datasource, each of which commits the case's rows and DBOS's own checkpoint
 together ("Transactions & Datasources"). In its favour:
 
-- A case's rows and DBOS's tables are in one database, on one server: no second commit elsewhere.
+- A case's rows and DBOS's tables are in one database, on one server. It commits twice a step all the same: its
+  checkpoint of the transaction with the rows, and then the step's own.
 - READ COMMITTED instead of its default SERIALIZABLE: no case is shared, and PostgreSQL does less.
-- A connection for every thread in both pools, and an executor thread for every client, so that nothing waits for one.
+- A connection for every thread in both pools, not asked whether it is alive before each use, and an executor thread
+  for every client, so that nothing waits for one.
 - No listener: nobody waits for notifications here. No conductor, no telemetry, nothing logged below errors.
 - Two processes, for one interpreter lock would leave a core idle.
 - Threads and psycopg, not asyncio: its asynchronous datasource asks its system database in a thread at every step, and
@@ -16,12 +18,11 @@ together ("Transactions & Datasources"). In its favour:
 import threading
 import time
 from collections.abc import Callable
-from uuid import uuid4
 
 from dbos import DBOS, DBOSConfig, SQLAlchemyDatasource
 from sqlalchemy import text
 
-from tests.bench.six_steps.statements import ACTOR, APPEND, MOVE, OPEN, SECONDS, STEPS, TELL
+from tests.bench.six_steps.statements import ACTOR, APPEND, MOVE, OPEN, SECONDS, STEPS, TELL, new_id
 from tests.bench.worker import ready, serve
 
 _OPEN, _MOVE, _TELL, _APPEND = map(text, (OPEN, MOVE, TELL, APPEND))
@@ -34,6 +35,7 @@ def work(*, url: str, clients: int, events: list[list[str]], name: str) -> dict[
         "executor_id": name,
         "system_database_url": url,
         "sys_db_pool_size": clients,
+        "db_engine_kwargs": {"pool_pre_ping": False},
         "max_executor_threads": clients,
         "use_listen_notify": False,
         "log_level": "ERROR",
@@ -48,7 +50,7 @@ def work(*, url: str, clients: int, events: list[list[str]], name: str) -> dict[
         session = source.sql_session()
         session.execute(_MOVE if before else _OPEN, {"case": case, "state": state, "before": before})
         session.execute(_TELL, {"case": case, "action": action, "state": state, "actor": ACTOR})
-        event = {"event": uuid4(), "topic": topic, "key": case, "type": kind, "trace": trace, "body": body.encode()}
+        event = {"event": new_id(), "topic": topic, "key": case, "type": kind, "trace": trace, "body": body.encode()}
         session.execute(_APPEND, event)
 
     @DBOS.workflow()  # type: ignore[untyped-decorator]  # dbos is not there where types are checked
@@ -61,7 +63,7 @@ def work(*, url: str, clients: int, events: list[list[str]], name: str) -> dict[
 
     def client(number: int, ends_at: float) -> None:
         while time.perf_counter() < ends_at:
-            course(str(uuid4()))
+            course(str(new_id()))
             taken[number] += len(STEPS)
 
     _together(client, clients, 1.0)  # connections are made, statements are known

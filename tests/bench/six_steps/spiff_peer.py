@@ -1,10 +1,10 @@
 """Contender: the same case on SpiffWorkflow, as its documentation has it.
 
 One BPMN process of six user tasks. SpiffWorkflow keeps nothing by itself; its documentation's example application
-stores the specification once, and at each step reads the instance with it, completes the task and writes the instance,
-all by `BpmnWorkflowSerializer`. So does this, in the transaction that changes the case's rows: the next step is another
-person's, in whatever process the request comes to. As a second contender, `kept`, with the specification in memory all
-the time, as one would tune it. In favour of both:
+stores the specification once; who opens an instance reads it with the specification, and what became of it is written,
+both by `BpmnWorkflowSerializer`. So does this at each step, in the transaction that changes the case's rows: the next
+step is another person's, in whatever process the request comes to. As a second contender, `kept`, with the
+specification in memory all the time, as one would tune it. In favour of both:
 
 - One statement reads instance and specification; the example application also asks what depends on them.
 - Two processes, for one interpreter lock would leave a core idle; four threads each, for the engine is pure Python and
@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -28,7 +28,7 @@ from SpiffWorkflow.bpmn.parser import BpmnParser
 from SpiffWorkflow.bpmn.serializer import DEFAULT_CONFIG, BpmnWorkflowSerializer
 from SpiffWorkflow.bpmn.serializer.default import BpmnWorkflowConverter
 
-from tests.bench.six_steps.statements import ACTOR, APPEND, MOVE, OPEN, SECONDS, STEPS, TELL
+from tests.bench.six_steps.statements import ACTOR, APPEND, MOVE, OPEN, SECONDS, STEPS, TELL, new_id
 from tests.bench.worker import ready, serve
 
 MODEL = Path(__file__).with_name("six_steps.bpmn")
@@ -85,7 +85,7 @@ class Client:
         """One case after another."""
         self.taken = 0
         while time.perf_counter() < ends_at:
-            case = uuid4()
+            case = new_id()
             for number in range(len(STEPS)):
                 with self.connection.transaction(), self.connection.cursor() as cursor:
                     self._step(cursor, number, case)
@@ -101,7 +101,7 @@ class Client:
         cursor.execute(_MOVE if before else _OPEN, {"case": case, "state": state, "before": before})
         cursor.execute(_TELL, {"case": case, "action": action, "state": state, "actor": ACTOR})
         event = {
-            "event": uuid4(),
+            "event": new_id(),
             "topic": topic,
             "key": str(case),
             "type": kind,
@@ -136,7 +136,7 @@ def work(*, url: str, clients: int, events: list[list[str]], kept: bool) -> dict
     `kept` in memory or read anew at each step."""
     parser = BpmnParser()
     parser.add_bpmn_file(str(MODEL))
-    spec, spec_id = parser.get_spec("six_steps"), uuid4()
+    spec, spec_id = parser.get_spec("six_steps"), new_id()
     with psycopg.connect(url) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(1)")
         connection.execute(TABLES)

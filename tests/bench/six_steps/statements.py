@@ -4,6 +4,10 @@ Each step changes one case row and appends one history and one outbox row. Witho
 peers have an environment of their own.
 """
 
+import os
+import time
+from uuid import UUID
+
 CLIENTS = 32
 SECONDS = 3.0
 ACTOR = "talent_office/officer-1"
@@ -30,6 +34,13 @@ APPEND = """
 """
 
 WAITING = "INSERT INTO unpublished (id) SELECT id FROM appended"
+
+
+def new_id() -> UUID:
+    """A UUIDv7 (RFC 9562), as the product's and `uuidv7()` of PostgreSQL's: rows stand in the order of their making."""
+    random = int.from_bytes(os.urandom(10), "big")
+    return UUID(int=(time.time_ns() // 1_000_000) << 80 | 7 << 76 | 2 << 62 | random & ~(0xF << 76 | 3 << 62))
+
 
 # The same in one statement, as the product writes them; what is appended takes the case from the row that changed.
 RETURNING = " RETURNING id"
