@@ -38,7 +38,7 @@ bench: $(READY) $(BENCH_READY)  ## Measure speed beside a limit and peers, judge
 	@BENCH_PYTHON=$(BENCH_VENV)/bin/python $(VENV)/bin/python -m tests.bench --rounds "$(ROUNDS)" --only "$(ONLY)"
 
 attack: $(READY)  ## Attack the contracts: every operation, importer, token and body: make attack EXAMPLES=20 SEED=n
-	@SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
+	@SEED=$(if $(filter file,$(origin SEED)),$$RANDOM,$(SEED)); echo "SEED=$$SEED"; \
 	SEED=$$SEED EXAMPLES=$(EXAMPLES) $(VENV)/bin/pytest -q -n 2 --dist load tests/attack
 
 check: $(READY)  ## Lint, types, import rules, generated documents

@@ -58,16 +58,25 @@ class Batches:
 
     def __init__(self, service: str, registry: CollectorRegistry) -> None:
         self._service = service
-        labels = ["service", "job"]
         self._events = Counter(
             "huanquan_events",
             "Events published, and events taken, by what became of them",
             ["service", "topic", "outcome"],
             registry=registry,
         )
-        self._sizes = Histogram("huanquan_batch_events", "Events in a batch", labels, buckets=SIZES, registry=registry)
+        self._sizes = Histogram(
+            "huanquan_batch_events",
+            "Events of a topic in a batch; due work has no topic",
+            ["service", "job", "topic"],
+            buckets=SIZES,
+            registry=registry,
+        )
         self._seconds = Histogram(
-            "huanquan_batch_seconds", "Time of a batch, its commit included", labels, buckets=SECONDS, registry=registry
+            "huanquan_batch_seconds",
+            "Time of a batch, its commit included",
+            ["service", "job"],
+            buckets=SECONDS,
+            registry=registry,
         )
 
     def published(self, topics: Iterable[str], seconds: float) -> None:
@@ -75,20 +84,21 @@ class Batches:
         counts = Tally(topics)
         for topic, n in counts.items():
             self._events.labels(self._service, topic, "published").inc(n)
-        self._batch("relay", counts.total(), seconds)
+        self._batch("relay", counts, seconds)
 
     def taken(self, topic: str, outcomes: Mapping[str, int], seconds: float) -> None:
         """The inbox took a batch of one topic: how many events came to each outcome."""
         for outcome, n in outcomes.items():
             self._events.labels(self._service, topic, outcome).inc(n)
-        self._batch("consumer", sum(outcomes.values()), seconds)
+        self._batch("consumer", {topic: sum(outcomes.values())}, seconds)
 
     def worked(self, n: int, seconds: float) -> None:
         """The ticker did so much due work."""
-        self._batch("ticker", n, seconds)
+        self._batch("ticker", {"": n}, seconds)
 
-    def _batch(self, job: str, n: int, seconds: float) -> None:
-        self._sizes.labels(self._service, job).observe(n)
+    def _batch(self, job: str, sizes: Mapping[str, int], seconds: float) -> None:
+        for topic, n in sizes.items():
+            self._sizes.labels(self._service, job, topic).observe(n)
         self._seconds.labels(self._service, job).observe(seconds)
 
 

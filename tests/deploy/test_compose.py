@@ -67,6 +67,15 @@ def test_every_variable_is_refused_where_it_is_unset() -> None:
     assert refused == {name for name, value in example().items() if value}
 
 
+def test_audit_keeps_its_anchors_in_a_volume_that_its_user_may_write() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    [home] = re.findall(r"HUANQUAN_HOME=(\S+)", dockerfile)
+    assert COMPOSE["services"]["audit"]["volumes"] == [f"audit:{home}"]
+    assert "audit" in COMPOSE["volumes"]
+    [user] = re.findall(r"^USER (\d+)", dockerfile, re.MULTILINE)
+    assert re.search(rf"install --directory --owner={user} .*{home}$", dockerfile, re.MULTILINE)
+
+
 def test_the_brokers_are_of_the_version_that_the_local_cluster_runs() -> None:
     pom = (DEPLOY / "kafka" / "pom.xml").read_text(encoding="utf-8")
     [version] = re.findall(r"<kafka\.version>(.*)</kafka\.version>", pom)
