@@ -97,9 +97,11 @@ async def recordings(ground: Ground) -> AsyncIterator[tuple[Recorded, Recorded]]
         async with ground.empty_database(template=name) as base:
             await ground.execute(base, "VACUUM ANALYZE")
             warm, singly, together = await _recorded(composed)
+            alone = _written(folder / "singly.sql", warm, singly, CLIENTS)
+            batched = _written(folder / "together.sql", warm[:PARTS], together, PARTS)  # one each: that is no batch
             yield (
-                Recorded(ground, base, _written(folder / "singly.sql", warm, singly, CLIENTS), CLIENTS, SINGLY),
-                Recorded(ground, base, _written(folder / "together.sql", warm, together, PARTS), PARTS, PARTS * BATCH),
+                Recorded(ground, base, alone, CLIENTS, SINGLY),
+                Recorded(ground, base, batched, PARTS, PARTS * BATCH),
             )
 
 
@@ -161,7 +163,7 @@ def _written(file: Path, warm: Sequence[Transactions], parts: Sequence[Transacti
     with file.open("w") as out:
         for (service, text), name in names.items():
             out.write(f"SET search_path = {service};\nPREPARE {name} AS {text.strip()};\n")
-        _write_shares(out, [warm[client::CLIENTS] for client in range(clients)], names)
+        _write_shares(out, [warm[client::clients] for client in range(clients)], names)
         out.write(f"SELECT pg_advisory_lock_shared({GATE});\n")
         _write_shares(out, [parts[client::clients] for client in range(clients)], names)
     return file
